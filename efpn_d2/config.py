@@ -1,0 +1,74 @@
+"""Config nodes of efpn_d2. Every key of the package is declared, explained and given its default here."""
+
+from detectron2.config import CfgNode as CN
+
+
+def add_efpn_config(cfg: CN) -> None:
+    """Add the nodes ``MODEL.EFPN``, ``COCO_DATA`` and ``EVALUATION`` to ``cfg``, in place.
+
+    No key of Detectron2 is touched. A node that is already there keeps its values, so calling this
+    twice (or after a user's changes) is harmless.
+
+    Args:
+        cfg: a Detectron2 config, usually from ``detectron2.config.get_cfg()``.
+    """
+    for parent, name, build in (
+        (cfg.MODEL, "EFPN", _efpn_node),
+        (cfg, "COCO_DATA", _coco_data_node),
+        (cfg, "EVALUATION", _evaluation_node),
+    ):
+        if name not in parent:
+            setattr(parent, name, build())
+
+
+def _efpn_node() -> CN:
+    node = CN()
+    # Inside of the extension: "paper" (the article as written), "reference" (the arithmetic of the
+    # authors' code: twice the width, boxes duplicated) or "fast" (ours: bottleneck blocks).
+    node.PRESET = "paper"
+    # How P'3 is made from P3: "ftt" (Eq. 3), "espcn" (sub-pixel network on P3 alone) or "nearest".
+    # The last two are the paper's ablations (Tables II and III).
+    node.UPSAMPLER = "ftt"
+    # Channels inside FTT; 0: the preset's own (paper and fast: MODEL.FPN.OUT_CHANNELS, reference:
+    # twice that).
+    node.WIDTH = 0
+    # Residual blocks of the content extractor E_c and the texture extractor E_t; -1: the preset's.
+    node.CONTENT_BLOCKS = -1
+    node.TEXTURE_BLOCKS = -1
+    # Normalisation of the extension's convolutions, as in MODEL.FPN.NORM: "", "BN", "GN", ...
+    node.NORM = ""
+
+    # A box with sqrt(w * h) below this many pixels of the network's input is read from P'2 by the
+    # head of its own. 56 is Eq. 2 with minimum level 1 and the paper's TT100K value (1400 px input);
+    # 112 is the paper's COCO value (800 px input).
+    node.SMALL_BOX_SIZE = 56.0
+    # What happens to small boxes: "reassign" (P'2 instead of P2), "duplicate" (both score them and
+    # NMS merges), "none" (P'2 is built but no head reads it: exactly the stock heads), or "auto":
+    # the preset's ("duplicate" for reference, else "reassign").
+    node.ROUTING = "auto"
+    # Start the P'2 head from the stock head whenever a loaded checkpoint has no weights for it.
+    node.INIT_SMALL_HEAD_FROM_STOCK = True
+
+    # Let the RPN propose on P'2 too. Needs MODEL.PROPOSAL_GENERATOR.NAME "EFPNRPN".
+    node.RPN_ON_P2_PRIME = False
+    # Anchor side lengths on P'2, in pixels of the network's input. As many as each of
+    # MODEL.ANCHOR_GENERATOR.SIZES has, for the RPN head is shared by all levels.
+    node.P2_PRIME_ANCHOR_SIZES = [16]
+    return node
+
+
+def _coco_data_node() -> CN:
+    node = CN()
+    # Data sets to register before use: a list of [name, path of the COCO JSON, image folder].
+    # Relative paths are looked up in $DETECTRON2_DATASETS, then in the working directory.
+    node.REGISTER = []
+    return node
+
+
+def _evaluation_node() -> CN:
+    node = CN()
+    # Edges of the object-size bins in pixels of the annotation, size = sqrt(area), half-open:
+    # [0, 8, 16, 32] reports AP for [0, 8), [8, 16), [16, 32) and [32, inf). Empty: COCO's
+    # small / medium / large only.
+    node.SIZE_BINS = []
+    return node
