@@ -1,4 +1,4 @@
-"""Config nodes of efpn_d2. Every key of the package is declared, explained and given its default here."""
+"""Config nodes of efpn_d2: every key is declared, explained and given its default here."""
 
 from detectron2.config import CfgNode as CN
 
@@ -38,9 +38,9 @@ def _efpn_node() -> CN:
     # Normalisation of the extension's convolutions, as in MODEL.FPN.NORM: "", "BN", "GN", ...
     node.NORM = ""
 
-    # A box with sqrt(w * h) below this many pixels of the network's input is read from P'2 by the
-    # head of its own. 56 is Eq. 2 with minimum level 1 and the paper's TT100K value (1400 px input);
-    # 112 is the paper's COCO value (800 px input).
+    # A box with sqrt(w * h) below this many pixels of the network's input is read from P'2 by a
+    # head of its own. 56 is Eq. 2 with minimum level 1 and the paper's value for TT100K (1400 px
+    # input); 112 is the paper's value for COCO (800 px input).
     node.SMALL_BOX_SIZE = 56.0
     # What happens to small boxes: "reassign" (P'2 instead of P2), "duplicate" (both score them and
     # NMS merges), "none" (P'2 is built but no head reads it: exactly the stock heads), or "auto":

@@ -1,0 +1,13 @@
+"""Blocks without a paper name."""
+
+from .residual import BottleneckResidualBlock, ResidualBlock, conv_layer
+from .sub_pixel import SubPixelUpsample, eq4_permutation, nearest_up2
+
+__all__ = [
+    "BottleneckResidualBlock",
+    "ResidualBlock",
+    "SubPixelUpsample",
+    "conv_layer",
+    "eq4_permutation",
+    "nearest_up2",
+]

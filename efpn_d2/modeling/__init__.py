@@ -1,0 +1,28 @@
+"""Modules of the detector. Importing them registers them with Detectron2."""
+
+from .backbone import (
+    EFPN,
+    ESPCN,
+    ExtendedResNet,
+    FeatureTextureTransfer,
+    NearestUpsample,
+    PyramidExtension,
+    build_resnet_efpn_backbone,
+    build_retinanet_resnet_efpn_backbone,
+)
+from .proposal_generator import EFPNRPN
+from .roi_heads import EFPNCascadeROIHeads, EFPNROIHeads
+
+__all__ = [
+    "EFPN",
+    "EFPNRPN",
+    "ESPCN",
+    "EFPNCascadeROIHeads",
+    "EFPNROIHeads",
+    "ExtendedResNet",
+    "FeatureTextureTransfer",
+    "NearestUpsample",
+    "PyramidExtension",
+    "build_resnet_efpn_backbone",
+    "build_retinanet_resnet_efpn_backbone",
+]

@@ -1,0 +1,81 @@
+"""Residual blocks of FTT's content and texture extractors."""
+
+import fvcore.nn.weight_init as weight_init
+from detectron2.layers import Conv2d, get_norm
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["BottleneckResidualBlock", "ResidualBlock", "conv_layer"]
+
+
+def conv_layer(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    *,
+    norm: str = "",
+    bias: bool = True,
+    groups: int = 1,
+) -> Conv2d:
+    """A size-keeping convolution, Kaiming-initialised; with a normalisation it has no bias."""
+    conv = Conv2d(
+        in_channels,
+        out_channels,
+        kernel_size=kernel_size,
+        padding=kernel_size // 2,
+        groups=groups,
+        bias=bias and not norm,
+        norm=get_norm(norm, out_channels),
+    )
+    weight_init.c2_msra_fill(conv)
+    return conv
+
+
+class ResidualBlock(nn.Module):
+    """``x + conv3x3(relu(conv3x3(x)))``: (N, C, H, W) -> (N, C, H, W).
+
+    Detectron2's ``BasicBlock`` always normalises and always ends in a ReLU; super-resolution blocks
+    do neither.
+    """
+
+    def __init__(self, channels: int, *, norm: str = "", relu_after_add: bool = False) -> None:
+        """
+        Args:
+            channels: C.
+            norm: normalisation after each convolution, see ``detectron2.layers.get_norm``.
+            relu_after_add: end in a ReLU, as the ``reference`` preset does.
+        """
+        super().__init__()
+        self.conv1 = conv_layer(channels, channels, 3, norm=norm)
+        self.conv2 = conv_layer(channels, channels, 3, norm=norm)
+        self.relu_after_add = relu_after_add
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H, W)."""
+        out = x + self.conv2(F.relu_(self.conv1(x)))
+        return F.relu_(out) if self.relu_after_add else out
+
+
+class BottleneckResidualBlock(nn.Module):
+    """``x + conv1x1(relu(conv3x3(relu(conv1x1(x)))))`` through C/4 channels, for ``fast``. [ours]
+
+    (N, C, H, W) -> (N, C, H, W); 17 C^2 / 16 weights where :class:`ResidualBlock` has 18 C^2.
+    """
+
+    def __init__(self, channels: int, *, norm: str = "") -> None:
+        """
+        Args:
+            channels: C.
+            norm: normalisation after each convolution, see ``detectron2.layers.get_norm``.
+        """
+        super().__init__()
+        inner = max(channels // 4, 1)
+        self.conv1 = conv_layer(channels, inner, 1, norm=norm)
+        self.conv2 = conv_layer(inner, inner, 3, norm=norm)
+        self.conv3 = conv_layer(inner, channels, 1, norm=norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H, W)."""
+        out = F.relu_(self.conv1(x))
+        out = F.relu_(self.conv2(out))
+        return x + self.conv3(out)

@@ -1,0 +1,67 @@
+"""Sub-pixel convolution: the up-sampling of FTT and of ESPCN (paper Eq. 4)."""
+
+import torch
+from detectron2.layers import Conv2d
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["SubPixelUpsample", "eq4_permutation", "nearest_up2"]
+
+
+def nearest_up2(x: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, C, 2H, 2W) by nearest neighbours, as in FPN's top-down pathway."""
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+def eq4_permutation(channels: int, factor: int) -> Tensor:
+    """Channel order that turns ``torch.nn.PixelShuffle`` into the paper's Eq. 4.
+
+    Eq. 4 reads output cell (row x, column y, channel c) from input channel
+    ``C * r * mod(y, r) + C * mod(x, r) + c``, PyTorch from ``c * r^2 + r * mod(x, r) + mod(y, r)``.
+    The two differ by a permutation of the filters of the convolution before the shuffle, so the
+    class of functions is the same and the package uses PyTorch's operator.
+
+    Args:
+        channels: C, channels after the shuffle.
+        factor: r, the up-sampling factor.
+
+    Returns:
+        LongTensor of shape (C * r^2,): ``pixel_shuffle(f[:, p], r)`` equals Eq. 4 applied to ``f``.
+    """
+    index = torch.arange(channels * factor**2)
+    # Eq. 4 orders the input channels as (mod y, mod x, c), PyTorch as (c, mod x, mod y).
+    return index.view(factor, factor, channels).permute(2, 1, 0).reshape(-1)
+
+
+class SubPixelUpsample(nn.Module):
+    """Convolution C_in -> 4 C_out followed by a pixel shuffle of factor 2 (paper Eq. 4).
+
+    The four filters behind one output channel start equal, so that the module starts as a
+    convolution followed by nearest-neighbour up-sampling, free of checkerboard artefacts [ours].
+    """
+
+    factor = 2
+
+    def __init__(self, in_channels: int, out_channels: int, *, kernel_size: int = 3) -> None:
+        """
+        Args:
+            in_channels: C_in.
+            out_channels: C_out.
+            kernel_size: of the convolution, odd.
+        """
+        super().__init__()
+        self.conv = Conv2d(
+            in_channels,
+            out_channels * self.factor**2,
+            kernel_size=kernel_size,
+            padding=kernel_size // 2,
+        )
+        with torch.no_grad():
+            one_filter_each = self.conv.weight.new_empty(out_channels, *self.conv.weight.shape[1:])
+            nn.init.kaiming_normal_(one_filter_each, nonlinearity="linear")
+            self.conv.weight.copy_(one_filter_each.repeat_interleave(self.factor**2, dim=0))
+            nn.init.zeros_(self.conv.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C_in, H, W) -> (N, C_out, 2H, 2W)."""
+        return F.pixel_shuffle(self.conv(x), 2)

@@ -1,0 +1,198 @@
+"""The extended feature pyramid network and its registered builders."""
+
+from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY
+from detectron2.modeling.backbone import FPN, Backbone
+from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
+from detectron2.modeling.backbone.resnet import build_resnet_backbone
+from torch import Tensor, nn
+
+from efpn_d2.layers import nearest_up2
+from efpn_d2.modeling.checks import check_features, efpn_node
+
+from .extended_resnet import ExtendedResNet
+from .extension import PyramidExtension
+
+__all__ = ["EFPN", "build_resnet_efpn_backbone", "build_retinanet_resnet_efpn_backbone"]
+
+
+class EFPN(FPN):
+    """FPN with the extended level P'2 (``p2_prime``, stride 2) below it [paper III-A].
+
+    ``extension`` is the only child that stock FPN does not have. With equal weights, all other
+    outputs are bitwise equal to those of stock FPN.
+    """
+
+    def __init__(
+        self,
+        bottom_up: Backbone,
+        in_features: list[str],
+        out_channels: int,
+        norm: str = "",
+        top_block: nn.Module | None = None,
+        fuse_type: str = "sum",
+        square_pad: int = 0,
+        *,
+        extension: PyramidExtension | None = None,
+    ) -> None:
+        """
+        Args: those of Detectron2's ``FPN``, and
+            bottom_up: must return ``c2_prime`` too, as :class:`ExtendedResNet` does.
+            in_features: must begin with ``res2`` or ``res3`` and contain ``res3``.
+            extension: the modules behind P'3 and P'2; None: those of the preset ``paper``.
+
+        Raises:
+            ValueError: ``bottom_up`` or ``in_features`` is not as said above.
+        """
+        shapes = bottom_up.output_shape()
+        own_level2 = _check_inputs(shapes, in_features)
+        super().__init__(
+            bottom_up, in_features, out_channels, norm, top_block, fuse_type, square_pad
+        )
+        self.extension = extension or PyramidExtension(
+            shapes["res2"].channels,
+            out_channels,
+            norm=norm,
+            fuse_type=fuse_type,
+            own_level2=own_level2,
+        )
+        self._own_level2 = own_level2
+        self._out_features = ["p2_prime", *self._out_features]
+        self._out_feature_strides["p2_prime"] = shapes["c2_prime"].stride
+        self._out_feature_channels["p2_prime"] = out_channels
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """
+        Args:
+            x: images (N, 3, H, W), H and W multiples of ``size_divisibility``.
+
+        Returns:
+            ``p2_prime`` (stride 2) and the maps of stock FPN, high to low resolution.
+        """
+        bottom_up_features = self.bottom_up(x)
+        merged = self.top_down(bottom_up_features)
+        _, p2_prime = self.extend(bottom_up_features, merged)
+        outputs = {"p2_prime": p2_prime}
+        outputs.update(self.stock_outputs(bottom_up_features, merged))
+        return outputs
+
+    def top_down(self, bottom_up_features: dict[str, Tensor]) -> dict[str, Tensor]:
+        """FPN's top-down pathway up to, not including, the output convolutions.
+
+        ``FPN.forward`` keeps these maps to itself, and forward hooks, the way to get at them, end
+        with scripting; hence the pathway is spelled out here. Bitwise equality to ``FPN.forward``
+        is tested.
+
+        Returns:
+            ``merged{i}`` of each level, low to high resolution.
+        """
+        merged: dict[str, Tensor] = {}
+        last = bottom_up_features[self.in_features[-1]]
+        for i, lateral in enumerate(self.lateral_convs):
+            stage = self.in_features[-i - 1]
+            if i == 0:
+                last = lateral(last)
+            else:
+                last = lateral(bottom_up_features[stage]) + nearest_up2(last)
+                if self._fuse_type == "avg":
+                    last = last / 2
+            merged[stage.replace("res", "merged")] = last
+        return merged
+
+    def extend(
+        self, bottom_up_features: dict[str, Tensor], merged: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """``p3_prime`` (stride 4) and ``p2_prime`` (stride 2) from C'2 and :meth:`top_down`."""
+        level2 = bottom_up_features["res2"] if self._own_level2 else merged["merged2"]
+        return self.extension(bottom_up_features["c2_prime"], level2, merged["merged3"])
+
+    def stock_outputs(
+        self, bottom_up_features: dict[str, Tensor], merged: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """The outputs of stock FPN from :meth:`top_down`, high to low resolution."""
+        results: list[Tensor] = []
+        for i, output in enumerate(self.output_convs):
+            stage = self.in_features[-i - 1]
+            results.insert(0, output(merged[stage.replace("res", "merged")]))
+        names = self._out_features[1:]
+        if self.top_block is not None:
+            source = self.top_block.in_feature
+            if source in bottom_up_features:
+                results.extend(self.top_block(bottom_up_features[source]))
+            else:
+                results.extend(self.top_block(results[names.index(source)]))
+        return {name: result for name, result in zip(names, results)}  # noqa: B905, C416  scripted
+
+
+def _check_inputs(shapes: dict[str, ShapeSpec], in_features: list[str]) -> bool:
+    """Whether level 2 must be made by the extension, because the pyramid begins at level 3."""
+    if "c2_prime" not in shapes or "res2" not in shapes:
+        raise ValueError(
+            f"EFPN: the bottom-up network returns {', '.join(shapes)}, but the extension reads "
+            "c2_prime and res2 too: use ExtendedResNet, or ExtendedResNet.from_resnet(your_resnet)."
+        )
+    if list(in_features[:2]) != ["res2", "res3"] and list(in_features[:1]) != ["res3"]:
+        raise ValueError(
+            f"EFPN: MODEL.FPN.IN_FEATURES is {list(in_features)}, but the extension reads levels 2 "
+            "and 3: begin it with res2, res3 or with res3."
+        )
+    return in_features[0] == "res3"
+
+
+def _build_efpn(cfg: CfgNode, bottom_up: ExtendedResNet, top_block: nn.Module) -> EFPN:
+    node = efpn_node(cfg)
+    return EFPN(
+        bottom_up=bottom_up,
+        in_features=cfg.MODEL.FPN.IN_FEATURES,
+        out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
+        norm=cfg.MODEL.FPN.NORM,
+        top_block=top_block,
+        fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
+        extension=PyramidExtension(
+            bottom_up.output_shape()["res2"].channels,
+            cfg.MODEL.FPN.OUT_CHANNELS,
+            preset=node.PRESET,
+            upsampler=node.UPSAMPLER,
+            width=node.WIDTH,
+            content_blocks=node.CONTENT_BLOCKS,
+            texture_blocks=node.TEXTURE_BLOCKS,
+            norm=node.NORM,
+            fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
+            own_level2="res2" not in cfg.MODEL.FPN.IN_FEATURES,
+        ),
+    )
+
+
+@BACKBONE_REGISTRY.register()
+def build_resnet_efpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> EFPN:
+    """EFPN on a ResNet or ResNeXt, for two-stage detectors: ``p2_prime, p2, ..., p6``.
+
+    Raises:
+        ValueError: the configured network cannot be extended, or the RPN reads a map that it does
+            not return.
+        KeyError: ``add_efpn_config`` was not called.
+    """
+    bottom_up = ExtendedResNet.from_resnet(build_resnet_backbone(cfg, input_shape))
+    backbone = _build_efpn(cfg, bottom_up, LastLevelMaxPool())
+    check_features("MODEL.RPN.IN_FEATURES", cfg.MODEL.RPN.IN_FEATURES, backbone.output_shape())
+    return backbone
+
+
+@BACKBONE_REGISTRY.register()
+def build_retinanet_resnet_efpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> EFPN:
+    """EFPN on a ResNet or ResNeXt, for RetinaNet: ``p2_prime, p3, ..., p7``.
+
+    ``MODEL.FPN.IN_FEATURES`` stays RetinaNet's own (res3 to res5); the level 2 that FTT and P'2
+    read is made inside ``extension``, so that a stock RetinaNet checkpoint fits too. With res2 in
+    front of it, ``p2`` is built and returned as well.
+
+    Raises: as :func:`build_resnet_efpn_backbone`.
+    """
+    bottom_up = ExtendedResNet.from_resnet(build_resnet_backbone(cfg, input_shape))
+    c5_channels = bottom_up.output_shape()["res5"].channels
+    backbone = _build_efpn(cfg, bottom_up, LastLevelP6P7(c5_channels, cfg.MODEL.FPN.OUT_CHANNELS))
+    check_features(
+        "MODEL.RETINANET.IN_FEATURES", cfg.MODEL.RETINANET.IN_FEATURES, backbone.output_shape()
+    )
+    return backbone

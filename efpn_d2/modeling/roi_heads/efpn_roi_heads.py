@@ -1,0 +1,160 @@
+"""ROI heads of EFPN: small boxes are read from P'2 by heads of their own."""
+
+from typing import Any
+
+import torch
+from detectron2.config import configurable
+from detectron2.modeling import ROI_HEADS_REGISTRY
+from detectron2.modeling.roi_heads import CascadeROIHeads, StandardROIHeads
+from detectron2.modeling.roi_heads.cascade_rcnn import _ScaleGradient
+from detectron2.structures import Boxes, Instances
+from torch import Tensor, nn
+
+from .routing import join_routes
+from .small_head import Features, Predictions, SmallHeadMixin, append_small_copies, split_by_route
+
+__all__ = ["EFPNCascadeROIHeads", "EFPNROIHeads"]
+
+
+@ROI_HEADS_REGISTRY.register()
+class EFPNROIHeads(SmallHeadMixin, StandardROIHeads):
+    """``StandardROIHeads`` with a small head on P'2 [paper IV-A3].
+
+    With ``routing="none"`` it is ``StandardROIHeads``, bitwise.
+    """
+
+    @configurable
+    def __init__(self, **kwargs: Any) -> None:
+        """Args: those of :class:`SmallHeadMixin` and of ``StandardROIHeads``."""
+        super().__init__(**kwargs)
+
+    def _forward_box(
+        self, features: Features, proposals: list[Instances]
+    ) -> dict[str, Tensor] | list[Instances]:
+        if self.routing == "none":
+            result = super()._forward_box(features, proposals)
+            return tie_to(result, features[self.small_in_feature]) if self.training else result
+
+        route = self._route([x.proposal_boxes for x in proposals])
+        scored = proposals
+        if self.training:
+            self._log_route(route)
+        if self.routing == "duplicate":
+            scored, route = append_small_copies(proposals, route)
+        predictions = self._predict(features, scored, route)
+        if not self.training:
+            return self.box_predictor.inference(predictions, scored)[0]
+        losses = self.box_predictor.losses(predictions, scored)
+        if self.train_on_pred_boxes:
+            self._use_predicted_boxes(predictions, scored, proposals)
+        return losses
+
+    def _predict(
+        self, features: Features, proposals: list[Instances], route: Tensor
+    ) -> Predictions:
+        """Class logits (R, K+1) and box deltas (R, 4K or 4) of all boxes, in their order."""
+        small, rest = ([x.proposal_boxes for x in p] for p in split_by_route(proposals, route))
+        pooled = self.box_pooler([features[f] for f in self.box_in_features], rest)
+        rest_predictions = self.box_predictor(self.box_head(pooled))
+        pooled = self._pool_small(self.small_box_pooler, features[self.small_in_feature], small)
+        small_predictions = self.small_box_predictor(self.small_box_head(pooled))
+        return join_predictions(route, small_predictions, rest_predictions)
+
+    @torch.no_grad()
+    def _use_predicted_boxes(
+        self, predictions: Predictions, scored: list[Instances], proposals: list[Instances]
+    ) -> None:
+        """Replace the proposal boxes by the predicted ones, for the heads that train on them."""
+        boxes = self.box_predictor.predict_boxes_for_gt_classes(predictions, scored)
+        for proposals_per_image, predicted in zip(proposals, boxes, strict=True):
+            # The copies that duplicate routing appends come last.
+            proposals_per_image.proposal_boxes = Boxes(predicted[: len(proposals_per_image)])
+
+
+@ROI_HEADS_REGISTRY.register()
+class EFPNCascadeROIHeads(SmallHeadMixin, CascadeROIHeads):
+    """``CascadeROIHeads`` with a small head per stage on P'2 [ours; the paper has no cascade].
+
+    Each stage routes the boxes it receives, as FPN chooses levels anew in each stage.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        small_box_heads: list[nn.Module] | None = None,
+        small_box_predictors: list[nn.Module] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """
+        Args:
+            small_box_heads, small_box_predictors: one per stage, like ``box_heads`` and
+                ``box_predictors``; None without routing.
+            kwargs: those of :class:`SmallHeadMixin` and of ``CascadeROIHeads``.
+
+        Raises:
+            ValueError: ``duplicate`` routing, which a cascade has no stage-wise meaning for.
+        """
+        if kwargs["routing"] == "duplicate":
+            raise ValueError(
+                "EFPNCascadeROIHeads cannot duplicate boxes, because each stage routes anew: set "
+                "MODEL.EFPN.ROUTING to reassign or none."
+            )
+        super().__init__(
+            small_box_head=nn.ModuleList(small_box_heads) if small_box_heads else None,
+            small_box_predictor=(
+                nn.ModuleList(small_box_predictors) if small_box_predictors else None
+            ),
+            **kwargs,
+        )
+        if self.routing != "none":
+            # ``CascadeROIHeads`` hands the stages just the maps listed here.
+            self.box_in_features = [self.small_in_feature, *self.box_in_features]
+
+    def _forward_box(
+        self,
+        features: Features,
+        proposals: list[Instances],
+        targets: list[Instances] | None = None,
+    ) -> dict[str, Tensor] | list[Instances]:
+        result = super()._forward_box(features, proposals, targets)
+        if self.training and self.routing == "none":
+            return tie_to(result, features[self.small_in_feature])
+        return result
+
+    def _run_stage(
+        self, features: list[Tensor], proposals: list[Instances], stage: int
+    ) -> Predictions:
+        if self.routing == "none":
+            return super()._run_stage(features, proposals, stage)
+        small_feature, *stock_features = features
+        route = self._route([x.proposal_boxes for x in proposals])
+        if self.training and stage == 0:
+            self._log_route(route)
+        small, rest = split_by_route(proposals, route)
+        rest_predictions = super()._run_stage(stock_features, rest, stage)
+        pooled = self._pool_small(
+            self.small_box_pooler, small_feature, [x.proposal_boxes for x in small]
+        )
+        if self.training:
+            # As in the class this extends: the mean over stages for the features' gradients.
+            pooled = _ScaleGradient.apply(pooled, 1.0 / self.num_cascade_stages)
+        small_predictions = self.small_box_predictor[stage](self.small_box_head[stage](pooled))
+        return join_predictions(route, small_predictions, rest_predictions)
+
+
+def join_predictions(route: Tensor, small: Predictions, rest: Predictions) -> Predictions:
+    """Class logits (R, K+1) and box deltas (R, 4K or 4) of both heads, in box order."""
+    scores, deltas = (join_routes(route, *pair) for pair in zip(small, rest, strict=True))
+    return scores, deltas
+
+
+def tie_to(losses: dict[str, Tensor], feature: Tensor) -> dict[str, Tensor]:
+    """Add exactly nothing to the first loss, but with a gradient path to ``feature``.
+
+    The parameters behind a map that no head reads get zero gradients instead of none, for which
+    ``DistributedDataParallel`` would wait. The sum is one over no element, so it is 0 whatever the
+    map contains.
+    """
+    name = next(iter(losses))
+    return {**losses, name: losses[name] + feature[:0].sum()}

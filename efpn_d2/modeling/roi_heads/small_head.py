@@ -1,0 +1,202 @@
+"""What the standard and the cascade heads share: the routing and the heads that read P'2."""
+
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec, cat
+from detectron2.modeling.roi_heads.roi_heads import StandardROIHeads, select_foreground_proposals
+from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import get_event_storage
+from torch import Tensor, nn
+
+from efpn_d2.modeling.backbone.ftt import get_preset
+from efpn_d2.modeling.checks import check_features, efpn_node
+
+from .routing import is_small_box, join_routes
+
+__all__ = ["ROUTINGS", "SmallHeadMixin"]
+
+ROUTINGS = ("reassign", "duplicate", "none")
+
+Features = dict[str, Tensor]
+Predictions = tuple[Tensor, Tensor]
+
+
+class SmallHeadMixin(StandardROIHeads):
+    """Heads of their own for small boxes, pooled from P'2 [paper IV-A3].
+
+    ``small_box_*`` and ``small_mask_*`` are built by the very ``_init_*`` methods of the Detectron2
+    class mixed with, on a config whose input is ``p2_prime``. Both heads' predictions are joined in
+    the order of the boxes *before* loss and NMS, so that each sample weighs the same whichever head
+    has it, and one per-class NMS sees all boxes; both are Detectron2's own.
+    """
+
+    def __init__(
+        self,
+        *,
+        small_box_size: float,
+        routing: str,
+        small_in_feature: str = "p2_prime",
+        small_box_pooler: nn.Module | None = None,
+        small_box_head: nn.Module | None = None,
+        small_box_predictor: nn.Module | None = None,
+        small_mask_pooler: nn.Module | None = None,
+        small_mask_head: nn.Module | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """
+        Args:
+            small_box_size: boxes with sqrt(w * h) below it, in pixels of the network's input, are
+                small.
+            routing: ``reassign``: small boxes go to the small head only; ``duplicate``: to both
+                heads; ``none``: there is no small head.
+            small_in_feature: the map that the small heads pool from.
+            small_box_pooler, small_box_head, small_box_predictor: like ``box_*``.
+            small_mask_pooler, small_mask_head: like ``mask_*``; None: the stock mask head has all.
+            kwargs: of the Detectron2 class mixed with.
+
+        Raises:
+            ValueError: ``small_box_size`` is not positive, or ``routing`` is unknown.
+        """
+        super().__init__(**kwargs)
+        if small_box_size <= 0:
+            raise ValueError(
+                f"MODEL.EFPN.SMALL_BOX_SIZE is {small_box_size}, but it is a length in pixels: use "
+                "a positive number, or MODEL.EFPN.ROUTING none to send no box to P'2."
+            )
+        if routing not in ROUTINGS:
+            raise ValueError(
+                f"MODEL.EFPN.ROUTING is '{routing}', which does not exist: use auto or one of "
+                f"{', '.join(ROUTINGS)}."
+            )
+        self.small_box_size = small_box_size
+        self.routing = routing
+        self.small_in_feature = small_in_feature
+        self.small_box_pooler = small_box_pooler
+        self.small_box_head = small_box_head
+        self.small_box_predictor = small_box_predictor
+        self.small_mask_pooler = small_mask_pooler
+        self.small_mask_head = small_mask_head
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        """
+        Raises:
+            ValueError: a listed map does not exist, or the RPN cannot read P'2 as asked for.
+            KeyError: ``add_efpn_config`` was not called.
+        """
+        node = efpn_node(cfg)
+        check_features("MODEL.ROI_HEADS.IN_FEATURES", cfg.MODEL.ROI_HEADS.IN_FEATURES, input_shape)
+        if node.RPN_ON_P2_PRIME and cfg.MODEL.PROPOSAL_GENERATOR.NAME == "RPN":
+            raise ValueError(
+                "MODEL.EFPN.RPN_ON_P2_PRIME is on, but MODEL.PROPOSAL_GENERATOR.NAME is RPN, which "
+                "does not know it: set it to EFPNRPN."
+            )
+        ret = super().from_config(cfg, input_shape)
+        ret["small_box_size"] = node.SMALL_BOX_SIZE
+        ret["routing"] = _routing(cfg)
+        return ret
+
+    @classmethod
+    def _init_box_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        ret = super()._init_box_head(cfg, input_shape)
+        if _routing(cfg) != "none":
+            small = super()._init_box_head(_small_config(cfg, input_shape), input_shape)
+            names = ("box_pooler", "box_head", "box_heads", "box_predictor", "box_predictors")
+            ret.update({f"small_{name}": small[name] for name in names if name in small})
+        return ret
+
+    @classmethod
+    def _init_mask_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        ret = super()._init_mask_head(cfg, input_shape)
+        # Without a pooler the mask head reads whole maps, and there is nothing to route.
+        if ret.get("mask_pooler") is not None and _routing(cfg) != "none":
+            small = super()._init_mask_head(_small_config(cfg, input_shape), input_shape)
+            ret["small_mask_pooler"] = small["mask_pooler"]
+            ret["small_mask_head"] = small["mask_head"]
+        return ret
+
+    def _route(self, boxes: list[Boxes]) -> Tensor:
+        return is_small_box(cat([b.tensor for b in boxes]), self.small_box_size)
+
+    def _log_route(self, route: Tensor) -> None:
+        share = route.float().mean().item() if len(route) else 0.0
+        get_event_storage().put_scalar("roi_head/small_box_share", share)
+
+    def _pool_small(self, pooler: nn.Module, feature: Tensor, boxes: list[Boxes]) -> Tensor:
+        """Small boxes pooled from P'2: (number of boxes, C, S, S)."""
+        pooled = pooler([feature], boxes)
+        # Without a small box the pooled tensor is empty, and this addition, which changes no value,
+        # is what keeps the extension in the graph.
+        return pooled + feature[:0].sum() if self.training else pooled
+
+    def _forward_mask(
+        self, features: Features, instances: list[Instances]
+    ) -> dict[str, Tensor] | list[Instances]:
+        """Detectron2's, with the masks of small boxes made by the small mask head."""
+        if not self.mask_on or self.small_mask_head is None:
+            return super()._forward_mask(features, instances)
+        if self.training:
+            instances, _ = select_foreground_proposals(instances, self.num_classes)
+        boxes = [x.proposal_boxes if self.training else x.pred_boxes for x in instances]
+        route = self._route(boxes)
+        small, rest = split_by_route(instances, route)
+        small_boxes = [x.proposal_boxes if self.training else x.pred_boxes for x in small]
+        feature = features[self.small_in_feature]
+        pooled = self._pool_small(self.small_mask_pooler, feature, small_boxes)
+        if self.training:
+            losses = super()._forward_mask(features, rest)
+            with get_event_storage().name_scope("small"):
+                small_losses = self.small_mask_head(pooled, small)
+            # The mean over all masks, as if one head had made them.
+            share = route.float().mean() if len(route) else 0.0
+            return {k: (1 - share) * v + share * small_losses[k] for k, v in losses.items()}
+        rest = super()._forward_mask(features, rest)
+        small = self.small_mask_head(pooled, small)
+        masks = join_routes(route, *(cat([x.pred_masks for x in part]) for part in (small, rest)))
+        for x, own in zip(instances, masks.split([len(x) for x in instances]), strict=True):
+            x.pred_masks = own
+        return instances
+
+
+def split_by_route(
+    instances: list[Instances], route: Tensor
+) -> tuple[list[Instances], list[Instances]]:
+    """The instances of each image, split into those of the small head and the others."""
+    routes = route.split([len(x) for x in instances])
+    small = [x[own] for x, own in zip(instances, routes, strict=True)]
+    rest = [x[~own] for x, own in zip(instances, routes, strict=True)]
+    return small, rest
+
+
+def append_small_copies(
+    instances: list[Instances], route: Tensor
+) -> tuple[list[Instances], Tensor]:
+    """For ``duplicate`` routing: append to each image a copy of its small boxes.
+
+    Returns:
+        The longer instances, and their route: False for the originals, which stay with the stock
+        head, True for the copies.
+    """
+    small, _ = split_by_route(instances, route)
+    both = [Instances.cat([x, copy]) for x, copy in zip(instances, small, strict=True)]
+    routes = [
+        torch.cat([route.new_zeros(len(x)), route.new_ones(len(copy))])
+        for x, copy in zip(instances, small, strict=True)
+    ]
+    return both, torch.cat(routes)
+
+
+def _routing(cfg: CfgNode) -> str:
+    node = efpn_node(cfg)
+    return get_preset(node.PRESET).routing if node.ROUTING == "auto" else node.ROUTING
+
+
+def _small_config(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> CfgNode:
+    """A copy of ``cfg`` whose ROI heads read P'2 only."""
+    check_features("MODEL.EFPN (the small heads)", ["p2_prime"], input_shape)
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.ROI_HEADS.IN_FEATURES = ["p2_prime"]
+    return cfg
