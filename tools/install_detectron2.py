@@ -1,0 +1,299 @@
+#!/usr/bin/env python3
+"""Install Detectron2 0.6 where ``import detectron2`` finds none, with nothing but pip.
+
+Detectron2 is not on the package index under its own name. Its unmodified Python tree is part of
+another distribution there, under another import prefix: this takes it out, checks that it equals
+upstream's files, and installs it as the distribution ``detectron2``. Compiled operators (rotated
+boxes, deformable convolution) are not part of it. A Detectron2 that is there is never replaced.
+
+Every failure ends in one sentence and leaves no part of a package; running again continues.
+"""
+
+import argparse
+import importlib.metadata
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from detectron2_wheel import UPSTREAM, Pins, SetupError, extract_tree, pack_wheel, sha256_of_file
+
+LICENCE_FILE = Path(__file__).resolve().parent.parent / "LICENSE"
+
+# Runs in a child process, because a module once imported, or once found missing, stays so.
+_PROBE = """
+import importlib.util, json, sys
+def probe(name):
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:  # no origin: an empty folder of that name
+        return {"state": "absent"}
+    try:
+        module = __import__(name)
+    except BaseException as error:
+        return {"state": "broken", "detail": f"{type(error).__name__}: {error}"}
+    return {"state": "works", "detail": f"{getattr(module, '__version__', '?')} in {spec.origin}"}
+print(json.dumps(probe(sys.argv[1])))
+"""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What importing a module gives: ``state`` is "absent", "broken" or "works"."""
+
+    state: str
+    detail: str = ""
+
+
+def probe_module(name: str) -> Probe:
+    """Import a module in a child of this interpreter, away from the working directory."""
+    with tempfile.TemporaryDirectory() as neutral:
+        child = subprocess.run(
+            [sys.executable, "-c", _PROBE, name], cwd=neutral, capture_output=True, text=True
+        )
+    if child.returncode != 0 or not child.stdout.strip():
+        return Probe("broken", f"Python ended with status {child.returncode}")
+    return Probe(**json.loads(child.stdout.splitlines()[-1]))
+
+
+def _reason(stderr: str) -> str:
+    """pip's own word for a failure: its last error line, or the end of its traceback."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
+    return errors[-1] if errors and errors[-1] != "Exception:" else "".join(lines[-1:])
+
+
+def run_pip(*arguments: str) -> None:
+    """Run this interpreter's pip, with the user's own pip configuration.
+
+    Raises:
+        SetupError: pip failed; the message is the reason it gave.
+    """
+    if importlib.util.find_spec("pip") is None:
+        raise SetupError(f"{sys.executable} has no pip; `{sys.executable} -m ensurepip` adds it.")
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
+    child = subprocess.run(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    if child.returncode != 0:
+        raise SetupError(_reason(child.stderr) or f"pip ended with status {child.returncode}")
+
+
+def pip_download(requirement: str, folder: Path) -> None:
+    """Put the wheel of one requirement, without its dependencies, into a folder."""
+    run_pip(
+        *("download", "--quiet", "--no-deps", "--only-binary=:all:"),
+        *("--dest", str(folder), requirement),
+    )
+
+
+def fetch_wheel(
+    pins: Pins, cache_dir: Path, download: Callable[[str, Path], None] = pip_download
+) -> Path:
+    """The distribution that carries the tree, from the cache or the package index.
+
+    Args:
+        pins: what to ask for, and the digest that it must have.
+        cache_dir: an existing folder; only a file with the right digest ever gets a name there.
+        download: called as ``download(requirement, folder)``.
+
+    Raises:
+        SetupError: the download failed or gave something else.
+    """
+    cached = cache_dir / f"{pins.wheel_sha256[:16]}.whl"
+    if cached.is_file() and sha256_of_file(cached) == pins.wheel_sha256:
+        return cached
+    with tempfile.TemporaryDirectory(dir=cache_dir, prefix="download-") as folder:
+        try:
+            download(pins.requirement, Path(folder))
+        except SetupError as error:
+            raise SetupError(
+                f"could not download {pins.requirement} ({str(error).rstrip('.')}); check the"
+                " network and pip's index setting, then run this again."
+            ) from error
+        wheels = list(Path(folder).glob("*.whl"))
+        if len(wheels) != 1 or sha256_of_file(wheels[0]) != pins.wheel_sha256:
+            raise SetupError(
+                f"the download of {pins.requirement} does not have the pinned sha256"
+                f" {pins.wheel_sha256[:16]}..., so it was thrown away; run this again, and if that"
+                " does not help check which package index pip uses."
+            )
+        os.replace(wheels[0], cached)
+    return cached
+
+
+def installed_constraints() -> list[str]:
+    """pip constraints that keep the packages whose replacement would break an environment."""
+    constraints = []
+    for name in ("torch", "torchvision", "numpy"):
+        try:
+            constraints.append(f"{name}=={importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return constraints
+
+
+def install_dependencies(
+    pins: Pins,
+    constraint: Path | None,
+    build_isolation: bool = True,
+    pip: Callable[..., None] = run_pip,
+) -> None:
+    """Install what Detectron2 needs and the environment lacks.
+
+    Args:
+        pins: names the dependencies.
+        constraint: a pip constraints file; None keeps torch, torchvision and numpy as they are.
+        build_isolation: False builds the source-only ones with the setuptools installed here.
+        pip: called with pip's arguments.
+
+    Raises:
+        SetupError: pip failed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        if constraint is None:
+            constraint = Path(folder) / "constraints.txt"
+            constraint.write_text("\n".join(installed_constraints()))
+        options = ["--quiet", "--constraint", str(constraint)]
+        if not build_isolation:
+            options.append("--no-build-isolation")
+        try:
+            pip("install", *options, *pins.dependencies)
+        except SetupError as error:
+            raise SetupError(
+                f"could not install what Detectron2 depends on ({str(error).rstrip('.')}); mend"
+                " that and run this again."
+            ) from error
+
+
+def install_wheel(
+    wheel: Path, pins: Pins, site_dir: Path, pip: Callable[..., None] = run_pip
+) -> None:
+    """Install the packed wheel so that the package is there as a whole or not at all.
+
+    pip copies file by file, and a kill in the middle would leave a part that imports. So pip
+    unpacks into a folder beside, on the same disk, and two renames put the result in place.
+
+    Raises:
+        SetupError: pip failed or the folder cannot be written.
+    """
+    try:
+        with tempfile.TemporaryDirectory(dir=site_dir, prefix=".detectron2-") as beside:
+            options = ["--quiet", "--no-deps", "--no-index", "--no-user", "--target", beside]
+            pip("install", *options, str(wheel))
+            # The package comes last: as long as it is missing the next run starts over. What a
+            # run that was cut left at either place is not a package: no import finds it.
+            for name in (pins.dist_info, "detectron2"):
+                if (site_dir / name).exists():
+                    shutil.rmtree(site_dir / name)
+                os.replace(Path(beside) / name, site_dir / name)
+    except OSError as error:
+        raise SetupError(
+            f"cannot write Detectron2 to {site_dir} ({error.strerror}); use a virtual environment."
+        ) from error
+
+
+def check_replaceable(pins: Pins) -> None:
+    """Refuse to install over the metadata of a Detectron2 that lost its files.
+
+    Raises:
+        SetupError: pip lists another Detectron2 than the one installed here.
+    """
+    try:
+        version = importlib.metadata.version("detectron2")
+    except importlib.metadata.PackageNotFoundError:
+        return
+    if version != pins.version:
+        raise SetupError(
+            f"pip lists detectron2 {version} but `import detectron2` does not find it; mend it, or"
+            " run `pip uninstall detectron2` and then this again."
+        )
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The parts of :func:`install` that touch the world outside; tests put their own."""
+
+    probe: Callable[[str], Probe] = probe_module
+    download: Callable[[str, Path], None] = pip_download
+    pip: Callable[..., None] = run_pip
+    site_dir: Path = field(default_factory=lambda: Path(sysconfig.get_path("purelib")))
+
+
+def install(
+    pins: Pins,
+    cache_dir: Path,
+    constraint: Path | None = None,
+    build_isolation: bool = True,
+    steps: Steps | None = None,
+) -> str:
+    """Make ``import detectron2`` work for this interpreter.
+
+    Returns:
+        One line that says what was done.
+
+    Raises:
+        SetupError: it cannot; the message says why and what to do.
+    """
+    steps = steps or Steps()
+    before = steps.probe("detectron2")
+    if before.state == "works":
+        return f"Detectron2 is there and stays as it is: {before.detail}"
+    if before.state == "broken":
+        raise SetupError(
+            f"a Detectron2 is installed but importing it fails ({before.detail}); it was left as"
+            f" it is: mend that, or see {UPSTREAM}/blob/main/INSTALL.md."
+        )
+    torch = steps.probe("torch")
+    if torch.state != "works":
+        raise SetupError(
+            f"Detectron2 needs PyTorch, which is {torch.state} here; install torch and torchvision"
+            " (https://pytorch.org/get-started/locally) and run this again."
+        )
+    check_replaceable(pins)
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    print(f"Detectron2: fetching {pins.requirement}, which carries its Python tree", flush=True)
+    files = extract_tree(fetch_wheel(pins, cache_dir, steps.download), pins)
+    wheel = pack_wheel(files, pins, LICENCE_FILE.read_bytes(), cache_dir)
+    print("Detectron2: the tree equals upstream's; installing what it depends on", flush=True)
+    install_dependencies(pins, constraint, build_isolation, steps.pip)
+    install_wheel(wheel, pins, steps.site_dir, steps.pip)
+    after = steps.probe("detectron2")
+    if after.state != "works":
+        raise SetupError(f"Detectron2 was installed, but importing it fails ({after.detail}).")
+    return f"Detectron2 is installed: {after.detail}"
+
+
+def main(argv: list[str] | None = None, steps: Steps | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    home_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    parser.add_argument(
+        "--cache-dir", type=Path, default=home_cache / "efpn_d2", help="keeps the download"
+    )
+    parser.add_argument("--constraint", type=Path, help="pip constraints for its dependencies")
+    parser.add_argument(
+        "--no-build-isolation",
+        action="store_true",
+        help="build dependencies that come as source with the setuptools installed here",
+    )
+    args = parser.parse_args(argv)
+    isolation = not args.no_build_isolation
+    try:
+        print(install(Pins(), args.cache_dir, args.constraint, isolation, steps))
+    except SetupError as error:
+        print(f"install_detectron2: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"install_detectron2: {error}; mend that and run this again.", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("install_detectron2: interrupted; run this again to continue.", file=sys.stderr)
+    else:
+        return 0
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
