@@ -1,0 +1,1 @@
+"""Data sets and how images become input. Importing it registers no data set."""
