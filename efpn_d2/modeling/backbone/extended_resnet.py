@@ -96,10 +96,13 @@ class ExtendedResNet(ResNet):
         Batch normalisation uses its running statistics here, in training too, and does not update
         them: they stay those of C2, and C'2 sees in training what it sees in inference. [ours]
         """
+        # By its index: Detectron2 removes the attribute ``res2`` from a network to be scripted.
         if torch.jit.is_scripting():
-            return self.res2(stem_map)
-        with _running_statistics(self.res2):
-            return self.res2(stem_map)
+            c2_prime = self.stages[0](stem_map)
+        else:
+            with _running_statistics(self.stages[0]):
+                c2_prime = self.stages[0](stem_map)
+        return c2_prime
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Channels and strides of the maps that :meth:`forward` returns."""
@@ -108,7 +111,6 @@ class ExtendedResNet(ResNet):
         return shapes
 
 
-@torch.jit.unused
 @contextmanager
 def _running_statistics(stage: nn.Module) -> Iterator[None]:
     norms = [m for m in stage.modules() if isinstance(m, _BatchNorm) and m.training]

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from detectron2.config import configurable
+from detectron2.layers import cat
 from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.modeling.roi_heads import CascadeROIHeads, StandardROIHeads
 from detectron2.modeling.roi_heads.cascade_rcnn import _ScaleGradient
@@ -35,13 +36,13 @@ class EFPNROIHeads(SmallHeadMixin, StandardROIHeads):
             result = super()._forward_box(features, proposals)
             return tie_to(result, features[self.small_in_feature]) if self.training else result
 
-        route = self._route([x.proposal_boxes for x in proposals])
+        routes = self._route([x.proposal_boxes for x in proposals])
         scored = proposals
         if self.training:
-            self._log_route(route)
+            self._log_route(routes)
         if self.routing == "duplicate":
-            scored, route = append_small_copies(proposals, route)
-        predictions = self._predict(features, scored, route)
+            scored, routes = append_small_copies(proposals, routes)
+        predictions = self._predict(features, scored, routes)
         if not self.training:
             return self.box_predictor.inference(predictions, scored)[0]
         losses = self.box_predictor.losses(predictions, scored)
@@ -50,15 +51,15 @@ class EFPNROIHeads(SmallHeadMixin, StandardROIHeads):
         return losses
 
     def _predict(
-        self, features: Features, proposals: list[Instances], route: Tensor
+        self, features: Features, proposals: list[Instances], routes: list[Tensor]
     ) -> Predictions:
         """Class logits (R, K+1) and box deltas (R, 4K or 4) of all boxes, in their order."""
-        small, rest = ([x.proposal_boxes for x in p] for p in split_by_route(proposals, route))
+        small, rest = ([x.proposal_boxes for x in p] for p in split_by_route(proposals, routes))
         pooled = self.box_pooler([features[f] for f in self.box_in_features], rest)
         rest_predictions = self.box_predictor(self.box_head(pooled))
         pooled = self._pool_small(self.small_box_pooler, features[self.small_in_feature], small)
         small_predictions = self.small_box_predictor(self.small_box_head(pooled))
-        return join_predictions(route, small_predictions, rest_predictions)
+        return join_predictions(routes, small_predictions, rest_predictions)
 
     @torch.no_grad()
     def _use_predicted_boxes(
@@ -128,10 +129,10 @@ class EFPNCascadeROIHeads(SmallHeadMixin, CascadeROIHeads):
         if self.routing == "none":
             return super()._run_stage(features, proposals, stage)
         small_feature, *stock_features = features
-        route = self._route([x.proposal_boxes for x in proposals])
+        routes = self._route([x.proposal_boxes for x in proposals])
         if self.training and stage == 0:
-            self._log_route(route)
-        small, rest = split_by_route(proposals, route)
+            self._log_route(routes)
+        small, rest = split_by_route(proposals, routes)
         rest_predictions = super()._run_stage(stock_features, rest, stage)
         pooled = self._pool_small(
             self.small_box_pooler, small_feature, [x.proposal_boxes for x in small]
@@ -140,11 +141,12 @@ class EFPNCascadeROIHeads(SmallHeadMixin, CascadeROIHeads):
             # As in the class this extends: the mean over stages for the features' gradients.
             pooled = _ScaleGradient.apply(pooled, 1.0 / self.num_cascade_stages)
         small_predictions = self.small_box_predictor[stage](self.small_box_head[stage](pooled))
-        return join_predictions(route, small_predictions, rest_predictions)
+        return join_predictions(routes, small_predictions, rest_predictions)
 
 
-def join_predictions(route: Tensor, small: Predictions, rest: Predictions) -> Predictions:
+def join_predictions(routes: list[Tensor], small: Predictions, rest: Predictions) -> Predictions:
     """Class logits (R, K+1) and box deltas (R, 4K or 4) of both heads, in box order."""
+    route = cat(routes)
     scores, deltas = (join_routes(route, *pair) for pair in zip(small, rest, strict=True))
     return scores, deltas
 

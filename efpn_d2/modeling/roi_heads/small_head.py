@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.layers import ShapeSpec, cat
+from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads.roi_heads import StandardROIHeads, select_foreground_proposals
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import get_event_storage
@@ -117,12 +117,12 @@ class SmallHeadMixin(StandardROIHeads):
             ret["small_mask_head"] = small["mask_head"]
         return ret
 
-    def _route(self, boxes: list[Boxes]) -> Tensor:
-        return is_small_box(cat([b.tensor for b in boxes]), self.small_box_size)
+    def _route(self, boxes: list[Boxes]) -> list[Tensor]:
+        """One route per image, see :mod:`.routing`."""
+        return [is_small_box(b.tensor, self.small_box_size) for b in boxes]
 
-    def _log_route(self, route: Tensor) -> None:
-        share = route.float().mean().item() if len(route) else 0.0
-        get_event_storage().put_scalar("roi_head/small_box_share", share)
+    def _log_route(self, routes: list[Tensor]) -> None:
+        get_event_storage().put_scalar("roi_head/small_box_share", small_share(routes))
 
     def _pool_small(self, pooler: nn.Module, feature: Tensor, boxes: list[Boxes]) -> Tensor:
         """Small boxes pooled from P'2: (number of boxes, C, S, S)."""
@@ -140,8 +140,8 @@ class SmallHeadMixin(StandardROIHeads):
         if self.training:
             instances, _ = select_foreground_proposals(instances, self.num_classes)
         boxes = [x.proposal_boxes if self.training else x.pred_boxes for x in instances]
-        route = self._route(boxes)
-        small, rest = split_by_route(instances, route)
+        routes = self._route(boxes)
+        small, rest = split_by_route(instances, routes)
         small_boxes = [x.proposal_boxes if self.training else x.pred_boxes for x in small]
         feature = features[self.small_in_feature]
         pooled = self._pool_small(self.small_mask_pooler, feature, small_boxes)
@@ -150,42 +150,42 @@ class SmallHeadMixin(StandardROIHeads):
             with get_event_storage().name_scope("small"):
                 small_losses = self.small_mask_head(pooled, small)
             # The mean over all masks, as if one head had made them.
-            share = route.float().mean() if len(route) else 0.0
+            share = small_share(routes)
             return {k: (1 - share) * v + share * small_losses[k] for k, v in losses.items()}
         rest = super()._forward_mask(features, rest)
         small = self.small_mask_head(pooled, small)
-        masks = join_routes(route, *(cat([x.pred_masks for x in part]) for part in (small, rest)))
-        for x, own in zip(instances, masks.split([len(x) for x in instances]), strict=True):
-            x.pred_masks = own
+        for x, route, *parts in zip(instances, routes, small, rest, strict=True):
+            x.pred_masks = join_routes(route, *(part.pred_masks for part in parts))
         return instances
 
 
+def small_share(routes: list[Tensor]) -> float:
+    """Share of the boxes of a batch that the small head has; 0 without any box."""
+    return sum(int(route.sum()) for route in routes) / max(sum(map(len, routes)), 1)
+
+
 def split_by_route(
-    instances: list[Instances], route: Tensor
+    instances: list[Instances], routes: list[Tensor]
 ) -> tuple[list[Instances], list[Instances]]:
     """The instances of each image, split into those of the small head and the others."""
-    routes = route.split([len(x) for x in instances])
-    small = [x[own] for x, own in zip(instances, routes, strict=True)]
-    rest = [x[~own] for x, own in zip(instances, routes, strict=True)]
+    small = [x[route] for x, route in zip(instances, routes, strict=True)]
+    rest = [x[~route] for x, route in zip(instances, routes, strict=True)]
     return small, rest
 
 
 def append_small_copies(
-    instances: list[Instances], route: Tensor
-) -> tuple[list[Instances], Tensor]:
+    instances: list[Instances], routes: list[Tensor]
+) -> tuple[list[Instances], list[Tensor]]:
     """For ``duplicate`` routing: append to each image a copy of its small boxes.
 
     Returns:
-        The longer instances, and their route: False for the originals, which stay with the stock
+        The longer instances, and their routes: False for the originals, which stay with the stock
         head, True for the copies.
     """
-    small, _ = split_by_route(instances, route)
+    small, _ = split_by_route(instances, routes)
     both = [Instances.cat([x, copy]) for x, copy in zip(instances, small, strict=True)]
-    routes = [
-        torch.cat([route.new_zeros(len(x)), route.new_ones(len(copy))])
-        for x, copy in zip(instances, small, strict=True)
-    ]
-    return both, torch.cat(routes)
+    routes = [torch.cat([torch.zeros_like(route), route[route]]) for route in routes]
+    return both, routes
 
 
 def _routing(cfg: CfgNode) -> str:
