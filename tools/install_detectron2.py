@@ -268,7 +268,9 @@ def install(
     return f"Detectron2 is installed: {after.detail}"
 
 
-def main(argv: list[str] | None = None, steps: Steps | None = None) -> int:
+def main(
+    argv: list[str] | None = None, pins: Pins | None = None, steps: Steps | None = None
+) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     home_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     parser.add_argument(
@@ -283,7 +285,7 @@ def main(argv: list[str] | None = None, steps: Steps | None = None) -> int:
     args = parser.parse_args(argv)
     isolation = not args.no_build_isolation
     try:
-        print(install(Pins(), args.cache_dir, args.constraint, isolation, steps))
+        print(install(pins or Pins(), args.cache_dir, args.constraint, isolation, steps))
     except SetupError as error:
         print(f"install_detectron2: {error}", file=sys.stderr)
     except OSError as error:
