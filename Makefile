@@ -28,7 +28,7 @@ ifeq ($(strip $(VENV)),)
 PY := $(PYTHON)
 
 setup:
-	@$(PY) tools/check_environment.py
+	@$(PY) -W ignore tools/check_environment.py
 else
 PY := $(VENV)/bin/python
 STAMPS := $(VENV)/.setup
@@ -59,11 +59,11 @@ $(STAMPS)/detectron2: tools/install_detectron2.py tools/detectron2_wheel.py $(ST
 
 $(STAMPS)/package: setup.py pyproject.toml $(STAMPS)/detectron2
 	@echo "== installing efpn_d2 from this folder"
-	@$(PIP_INSTALL) --quiet --no-build-isolation --editable '.[dev]'
+	@$(PIP_INSTALL) -qq --no-build-isolation --editable '.[dev]'
 	@touch $@
 
 $(STAMPS)/checked: tools/check_environment.py $(STAMPS)/package
-	@$(PY) tools/check_environment.py
+	@$(PY) -W ignore tools/check_environment.py
 	@touch $@
 endif
 
