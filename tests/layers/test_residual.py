@@ -1,0 +1,58 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from efpn_d2.layers import BottleneckResidualBlock, ResidualBlock, conv_layer
+
+pytestmark = pytest.mark.fast
+
+
+def fill(module: nn.Module, weight: float, bias: float = 0.0) -> None:
+    """Every convolution becomes: weight at the centre of the kernel, elsewhere 0."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.zeros_(layer.weight)
+            layer.weight.data[:, :, layer.kernel_size[0] // 2, layer.kernel_size[1] // 2] = weight
+            if layer.bias is not None:
+                nn.init.constant_(layer.bias, bias)
+
+
+@pytest.mark.parametrize(
+    ("relu_after_add", "expected"),
+    # conv1: 3x - 1 -> 5, -7; ReLU -> 5, 0; conv2: 3h - 1 -> 14, -1; plus x.
+    [(False, [16.0, -3.0]), (True, [16.0, 0.0])],
+)
+def test_residual_block_by_hand(relu_after_add, expected):
+    block = ResidualBlock(1, relu_after_add=relu_after_add)
+    fill(block, 3.0, -1.0)
+    assert block(torch.tensor([2.0, -2.0]).view(1, 1, 1, 2)).flatten().tolist() == expected
+
+
+def test_bottleneck_block_by_hand():
+    block = BottleneckResidualBlock(4)
+    fill(block, 0.5)
+    x = torch.tensor([1.0, 2.0, 3.0, 4.0]).view(1, 4, 1, 1)
+    # C/4 = 1 channel: 0.5 * 10 = 5, then 2.5, then 1.25 added to each channel.
+    assert block(x).flatten().tolist() == [2.25, 3.25, 4.25, 5.25]
+
+
+def test_bottleneck_has_17_sixteenths_of_c_squared_weights():
+    block = BottleneckResidualBlock(32)
+    assert sum(p.numel() for p in block.parameters() if p.dim() == 4) == 17 * 32**2 // 16
+
+
+@pytest.mark.parametrize("norm", ["GN", "BN"])
+def test_a_normalised_convolution_has_no_bias(norm):
+    conv = conv_layer(32, 32, 3, norm=norm)
+    assert conv.bias is None
+    assert conv.norm is not None
+
+
+@pytest.mark.parametrize("block", [ResidualBlock(4), BottleneckResidualBlock(4)])
+def test_the_input_is_not_changed_in_place(block):
+    x = torch.randn(1, 4, 5, 5)
+    before = x.clone()
+    block(x)
+    assert torch.equal(x, before)
+    assert not torch.equal(block(x), F.relu(x))

@@ -1,0 +1,49 @@
+import os
+
+import pytest
+from detectron2.config import get_cfg
+
+import efpn_d2
+from efpn_d2.model_zoo import list_configs
+
+pytestmark = pytest.mark.fast
+
+
+def leaves(node, prefix="") -> dict[str, object]:
+    out = {}
+    for key, value in node.items():
+        out.update(
+            leaves(value, f"{prefix}{key}.") if hasattr(value, "items") else {prefix + key: value}
+        )
+    return out
+
+
+def test_only_own_nodes_are_added_and_no_default_changes():
+    cfg = get_cfg()
+    efpn_d2.add_efpn_config(cfg)
+    before, after = leaves(get_cfg()), leaves(cfg)
+    assert {k: after[k] for k in before} == before
+    own = ("MODEL.EFPN.", "COCO_DATA.", "EVALUATION.")
+    assert all(k.startswith(own) for k in after.keys() - before.keys())
+
+
+def test_a_second_call_keeps_the_values():
+    cfg = get_cfg()
+    efpn_d2.add_efpn_config(cfg)
+    cfg.MODEL.EFPN.SMALL_BOX_SIZE = 7.0
+    efpn_d2.add_efpn_config(cfg)
+    assert cfg.MODEL.EFPN.SMALL_BOX_SIZE == 7.0
+
+
+def test_configs_are_found_from_any_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = list_configs()
+    assert "COCO-Detection/faster_rcnn_R_50_EFPN_1x.yaml" in names
+    for name in names:
+        assert os.path.isabs(efpn_d2.get_config_file(name))
+        assert "efpn" in efpn_d2.get_config(name).MODEL.BACKBONE.NAME
+
+
+def test_an_unknown_config_lists_those_there_are():
+    with pytest.raises(FileNotFoundError, match="no config 'nope.yaml'; it has: .*mask_rcnn_R_50"):
+        efpn_d2.get_config_file("nope.yaml")
