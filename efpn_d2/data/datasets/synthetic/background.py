@@ -48,7 +48,7 @@ def paint_distractors(
     side = canvas.shape[0]
     taken = [sign.bounds for sign in signs]
     for _ in range(rng.poisson(3.0 * clutter)):
-        size = np.exp(rng.uniform(np.log(8.0), np.log(side / 8)))
+        size = np.exp(rng.uniform(np.log(8.0), np.log(max(side / 8, 8.0))))
         corner = free_corner(rng, np.array([size, size]), side, taken)
         if corner is None:
             continue
@@ -97,7 +97,7 @@ def _building(rng: np.random.Generator, canvas: np.ndarray) -> None:
     wall = canvas[top:, max(left, 0) : left + width]
     wall[:] = np.array(_muted(rng)).clip(0, 255)
     pane = np.array(_muted(rng)).clip(0, 255)
-    pitch = int(rng.uniform(0.04, 0.09) * side)
+    pitch = max(int(rng.uniform(0.04, 0.09) * side), 2)
     gap = max(pitch // 3, 1)
     for y in range(gap, wall.shape[0] - pitch, pitch):
         for x in range(gap, wall.shape[1] - pitch, pitch):

@@ -8,6 +8,7 @@ i.e. half a student pixel.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -68,16 +69,17 @@ def plan_layout(config: SyntheticConfig, index: int) -> Layout:
     # Student pixels to scene pixels.
     limits = np.log(2 * np.array([config.min_size, config.max_size]))
     sizes = np.sort(np.exp(rng.uniform(*limits, size=count)))[::-1]
-    signs = []
+    placed: list[Sign] = []
     for size in sizes:
-        sign = _place_sign(rng, float(size), config.scene_size, [other.bounds for other in signs])
+        sign = _place_sign(rng, float(size), config.scene_size, [other.bounds for other in placed])
         if sign is not None:
-            signs.append(sign)
+            placed.append(sign)
     occluders: list[Layer] = []
-    for sign in signs:
+    for sign in placed:
         if rng.random() < config.occluded_fraction:
             occluders.extend(_occluder(rng, sign.bounds))
-    return Layout(_visible_signs(signs, occluders, config), tuple(occluders))
+    signs = visible_signs(placed, occluders, config.scene_size, config.min_visible)
+    return Layout(signs, tuple(occluders))
 
 
 def _num_signs(rng: np.random.Generator, config: SyntheticConfig) -> int:
@@ -158,19 +160,26 @@ def _leaf(rng: np.random.Generator) -> tuple[float, ...]:
     return tuple(rng.uniform(0.5, 1.1) * np.array([45, 110, 65]))
 
 
-def _visible_signs(
-    signs: list[Sign], occluders: list[Layer], config: SyntheticConfig
+def visible_signs(
+    signs: Sequence[Sign], occluders: Sequence[Layer], scene_size: int, min_visible: float
 ) -> tuple[Sign, ...]:
-    """Measure what is visible of each sign, and leave out those that are mostly hidden."""
+    """Measure what is visible of each sign, and leave out those that are mostly hidden.
+
+    Args:
+        signs: in scene pixels; their ``visible`` is ignored.
+        occluders: polygons in front of them.
+        scene_size: side of the scene.
+        min_visible: smallest visible share that keeps a sign in the scene.
+    """
     if not occluders:
         return tuple(signs)
-    hidden = np.zeros((config.scene_size,) * 2, np.uint8)
+    hidden = np.zeros((scene_size, scene_size), np.uint8)
     for layer in occluders:
-        hidden |= fill_mask(layer.points, config.scene_size)
+        hidden |= fill_mask(layer.points, scene_size)
     kept = []
     for sign in signs:
-        own = fill_mask(sign.outline, config.scene_size).astype(bool)
+        own = fill_mask(sign.outline, scene_size).astype(bool)
         visible = 1.0 - float(hidden[own].mean())
-        if visible >= config.min_visible:
+        if visible >= min_visible:
             kept.append(replace(sign, visible=visible))
     return tuple(kept)

@@ -1,0 +1,49 @@
+import json
+
+import pytest
+from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from efpn_d2.config import add_efpn_config
+
+
+@pytest.fixture
+def catalogs():
+    """Forgets the data sets that a test registers."""
+    before = set(DatasetCatalog.list())
+    yield DatasetCatalog
+    for name in set(DatasetCatalog.list()) - before:
+        DatasetCatalog.remove(name)
+        if name in MetadataCatalog.list():
+            MetadataCatalog.remove(name)
+
+
+@pytest.fixture
+def cfg():
+    """Detectron2's defaults plus this package's nodes, without data sets."""
+    config = get_cfg()
+    add_efpn_config(config)
+    config.DATASETS.TRAIN = config.DATASETS.TEST = ()
+    return config
+
+
+@pytest.fixture
+def write_coco(tmp_path):
+    """Writes a COCO JSON of one image and box below ``tmp_path`` and creates its image folder."""
+
+    def write(name="signs", classes=("stop", "yield"), folder="mine"):
+        image_dir = tmp_path / folder / "images"
+        image_dir.mkdir(parents=True, exist_ok=True)
+        content = {
+            "images": [{"id": 1, "file_name": "a.jpg", "width": 8, "height": 8}],
+            "annotations": [
+                {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 4, 4], "iscrowd": 0}
+            ],
+            # Not in the order of their ids, as some tools write them.
+            "categories": [{"id": i, "name": n} for i, n in enumerate(classes, start=1)][::-1],
+        }
+        json_file = tmp_path / folder / f"{name}.json"
+        json_file.write_text(json.dumps(content))
+        return str(json_file), str(image_dir)
+
+    return write
