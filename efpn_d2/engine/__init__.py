@@ -1,0 +1,7 @@
+"""Training: trainer, resumable data stream, process start-up."""
+
+from .launch import launch_or_join
+from .resumable_loader import build_resumable_train_loader
+from .trainer import EFPNTrainer
+
+__all__ = ["EFPNTrainer", "build_resumable_train_loader", "launch_or_join"]

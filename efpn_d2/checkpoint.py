@@ -1,0 +1,117 @@
+"""Checkpoints: stock detectors as a start for EFPN, and files that a crash cannot destroy."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from typing import IO, TYPE_CHECKING, Any
+
+from detectron2.checkpoint import DetectionCheckpointer
+from torch import nn
+
+if TYPE_CHECKING:
+    from fvcore.common.checkpoint import _IncompatibleKeys
+
+logger = logging.getLogger(__name__)
+
+_SMALL_PREFIX = "small_"
+
+
+class EFPNCheckpointer(DetectionCheckpointer):
+    """:class:`DetectionCheckpointer` that also knows the heads for P'2.
+
+    A loaded file with stock ROI heads but without those for P'2, i.e. any FPN detector, gives the
+    latter the weights of the former. Files are written beside their place and moved there when
+    complete, so a crash while writing never costs the previous checkpoint.
+    """
+
+    def __init__(
+        self, model: nn.Module, save_dir: str = "", *, init_small_heads: bool = True, **kwargs: Any
+    ) -> None:
+        """
+        Args:
+            model: the detector, wrapped in DDP or not.
+            save_dir: directory of the checkpoints.
+            init_small_heads: whether to start the heads for P'2 from the stock heads, as above.
+            kwargs: ``save_to_disk`` and the checkpointables of :class:`DetectionCheckpointer`.
+        """
+        super().__init__(model, save_dir, **kwargs)
+        self.path_manager = _AtomicPathManager(self.path_manager)
+        self._init_small_heads = init_small_heads
+
+    def _load_model(self, checkpoint: dict[str, Any]) -> "_IncompatibleKeys":
+        incompatible = super()._load_model(checkpoint)
+        if self._init_small_heads:
+            initialize_small_heads(self.model, incompatible)
+        return incompatible
+
+
+def initialize_small_heads(model: nn.Module, incompatible: "_IncompatibleKeys") -> list[str]:
+    """Copy ``roi_heads.<name>`` to ``roi_heads.small_<name>`` if a checkpoint held only the former.
+
+    What is copied are the model's own weights after loading, so both heads start equal even where a
+    shape in the file did not fit (another number of classes).
+
+    Args:
+        model: the detector, not wrapped in DDP, changed in place.
+        incompatible: what loading the checkpoint into ``model`` returned.
+
+    Returns:
+        Names of the initialised modules; none if the checkpoint had heads for P'2, or no ROI heads.
+        Their keys are taken off ``incompatible.missing_keys``.
+    """
+    roi_heads = getattr(model, "roi_heads", None)
+    if roi_heads is None:
+        return []
+    stock = {
+        name: name.removeprefix(_SMALL_PREFIX)
+        for name, child in roi_heads.named_children()
+        if name.startswith(_SMALL_PREFIX) and child.state_dict()
+    }
+    misfits = {key for key, *_ in incompatible.incorrect_shapes}
+    absent = set(incompatible.missing_keys) - misfits
+    in_file = {
+        key.split(".")[1]
+        for key in model.state_dict()
+        if key.startswith("roi_heads.") and key not in absent
+    }
+    if in_file.intersection(stock) or not in_file.intersection(stock.values()):
+        return []
+    for small_name, stock_name in stock.items():
+        getattr(roi_heads, small_name).load_state_dict(getattr(roi_heads, stock_name).state_dict())
+        logger.info(f"roi_heads.{small_name} starts from the weights of roi_heads.{stock_name}.")
+    incompatible.missing_keys[:] = [
+        key
+        for key in incompatible.missing_keys
+        if not key.startswith(tuple(f"roi_heads.{name}." for name in stock))
+    ]
+    return list(stock)
+
+
+class _AtomicPathManager:
+    """A path manager whose local files appear when they are complete, or not at all."""
+
+    def __init__(self, path_manager: Any) -> None:
+        self._path_manager = path_manager
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._path_manager, name)
+
+    def open(self, path: str, mode: str = "r", **kwargs: Any) -> contextlib.AbstractContextManager:
+        if "w" in mode and "://" not in path:
+            return _atomic_write(path, mode)
+        return self._path_manager.open(path, mode, **kwargs)
+
+
+@contextlib.contextmanager
+def _atomic_write(path: str, mode: str) -> Iterator[IO]:
+    partial = f"{path}.partial"
+    try:
+        with open(partial, mode) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(partial)

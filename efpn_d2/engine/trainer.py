@@ -1,0 +1,76 @@
+"""Training loop: Detectron2's, with resumable data, safe checkpoints and evaluation by metadata."""
+
+import contextlib
+import functools
+import weakref
+from collections.abc import Iterator
+
+from detectron2.config import CfgNode
+from detectron2.engine import DefaultTrainer, HookBase, defaults
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+from torch.utils.data import DataLoader
+
+from ..checkpoint import EFPNCheckpointer
+from ..evaluation import build_evaluator
+from .resumable_loader import build_resumable_train_loader
+from .resume_hook import ResumeHook
+
+
+class EFPNTrainer(DefaultTrainer):
+    """:class:`DefaultTrainer` whose resumed training equals the uninterrupted one, bit for bit.
+
+    Only what is built differs: the training data loader, the checkpointer, one more hook, and the
+    evaluator, chosen by the data set's metadata. Mixed precision, data parallelism, gradient
+    clipping, schedule and logging are Detectron2's. Exact resumption excludes ``TEST.PRECISE_BN``,
+    whose statistics depend on how often it ran.
+    """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        """
+        Args:
+            cfg: a config.
+        """
+        with _data_parallel_on(cfg.MODEL.DEVICE):
+            super().__init__(cfg)
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> DataLoader:
+        """See :func:`build_resumable_train_loader`."""
+        return build_resumable_train_loader(cfg)
+
+    @classmethod
+    def build_evaluator(
+        cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None
+    ) -> DatasetEvaluator:
+        """See :func:`efpn_d2.evaluation.build_evaluator`."""
+        return build_evaluator(cfg, dataset_name, output_folder)
+
+    def build_checkpointer(self) -> EFPNCheckpointer:
+        """The checkpointer of this training, in ``cfg.OUTPUT_DIR``."""
+        return EFPNCheckpointer(
+            self.model,
+            self.cfg.OUTPUT_DIR,
+            init_small_heads=self.cfg.MODEL.EFPN.INIT_SMALL_HEAD_FROM_STOCK,
+            trainer=weakref.proxy(self),
+        )
+
+    def build_hooks(self) -> list[HookBase]:
+        """Detectron2's hooks, after one that makes the training resumable."""
+        # Here, for these hooks are the first to hold the checkpointer.
+        self.checkpointer = self.build_checkpointer()
+        return [ResumeHook(self.data_loader), *super().build_hooks()]
+
+
+@contextlib.contextmanager
+def _data_parallel_on(device: str) -> Iterator[None]:
+    """Let ``DefaultTrainer`` wrap a model on the CPU, which must not be given device ids."""
+    if device != "cpu" or comm.get_world_size() == 1:
+        yield
+        return
+    create_ddp_model = defaults.create_ddp_model
+    defaults.create_ddp_model = functools.partial(create_ddp_model, device_ids=None)
+    try:
+        yield
+    finally:
+        defaults.create_ddp_model = create_ddp_model

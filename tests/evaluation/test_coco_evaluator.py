@@ -1,0 +1,123 @@
+import json
+import math
+
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
+from detectron2.evaluation import COCOEvaluator, print_csv_format
+from detectron2.structures import BitMasks, Boxes, Instances
+
+from efpn_d2.evaluation import SizeBinnedCOCOEvaluator
+
+pytestmark = pytest.mark.fast
+
+EDGES = [0, 8, 16, 32]
+# Sparse ids, as in COCO: class 0 is category 7, class 1 is category 9.
+BOXES = {11: [(7, [0, 0, 6, 6]), (9, [50, 50, 20, 20])], 12: [(7, [10, 10, 12, 12])], 13: []}
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    annotations = []
+    for image_id, objects in BOXES.items():
+        for category_id, (x, y, w, h) in objects:
+            polygon = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+            annotation = {"id": len(annotations) + 1, "image_id": image_id, "iscrowd": 0}
+            annotation |= {"category_id": category_id, "bbox": [x, y, w, h], "area": w * h}
+            annotations.append(annotation | {"segmentation": polygon})
+    coco = {
+        "images": [{"id": i, "file_name": f"{i}.png", "width": 99, "height": 99} for i in BOXES],
+        "annotations": annotations,
+        "categories": [{"id": 7, "name": "a"}, {"id": 9, "name": "b"}],
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(coco))
+    register_coco_instances("evaluator_test", {}, str(tmp_path / "coco.json"), str(tmp_path))
+    DatasetCatalog.get("evaluator_test")  # fills the class ids of the metadata
+    yield "evaluator_test"
+    DatasetCatalog.remove("evaluator_test")
+    MetadataCatalog.remove("evaluator_test")
+
+
+def instances(classes, boxes, scores, masks=False):
+    result = Instances((99, 99))
+    result.pred_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
+    result.scores = torch.tensor(scores, dtype=torch.float32)
+    result.pred_classes = torch.tensor(classes, dtype=torch.int64)
+    if masks:
+        polygons = torch.zeros(len(classes), 99, 99, dtype=torch.bool)
+        for mask, (x0, y0, x1, y1) in zip(polygons, boxes, strict=True):
+            mask[y0:y1, x0:x1] = True
+        result.pred_masks = BitMasks(polygons).tensor
+    return result
+
+
+def perfect(image_id, **kwargs):
+    objects = BOXES[image_id]
+    boxes = [[x, y, x + w, y + h] for _, (x, y, w, h) in objects]
+    return instances([(7, 9).index(c) for c, _ in objects], boxes, [0.9] * len(objects), **kwargs)
+
+
+def run(evaluator, predictions, img_ids=None):
+    evaluator.reset()
+    for image_id, prediction in predictions.items():
+        evaluator.process([{"image_id": image_id}], [{"instances": prediction}])
+    return evaluator.evaluate(img_ids=img_ids)
+
+
+def test_core_results_are_kept_and_bins_added(dataset):
+    # The object of 20 px is missed.
+    predictions = {i: perfect(i) for i in BOXES} | {11: perfect(11)[:1]}
+    results = run(SizeBinnedCOCOEvaluator(dataset, size_bin_edges=EDGES), predictions)["bbox"]
+    core = run(COCOEvaluator(dataset), predictions)["bbox"]
+    assert {k: results[k] for k in core} == pytest.approx(core, nan_ok=True)
+    assert core["AP"] == pytest.approx(50)
+    expected = {"objects_0_8": 1, "objects_8_16": 1, "objects_16_32": 1, "objects_32_inf": 0}
+    for metric in ("AP", "AP50", "AR"):
+        expected |= {f"{metric}_0_8": 100, f"{metric}_8_16": 100, f"{metric}_16_32": 0}
+        expected |= {f"{metric}_32_inf": math.nan}
+    added = {k: v for k, v in results.items() if k not in core}
+    assert added == pytest.approx(expected, nan_ok=True)
+
+
+def test_masks_are_binned_too(dataset):
+    predictions = {i: perfect(i, masks=True) for i in BOXES}
+    results = run(SizeBinnedCOCOEvaluator(dataset, size_bin_edges=EDGES), predictions)
+    for task in ("bbox", "segm"):
+        assert [results[task][f"AP_{b}"] for b in ("0_8", "16_32")] == pytest.approx([100, 100])
+
+
+def test_no_predictions(dataset):
+    nothing = {i: instances([], [], []) for i in BOXES}
+    results = run(SizeBinnedCOCOEvaluator(dataset, size_bin_edges=EDGES), nothing)["bbox"]
+    assert math.isnan(results["AP"])
+    assert results["AP_0_8"] == results["AR_16_32"] == 0
+    assert math.isnan(results["AP_32_inf"])
+
+
+def test_images_can_be_chosen(dataset):
+    predictions = {i: perfect(i) for i in BOXES}
+    evaluator = SizeBinnedCOCOEvaluator(dataset, size_bin_edges=EDGES)
+    results = run(evaluator, predictions, img_ids=[12])["bbox"]
+    assert (results["objects_0_8"], results["objects_8_16"]) == (0, 1)
+
+
+def test_without_bins_it_is_the_core_evaluator(dataset):
+    predictions = {i: perfect(i) for i in BOXES}
+    results = run(SizeBinnedCOCOEvaluator(dataset), predictions)
+    assert results["bbox"].keys() == run(COCOEvaluator(dataset), predictions)["bbox"].keys()
+
+
+def test_log_and_csv_name_the_bins(dataset, caplog):
+    caplog.set_level("INFO")
+    evaluator = SizeBinnedCOCOEvaluator(dataset, size_bin_edges=EDGES)
+    print_csv_format(run(evaluator, {i: perfect(i) for i in BOXES}))
+    assert "| [8, 16)           | 1         | 100.000         |" in caplog.text
+    assert "| [32, inf)         | 0         | n/a (0 objects) |" in caplog.text
+    header = next(r.getMessage() for r in caplog.records if "AP50_0_8" in r.getMessage())
+    assert header.startswith("copypaste: AP,AP50,AP75,APs,APm,APl,AP_0_8,")
+
+
+def test_bad_edges(dataset):
+    with pytest.raises(ValueError, match="must be ascending"):
+        SizeBinnedCOCOEvaluator(dataset, size_bin_edges=[16, 8])
