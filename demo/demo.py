@@ -1,0 +1,176 @@
+#!/usr/bin/env python
+"""Detect objects in images, a video or a camera's stream, and draw them.
+
+Examples:
+    demo.py --config-file my.yaml --input a.jpg b.jpg --output results --opts MODEL.WEIGHTS my.pth
+    demo.py --config-file my.yaml --input 'scenes/*.jpg' --output results --zoom 2
+    demo.py --config-file my.yaml --video-input in.mp4 --output out.mp4
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+from detectron2.data.detection_utils import read_image
+from detectron2.utils.logger import setup_logger
+from tqdm import tqdm
+
+from efpn_d2.inference import EFPNPredictor, find_class_names, load_inference_config
+from efpn_d2.inference.files import find_images, plan_outputs
+from efpn_d2.inference.video import VideoReader, VideoWriter
+from efpn_d2.visualization.instances import draw_detections
+
+logger = logging.getLogger("efpn_d2.demo")
+WINDOW = "detections (Esc closes)"
+# From a BGR image to the picture with its detections, and their number.
+Detector = Callable[[np.ndarray], tuple[np.ndarray, int]]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", required=True, help="a YAML file or a packaged config")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--input", nargs="+", help="images, folders, patterns in quotes")
+    source.add_argument("--video-input", help="a video file")
+    source.add_argument("--webcam", action="store_true", help="the first camera")
+    parser.add_argument("--output", type=Path, help="a file or a folder; without it, a window")
+    parser.add_argument("--confidence-threshold", type=float, default=0.5, help="least score")
+    parser.add_argument("--zoom", type=int, default=1, help="enlarge the pictures N times")
+    parser.add_argument(
+        "--opts", nargs=argparse.REMAINDER, default=[], help="config keys and values, at the end"
+    )
+    return parser
+
+
+def build_detector(args: argparse.Namespace) -> Detector:
+    cfg = load_inference_config(args.config_file, args.opts, args.confidence_threshold)
+    class_names = find_class_names(cfg)
+    predictor = EFPNPredictor(cfg)
+
+    def detect(image: np.ndarray) -> tuple[np.ndarray, int]:
+        found = predictor(image)["instances"].to("cpu")
+        picture = draw_detections(
+            image[:, :, ::-1],
+            found.pred_boxes.tensor.numpy(),
+            found.scores.numpy(),
+            found.pred_classes.numpy(),
+            class_names,
+            found.pred_masks.numpy() if found.has("pred_masks") else None,
+            zoom=args.zoom,
+        )
+        return np.ascontiguousarray(picture[:, :, ::-1]), len(found)
+
+    return detect
+
+
+def run_on_images(detect: Detector, inputs: Sequence[Path], outputs: Sequence[Path] | None) -> int:
+    """Detect in every image that can be read.
+
+    Returns:
+        The exit code: 1 if any could not.
+    """
+    unreadable, total = 0, 0
+    for i, path in enumerate(tqdm(inputs, unit="image")):
+        try:
+            image = read_image(str(path), format="BGR")
+        except Exception as error:  # Pillow raises nearly anything on damaged files
+            logger.warning(f"Skipped '{path}', which cannot be read as an image: {error}")
+            unreadable += 1
+            continue
+        picture, count = detect(image)
+        total += count
+        if outputs is None:
+            if show(picture, wait=0):
+                break
+            continue
+        outputs[i].parent.mkdir(parents=True, exist_ok=True)
+        if not cv2.imwrite(str(outputs[i]), picture):
+            raise OSError(f"Cannot write the picture '{outputs[i]}'.")
+    where = f", written to {outputs[0].parent}" if outputs else ""
+    print(f"{total} objects in {len(inputs) - unreadable} of {len(inputs)} images{where}")
+    if unreadable:
+        logger.error(f"{unreadable} of {len(inputs)} images could not be read, see above.")
+    return int(unreadable > 0)
+
+
+def run_on_video(detect: Detector, video: VideoReader, output: Path | None) -> int:
+    """Detect in every frame.
+
+    Returns:
+        The exit code: 1 if there was no frame.
+    """
+    frames: Iterable[np.ndarray] = tqdm(video, total=video.num_frames, unit="frame")
+    count = 0
+    if output is None:
+        for frame in frames:
+            count += 1
+            if show(detect(frame)[0], wait=1):
+                break
+    else:
+        with VideoWriter(output, video.fps) as writer:
+            for frame in frames:
+                writer.write(detect(frame)[0])
+                count += 1
+        print(f"{count} frames, written to {output}")
+    if not count:
+        logger.error("The video has no readable frame.")
+    return int(count == 0)
+
+
+def show(picture: np.ndarray, wait: int) -> bool:
+    """Show a picture in a window; True if the user pressed Esc."""
+    cv2.imshow(WINDOW, picture)
+    return cv2.waitKey(wait) == 27
+
+
+def check_display() -> None:
+    """Fail early where OpenCV can open no window."""
+    try:
+        cv2.namedWindow(WINDOW, cv2.WINDOW_NORMAL)
+    except cv2.error:
+        raise OSError("This machine's OpenCV can open no window; give --output.") from None
+
+
+def prepare(args: argparse.Namespace) -> Callable[[], int]:
+    """Everything that can go wrong because of the arguments; what is left is the work itself."""
+    if args.zoom < 1:
+        raise ValueError(f"--zoom must be 1 or more, not {args.zoom}.")
+    if args.output is None:
+        check_display()
+    if args.input:
+        inputs = find_images(args.input)
+        outputs = plan_outputs(inputs, args.output) if args.output else None
+        return partial(run_on_images, build_detector(args), inputs, outputs)
+    video = VideoReader(0 if args.webcam else args.video_input)
+    source = Path("webcam.mp4" if args.webcam else args.video_input)
+    output = plan_outputs([source], args.output, ".mp4")[0] if args.output else None
+    return partial(run_on_video, build_detector(args), video, output)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; see the module's own text.
+
+    Returns:
+        The exit code: 0, or 1 if an input could not be read. Arguments that cannot be followed
+        exit with 2, as argparse does.
+    """
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    setup_logger(name="efpn_d2")
+    setup_logger(name="fvcore")
+    try:
+        run = prepare(args)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    return run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

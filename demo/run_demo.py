@@ -1,0 +1,148 @@
+#!/usr/bin/env python
+"""The whole way in minutes: make data, train a small EFPN, evaluate it by object size, draw it.
+
+What is finished is not done again: an interrupted run goes on, a finished one evaluates anew.
+"""
+
+import argparse
+import logging
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.engine import HookBase, hooks
+from detectron2.utils.env import seed_all_rng
+from detectron2.utils.logger import setup_logger
+
+from efpn_d2.data.datasets import register_datasets
+from efpn_d2.data.datasets.synthetic import SyntheticConfig, generate_synthetic
+from efpn_d2.engine import EFPNTrainer
+from efpn_d2.inference import load_inference_config
+from efpn_d2.run_record import collect_run_record, timed, write_json
+from efpn_d2.visualization.coco_records import load_image_records
+from efpn_d2.visualization.sheet import write_image_sheet
+
+CONFIG = "Synthetic/demo_faster_rcnn_R_18_EFPN.yaml"
+
+
+class DemoTrainer(EFPNTrainer):
+    """Leaves the evaluation to the demo, which times it apart from the training."""
+
+    def build_hooks(self) -> list[HookBase]:
+        return [hook for hook in super().build_hooks() if not isinstance(hook, hooks.EvalHook)]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config-file", default=CONFIG, help="a YAML file or a packaged config")
+    parser.add_argument("--output", type=Path, default=Path("output/demo"), help="folder")
+    parser.add_argument("--train-images", type=int, default=800, help="number to generate")
+    parser.add_argument("--val-images", type=int, default=100, help="number to generate")
+    parser.add_argument("--fresh", action="store_true", help="delete the folder and start anew")
+    parser.add_argument("opts", nargs="*", help="config keys and values")
+    return parser
+
+
+def setup(args: argparse.Namespace) -> CfgNode:
+    """The demo's config.
+
+    Raises:
+        ValueError: the folder holds a training with another config.
+    """
+    # A data folder of its own: it has fewer images than a set made for real training.
+    os.environ["DETECTRON2_DATASETS"] = str(args.output / "datasets")
+    cfg = load_inference_config(args.config_file, args.opts).clone()
+    cfg.defrost()
+    cfg.OUTPUT_DIR = str(args.output)
+    cfg.SEED = max(cfg.SEED, 0)
+    cfg.freeze()
+    noted = args.output / "config.yaml"
+    if noted.exists() and noted.read_text() != cfg.dump():
+        raise ValueError(f"'{args.output}' holds a demo with another config; add --fresh.")
+    args.output.mkdir(parents=True, exist_ok=True)
+    noted.write_text(cfg.dump())
+    setup_logger(cfg.OUTPUT_DIR)
+    setup_logger(cfg.OUTPUT_DIR, name="fvcore")
+    setup_logger(cfg.OUTPUT_DIR, name="efpn_d2")
+    # Prints every layer of the model.
+    logging.getLogger("detectron2.engine.defaults").setLevel(logging.WARNING)
+    seed_all_rng(cfg.SEED)
+    return cfg
+
+
+def generate(cfg: CfgNode, num_train: int, num_val: int) -> None:
+    for name, count in ((cfg.DATASETS.TRAIN[0], num_train), (cfg.DATASETS.TEST[0], num_val)):
+        variant, split = name.split("_")[-2:]  # e.g. synthetic_signs_native2x_train
+        generate_synthetic(SyntheticConfig(variant=variant, split=split, num_images=count))
+
+
+def train(cfg: CfgNode) -> DemoTrainer:
+    trainer = DemoTrainer(cfg)
+    trainer.resume_or_load(resume=True)
+    if trainer.start_iter < cfg.SOLVER.MAX_ITER:
+        trainer.train()
+    return trainer
+
+
+def write_sheet(cfg: CfgNode, path: Path) -> None:
+    name = cfg.DATASETS.TEST[0]
+    results_file = Path(cfg.OUTPUT_DIR, "inference", "coco_instances_results.json")
+    records = load_image_records(name, results_file)
+    title = f"Small EFPN after {cfg.SOLVER.MAX_ITER} iterations on {name}"
+    write_image_sheet(path, records, MetadataCatalog.get(name).thing_classes, title=title)
+
+
+def headline(metrics: dict[str, float]) -> str:
+    """AP50, AP and the AP of each size bin, as lines of text."""
+    sizes = [(key, key.split("_")[1:]) for key in metrics if key.startswith("AP_")]
+    rows = [f"AP50 {metrics['AP50']:.1f}   AP {metrics['AP']:.1f}   by size of object:"]
+    rows += [f"  {' to '.join(bounds):>9} px: AP {metrics[key]:5.1f}" for key, bounds in sizes]
+    return "\n".join(rows)
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Run the demo.
+
+    Returns:
+        The content of ``results.json``.
+    """
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.fresh:
+        shutil.rmtree(args.output, ignore_errors=True)
+    try:
+        cfg = setup(args)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    sheet, results = args.output / "sheet.png", args.output / "results.json"
+    seconds: dict[str, float] = {}
+    with timed(seconds, "generate"):
+        generate(cfg, args.train_images, args.val_images)
+        register_datasets(cfg)
+    with timed(seconds, "train"):
+        trainer = train(cfg)
+    with timed(seconds, "evaluate"):
+        metrics = EFPNTrainer.test(cfg, trainer.model)["bbox"]
+    with timed(seconds, "draw"):
+        write_sheet(cfg, sheet)
+    record = {
+        **collect_run_record(cfg.SEED),
+        "config_file": args.config_file,
+        "config": cfg.dump(),
+        "train_images": args.train_images,
+        "val_images": args.val_images,
+        "iterations_this_time": cfg.SOLVER.MAX_ITER - trainer.start_iter,
+        "seconds": seconds,
+        "metrics": metrics,
+    }
+    write_json(results, record)
+    print(f"\n{headline(metrics)}\n\nImage sheet: {sheet}\nAll numbers: {results}")
+    return record
+
+
+if __name__ == "__main__":
+    main()

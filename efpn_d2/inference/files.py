@@ -1,0 +1,78 @@
+"""Which images an input names, and where the result of each belongs."""
+
+import glob
+from collections.abc import Sequence
+from pathlib import Path
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
+
+
+def find_images(inputs: Sequence[str]) -> list[Path]:
+    """Files named by paths, folders (their images, not those of subfolders) and glob patterns.
+
+    Args:
+        inputs: as given on a command line. A plain path is kept even if no such file exists, so
+            that it is reported by name later. ``**`` in a pattern stands for any folders.
+
+    Returns:
+        Paths in the order given, those of a folder or a pattern sorted, none twice.
+
+    Raises:
+        FileNotFoundError: a folder holds no image, or a pattern matches nothing.
+    """
+    found: list[Path] = []
+    for name in inputs:
+        path = Path(name).expanduser()
+        if path.is_dir():
+            images = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+            if not images:
+                raise FileNotFoundError(
+                    f"The folder '{name}' holds no image ({', '.join(IMAGE_SUFFIXES)})."
+                )
+            found += images
+        elif not path.exists() and glob.has_magic(name):
+            matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
+            if not matches:
+                raise FileNotFoundError(f"No file matches the pattern '{name}'.")
+            found += [match for match in matches if match.is_file()]
+        else:
+            found.append(path)
+    return list(dict.fromkeys(found))
+
+
+def plan_outputs(inputs: Sequence[Path], output: Path, suffix: str | None = None) -> list[Path]:
+    """Where the picture of each input goes.
+
+    ``output`` is a file if there is one input, it has a suffix and is no folder; otherwise it is a
+    folder, and inputs of the same name from different folders get a number.
+
+    Args:
+        inputs: files.
+        output: a file or a folder, neither need exist.
+        suffix: of the results in a folder, e.g. ``".mp4"``; None: that of the input.
+
+    Raises:
+        ValueError: an output would overwrite an input, or several inputs are to go to one file.
+    """
+    if output.suffix and not output.is_dir():
+        if len(inputs) > 1:
+            raise ValueError(
+                f"{len(inputs)} inputs cannot all be written to the file '{output}'; give a folder."
+            )
+        outputs = [output]
+    else:
+        outputs = []
+        for path in inputs:
+            name, number = Path(path.name), 2
+            if suffix:
+                name = name.with_suffix(suffix)
+            unique = name
+            while output / unique in outputs:
+                unique = Path(f"{name.stem}_{number}{name.suffix}")
+                number += 1
+            outputs.append(output / unique)
+    sources = {path.resolve() for path in inputs}
+    for path in outputs:
+        if path.resolve() in sources:
+            raise ValueError(f"'{path}' is an input and would be overwritten; give another output.")
+    return outputs

@@ -1,0 +1,93 @@
+"""From a config file to a detector for single images."""
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode, get_cfg
+from detectron2.engine import DefaultPredictor
+
+from ..checkpoint import EFPNCheckpointer
+from ..config import add_efpn_config
+from ..model_zoo import get_config_file
+
+logger = logging.getLogger(__name__)
+
+
+def load_inference_config(
+    config: str, opts: Sequence[str] = (), score_threshold: float | None = None
+) -> CfgNode:
+    """Read a config for inference.
+
+    Args:
+        config: path of a YAML file, or the name of a packaged config.
+        opts: pairs of key and value that override the file, as on Detectron2's command line.
+        score_threshold: least score of a detection, for every kind of detector; None: the file's.
+
+    Returns:
+        A frozen config. Its ``MODEL.DEVICE`` is the CPU where it asks for CUDA and there is none.
+
+    Raises:
+        FileNotFoundError: there is neither such a file nor such a packaged config.
+        ValueError: ``opts`` are no pairs of a known key and a fitting value.
+    """
+    cfg = get_cfg()
+    add_efpn_config(cfg)
+    cfg.merge_from_file(config if Path(config).is_file() else get_config_file(config))
+    try:
+        cfg.merge_from_list(list(opts))
+    except (AssertionError, KeyError, ValueError) as error:  # yacs raises any of them
+        raise ValueError(f"Cannot apply the options {list(opts)}: {error.args[0]}.") from error
+    if score_threshold is not None:
+        cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = score_threshold
+        cfg.MODEL.RETINANET.SCORE_THRESH_TEST = score_threshold
+    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        logger.warning("No CUDA device: running on the CPU.")
+        cfg.MODEL.DEVICE = "cpu"
+    cfg.freeze()
+    return cfg
+
+
+class EFPNPredictor(DefaultPredictor):
+    """:class:`DefaultPredictor` that loads weights as training does.
+
+    So a stock FPN checkpoint gives its heads to P'2 as well, see
+    :class:`efpn_d2.checkpoint.EFPNCheckpointer`.
+    """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        """
+        Args:
+            cfg: a config; not changed. Without ``MODEL.WEIGHTS`` the detector has random weights.
+
+        Raises:
+            FileNotFoundError: ``MODEL.WEIGHTS`` names no file.
+        """
+        weights = cfg.MODEL.WEIGHTS
+        if not weights:
+            logger.warning("MODEL.WEIGHTS is empty: this detector has learned nothing.")
+        elif "://" not in weights and not Path(weights).is_file():
+            raise FileNotFoundError(f"MODEL.WEIGHTS: there is no file '{weights}'.")
+        without_weights = cfg.clone()
+        without_weights.defrost()
+        without_weights.MODEL.WEIGHTS = ""
+        with _without_messages("fvcore.common.checkpoint"):  # of a start from scratch
+            super().__init__(without_weights)
+        self.cfg = cfg.clone()
+        if weights:
+            EFPNCheckpointer(
+                self.model, init_small_heads=cfg.MODEL.EFPN.INIT_SMALL_HEAD_FROM_STOCK
+            ).load(weights)
+
+
+@contextlib.contextmanager
+def _without_messages(logger_name: str) -> Iterator[None]:
+    muted = logging.getLogger(logger_name)
+    level = muted.level
+    muted.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        muted.setLevel(level)

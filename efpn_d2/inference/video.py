@@ -1,0 +1,98 @@
+"""Videos frame by frame through OpenCV."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
+_DEFAULT_FPS = 25.0
+
+
+class VideoReader:
+    """The frames of a video file or a camera.
+
+    Attributes:
+        fps: frames per second, 25 where the source does not say.
+        num_frames: as the file claims, None for a camera or where it does not say.
+    """
+
+    def __init__(self, source: str | int) -> None:
+        """
+        Args:
+            source: a file, or the number of a camera.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
+        import cv2
+
+        self._source = source
+        self._capture = cv2.VideoCapture(source)
+        if not self._capture.isOpened():
+            what = f"camera {source}" if isinstance(source, int) else f"the video '{source}'"
+            raise OSError(f"Cannot open {what}: not there, or in a format that OpenCV lacks.")
+        fps = self._capture.get(cv2.CAP_PROP_FPS)
+        self.fps = fps if 0 < fps < 1000 else _DEFAULT_FPS  # NaN and 0 mean unknown
+        count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        self.num_frames = int(count) if count >= 1 and isinstance(source, str) else None
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Yield (H, W, 3) uint8 BGR frames; the source is closed at the end."""
+        try:
+            while True:
+                ok, frame = self._capture.read()
+                if not ok:
+                    return
+                yield frame
+        finally:
+            self._capture.release()
+
+
+class VideoWriter:
+    """Writes frames to a file; its size is that of the first frame."""
+
+    def __init__(self, path: Path, fps: float) -> None:
+        """
+        Args:
+            path: the file; its suffix decides the format.
+            fps: frames per second.
+
+        Raises:
+            ValueError: the suffix is not known.
+        """
+        if path.suffix.lower() not in _CODECS:
+            raise ValueError(
+                f"Cannot write a video as '{path.name}'; use one of {', '.join(_CODECS)}."
+            )
+        self._path = path
+        self._fps = fps
+        self._writer: Any = None
+
+    def __enter__(self) -> "VideoWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._writer is not None:
+            self._writer.release()
+
+    def write(self, frame: np.ndarray) -> None:
+        """Append an (H, W, 3) uint8 BGR frame.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        import cv2
+
+        if self._writer is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            codec = cv2.VideoWriter_fourcc(*_CODECS[self._path.suffix.lower()])
+            size = (frame.shape[1], frame.shape[0])
+            self._writer = cv2.VideoWriter(str(self._path), codec, self._fps, size)
+            if not self._writer.isOpened():
+                with contextlib.suppress(FileNotFoundError):
+                    self._path.unlink()
+                raise OSError(f"OpenCV cannot write the video '{self._path}'.")
+        self._writer.write(frame)
