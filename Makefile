@@ -51,7 +51,7 @@ $(STAMPS)/torch: constraints.txt $(STAMPS)/venv
 	@$(PIP_INSTALL) torch torchvision
 	@touch $@
 
-$(STAMPS)/detectron2: tools/install_detectron2.py tools/detectron2_wheel.py $(STAMPS)/torch
+$(STAMPS)/detectron2: tools/install_detectron2.py tools/detectron2_wheel.py tools/interpreter.py $(STAMPS)/torch
 	@echo "== installing Detectron2"
 	@$(PY) tools/install_detectron2.py --cache-dir $(STAMPS)/cache --constraint constraints.txt --no-build-isolation
 	@$(PY) -c 'import cv2' 2>/dev/null || $(PIP_INSTALL) --quiet opencv-python-headless

@@ -56,7 +56,7 @@ def load_configs(wheel: Path, target: Path) -> list[str]:
     options = ["--quiet", "--no-deps", "--no-index", "--no-user", "--target", target]
     subprocess.run([sys.executable, "-m", "pip", "install", *options, wheel], check=True)
     child = subprocess.run(
-        [sys.executable, "-c", _LOAD_ALL, target],
+        [sys.executable, "-W", "ignore", "-c", _LOAD_ALL, target],
         cwd=Path(target.anchor),
         env={**os.environ, "PYTHONPATH": str(target)},
         stdout=subprocess.PIPE,

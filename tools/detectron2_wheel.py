@@ -13,13 +13,11 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from interpreter import SetupError
+
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip can state; makes the wheel reproducible
 
 UPSTREAM = "https://github.com/facebookresearch/detectron2"
-
-
-class SetupError(Exception):
-    """Set-up cannot go on; the message is one sentence for the user."""
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,8 @@ Every failure ends in one sentence and leaves no part of a package; running agai
 
 import argparse
 import importlib.metadata
-import importlib.util
-import json
 import os
 import shutil
-import subprocess
 import sys
 import sysconfig
 import tempfile
@@ -23,64 +20,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from detectron2_wheel import UPSTREAM, Pins, SetupError, extract_tree, pack_wheel, sha256_of_file
+from detectron2_wheel import UPSTREAM, Pins, extract_tree, pack_wheel, sha256_of_file
+from interpreter import Probe, SetupError, probe_module, run_pip
 
 LICENCE_FILE = Path(__file__).resolve().parent.parent / "LICENSE"
-
-# Runs in a child process, because a module once imported, or once found missing, stays so.
-_PROBE = """
-import importlib.util, json, sys
-def probe(name):
-    spec = importlib.util.find_spec(name)
-    if spec is None or spec.origin is None:  # no origin: an empty folder of that name
-        return {"state": "absent"}
-    try:
-        module = __import__(name)
-    except BaseException as error:
-        return {"state": "broken", "detail": f"{type(error).__name__}: {error}"}
-    return {"state": "works", "detail": f"{getattr(module, '__version__', '?')} in {spec.origin}"}
-print(json.dumps(probe(sys.argv[1])))
-"""
-
-
-@dataclass(frozen=True)
-class Probe:
-    """What importing a module gives: ``state`` is "absent", "broken" or "works"."""
-
-    state: str
-    detail: str = ""
-
-
-def probe_module(name: str) -> Probe:
-    """Import a module in a child of this interpreter, away from the working directory."""
-    with tempfile.TemporaryDirectory() as neutral:
-        child = subprocess.run(
-            [sys.executable, "-c", _PROBE, name], cwd=neutral, capture_output=True, text=True
-        )
-    if child.returncode != 0 or not child.stdout.strip():
-        return Probe("broken", f"Python ended with status {child.returncode}")
-    return Probe(**json.loads(child.stdout.splitlines()[-1]))
-
-
-def _reason(stderr: str) -> str:
-    """pip's own word for a failure: its last error line, or the end of its traceback."""
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
-    return errors[-1] if errors and errors[-1] != "Exception:" else "".join(lines[-1:])
-
-
-def run_pip(*arguments: str) -> None:
-    """Run this interpreter's pip, with the user's own pip configuration.
-
-    Raises:
-        SetupError: pip failed; the message is the reason it gave.
-    """
-    if importlib.util.find_spec("pip") is None:
-        raise SetupError(f"{sys.executable} has no pip; `{sys.executable} -m ensurepip` adds it.")
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
-    child = subprocess.run(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    if child.returncode != 0:
-        raise SetupError(_reason(child.stderr) or f"pip ended with status {child.returncode}")
 
 
 def pip_download(requirement: str, folder: Path) -> None:
@@ -197,21 +140,18 @@ def install_wheel(
         ) from error
 
 
-def check_replaceable(pins: Pins) -> None:
+def check_replaceable(pins: Pins, site_dir: Path) -> None:
     """Refuse to install over the metadata of a Detectron2 that lost its files.
 
     Raises:
-        SetupError: pip lists another Detectron2 than the one installed here.
+        SetupError: pip lists another Detectron2 in ``site_dir`` than the one installed here.
     """
-    try:
-        version = importlib.metadata.version("detectron2")
-    except importlib.metadata.PackageNotFoundError:
-        return
-    if version != pins.version:
-        raise SetupError(
-            f"pip lists detectron2 {version} but `import detectron2` does not find it; mend it, or"
-            " run `pip uninstall detectron2` and then this again."
-        )
+    for found in importlib.metadata.distributions(name="detectron2", path=[str(site_dir)]):
+        if found.version != pins.version:
+            raise SetupError(
+                f"pip lists detectron2 {found.version} but `import detectron2` does not find it;"
+                " mend it, or run `pip uninstall detectron2` and then this again."
+            )
 
 
 @dataclass(frozen=True)
@@ -254,7 +194,7 @@ def install(
             f"Detectron2 needs PyTorch, which is {torch.state} here; install torch and torchvision"
             " (https://pytorch.org/get-started/locally) and run this again."
         )
-    check_replaceable(pins)
+    check_replaceable(pins, steps.site_dir)
     cache_dir.mkdir(parents=True, exist_ok=True)
     print(f"Detectron2: fetching {pins.requirement}, which carries its Python tree", flush=True)
     files = extract_tree(fetch_wheel(pins, cache_dir, steps.download), pins)
