@@ -34,7 +34,7 @@ class EFPNROIHeads(SmallHeadMixin, StandardROIHeads):
     ) -> dict[str, Tensor] | list[Instances]:
         if self.routing == "none":
             result = super()._forward_box(features, proposals)
-            return tie_to(result, features[self.small_in_feature]) if self.training else result
+            return self._tie_unread_map(result, features)
 
         routes = self._route([x.proposal_boxes for x in proposals])
         scored = proposals
@@ -119,9 +119,7 @@ class EFPNCascadeROIHeads(SmallHeadMixin, CascadeROIHeads):
         targets: list[Instances] | None = None,
     ) -> dict[str, Tensor] | list[Instances]:
         result = super()._forward_box(features, proposals, targets)
-        if self.training and self.routing == "none":
-            return tie_to(result, features[self.small_in_feature])
-        return result
+        return self._tie_unread_map(result, features) if self.routing == "none" else result
 
     def _run_stage(
         self, features: list[Tensor], proposals: list[Instances], stage: int
@@ -149,14 +147,3 @@ def join_predictions(routes: list[Tensor], small: Predictions, rest: Predictions
     route = cat(routes)
     scores, deltas = (join_routes(route, *pair) for pair in zip(small, rest, strict=True))
     return scores, deltas
-
-
-def tie_to(losses: dict[str, Tensor], feature: Tensor) -> dict[str, Tensor]:
-    """Add exactly nothing to the first loss, but with a gradient path to ``feature``.
-
-    The parameters behind a map that no head reads get zero gradients instead of none, for which
-    ``DistributedDataParallel`` would wait. The sum is one over no element, so it is 0 whatever the
-    map contains.
-    """
-    name = next(iter(losses))
-    return {**losses, name: losses[name] + feature[:0].sum()}

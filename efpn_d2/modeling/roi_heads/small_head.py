@@ -131,6 +131,20 @@ class SmallHeadMixin(StandardROIHeads):
         # is what keeps the extension in the graph.
         return pooled + feature[:0].sum() if self.training else pooled
 
+    def _tie_unread_map(
+        self, result: dict[str, Tensor] | list[Instances], features: Features
+    ) -> dict[str, Tensor] | list[Instances]:
+        """Without routing: add exactly nothing to the first loss, but with a gradient path to P'2.
+
+        The parameters behind a map that no head reads get zero gradients instead of none, for which
+        ``DistributedDataParallel`` would wait. The sum is one over no element, so it is 0 whatever
+        the map contains.
+        """
+        if not self.training or self.small_in_feature not in features:
+            return result
+        name = next(iter(result))
+        return {**result, name: result[name] + features[self.small_in_feature][:0].sum()}
+
     def _forward_mask(
         self, features: Features, instances: list[Instances]
     ) -> dict[str, Tensor] | list[Instances]:

@@ -106,6 +106,14 @@ def test_without_routing_they_are_the_stock_heads_bitwise(cascade, mask):
     assert {k: v.item() for k, v in ours.items()} == {k: v.item() for k, v in theirs.items()}
 
 
+def test_without_routing_a_stock_pyramid_is_enough():
+    heads = make_heads(**{"MODEL.EFPN.ROUTING": "none"})
+    features = make_features()
+    del features["p2_prime"]
+    ours, theirs = (losses_of(h, MIXED, MIXED, features) for h in (heads, stock_of(heads)))
+    assert {k: v.item() for k, v in ours.items()} == {k: v.item() for k, v in theirs.items()}
+
+
 @pytest.mark.parametrize("cascade", [False, True])
 def test_large_boxes_alone_give_the_stock_detections(cascade):
     heads = make_heads(cascade, mask=True)
