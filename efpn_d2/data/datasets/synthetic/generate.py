@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ logger = logging.getLogger(__name__)
 
 # To be raised whenever the same options give other images or annotations than before.
 GENERATOR_VERSION = 1
-# A worker process takes seconds to start: not worth it for fewer images than this.
-IMAGES_PER_WORKER = 64
+# Starting workers takes seconds: not worth it for fewer images than this.
+IMAGES_PER_WORKER = 250
 
 
 def generate_synthetic(
@@ -135,13 +136,25 @@ def _ordered_map(num_images: int, workers: int | None) -> Iterator[Any]:
     if workers <= 1:
         yield map
         return
-    # A forked child could inherit a locked thread pool of torch or OpenCV: start afresh.
-    context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_use_one_thread)
+    executor = ProcessPoolExecutor(
+        workers, mp_context=_process_context(), initializer=_use_one_thread
+    )
     try:
         yield partial(executor.map, chunksize=4)
     finally:
         executor.shutdown(cancel_futures=True)
+
+
+def _process_context() -> BaseContext:
+    """How to start workers: never by forking this process, whose threads may hold locks.
+
+    A fork server imports this package, and with it torch, once instead of once per worker.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
 
 
 def _use_one_thread() -> None:
