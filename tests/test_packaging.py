@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+import efpn_d2
 from check_wheel import build_wheel
+from efpn_d2 import get_config, get_config_file
+from efpn_d2.model_zoo import list_configs
 
 pytestmark = pytest.mark.fast
 
@@ -32,8 +35,7 @@ for name in ("torch", "torchvision", "detectron2", "efpn_d2"):
 sys.argv = ["setup.py", "--quiet", "--version"]
 runpy.run_path("setup.py", run_name="__main__")
 """
-    version = run_python("import efpn_d2; print(efpn_d2.__version__)")
-    assert run_python(code).split()[-1] == version.strip()
+    assert run_python(code).split()[-1] == efpn_d2.__version__
 
 
 @pytest.fixture(scope="module")
@@ -94,9 +96,6 @@ def test_import_has_no_side_effects():
 
 
 def test_configs_are_found_from_anywhere(tmp_path, monkeypatch):
-    from efpn_d2 import get_config, get_config_file
-    from efpn_d2.model_zoo import list_configs
-
     monkeypatch.chdir(tmp_path)
     names = list_configs()
     assert names == sorted(
