@@ -19,9 +19,9 @@ class ResumeHook(HookBase):
 
     Before training it moves the data loader to the first iteration to run; before each step it
     seeds the random generators of this process from (base seed, rank, iteration). The base seed is
-    kept in the checkpoint; with the iteration, which Detectron2 keeps there, it is the complete
-    random state of every rank. So neither an evaluation in between nor an interruption changes what
-    follows.
+    kept in the checkpoint, and goes before ``SEED`` of the config when a training resumes. With the
+    iteration, which Detectron2 keeps there, it is the complete random state of every rank. So
+    neither an evaluation in between nor an interruption changes what follows.
     """
 
     def __init__(self, data_loader: DataLoader) -> None:

@@ -125,6 +125,14 @@ def test_resuming_with_another_stream_is_said(dataset, tmp_path, caplog):
     assert "another data stream (images per process 2 -> 3)" in caplog.text
 
 
+def test_core_sampler_trains_too(dataset, tmp_path):
+    cfg = config(dataset, tmp_path, *STOCK_OPTS, "SOLVER.MAX_ITER", 1)
+    cfg.DATALOADER.SAMPLER_TRAIN = "RandomSubsetTrainingSampler"
+    cfg.DATALOADER.RANDOM_SUBSET_RATIO = 0.5
+    state = train(cfg)
+    assert state["trainer"]["hooks"]["ResumeHook"]["stream"] == {}
+
+
 def test_training_evaluates_by_size(dataset, tmp_path):
     cfg = config(dataset, tmp_path, "SOLVER.MAX_ITER", 1)
     trainer = EFPNTrainer(cfg)

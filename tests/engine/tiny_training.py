@@ -29,6 +29,7 @@ def write_coco(folder: Path) -> tuple[str, str]:
             pixels[y : y + h, x : x + w, category] = 250
             annotation = {"id": len(annotations) + 1, "image_id": i, "category_id": category}
             annotation |= {"bbox": [x, y, w, h], "area": w * h, "iscrowd": 0}
+            annotation["segmentation"] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
             annotations.append(annotation)
         Image.fromarray(pixels).save(folder / "images" / f"{i}.png")
         images.append({"id": i, "file_name": f"{i}.png", "width": width, "height": height})

@@ -1,0 +1,105 @@
+"""The command line, run as a user does: in processes of its own, outside of the source tree."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from .engine.tiny_training import TINY_OPTS, write_coco
+
+ROOT = Path(__file__).parents[1]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+CONFIG = ("--config-file", "Base-RCNN-EFPN.yaml")
+
+
+def train_net(folder, *args, launcher=(sys.executable,)):
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    command = [*launcher, str(ROOT / "train_net.py"), *map(str, args)]
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+
+
+def run(folder, *args, **kwargs):
+    result = train_net(folder, *args, **kwargs)
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-3000:]
+    return result.stdout
+
+
+def metrics(output):
+    return [line.split("copypaste: ")[1] for line in output.splitlines() if "copypaste" in line]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("train_net")
+    write_coco(folder / "data")
+    return folder
+
+
+def data(*roles):
+    paths = ("data/annotations.json", "data/images")
+    return [
+        arg for role in roles for arg in (f"--{role}-json", paths[0], f"--{role}-images", paths[1])
+    ]
+
+
+# The class count comes from the files; of the device, the default is left to be corrected.
+OPTS = [*TINY_OPTS, "MODEL.ROI_HEADS.NUM_CLASSES", "80", "MODEL.DEVICE", "cuda"]
+SCHEDULE = ["SOLVER.MAX_ITER", "4", "SOLVER.CHECKPOINT_PERIOD", "2"]
+
+
+@pytest.fixture(scope="module")
+def trained(folder):
+    output = run(folder, *CONFIG, *data("train", "test"), *OPTS, *SCHEDULE, "OUTPUT_DIR", "whole")
+    return folder / "whole", output
+
+
+def test_training_ends_with_a_checkpoint_and_metrics_by_size(trained):
+    output_dir, output = trained
+    assert (output_dir / "last_checkpoint").read_text() == "model_final.pth"
+    predictor = torch.load(output_dir / "model_final.pth")["model"]
+    assert len(predictor["roi_heads.small_box_predictor.cls_score.bias"]) == 3
+    assert "AP_0_16" in metrics(output)[1]
+    assert "CUDA is not available: running on the CPU." in output
+
+
+def test_resumed_in_another_process_equals_uninterrupted(folder, trained):
+    whole, output = trained
+    part = folder / "part"
+    part.mkdir()
+    shutil.copy(whole / "model_0000001.pth", part)
+    (part / "last_checkpoint").write_text("model_0000001.pth")
+    # Resuming needs no options but those of the training, which are kept next to the checkpoint.
+    resumed = run(folder, "--config-file", whole / "config.yaml", "--resume", "OUTPUT_DIR", "part")
+    assert "Starting training from iteration 2" in resumed
+    expected, weights = (torch.load(d / "model_final.pth")["model"] for d in (whole, part))
+    assert [k for k in expected if not torch.equal(expected[k], weights[k])] == []
+    assert metrics(resumed) == metrics(output)
+
+
+def test_evaluation_in_two_processes_gives_the_same_metrics(folder, trained):
+    whole, output = trained
+    args = ("--num-gpus", 2, "--eval-only", *CONFIG, *data("test"), *OPTS, "OUTPUT_DIR", "eval")
+    evaluated = run(folder, *args, "MODEL.WEIGHTS", whole / "model_final.pth")
+    assert metrics(evaluated) == metrics(output)
+
+
+def test_torchrun(folder):
+    """One process group of two, whose training and evaluation end together."""
+    args = (*CONFIG, *data("train", "test"), *OPTS, "SOLVER.MAX_ITER", 2, "OUTPUT_DIR", "torchrun")
+    output = run(folder, *args, launcher=TORCHRUN)
+    assert "World size: 2" in output
+    assert "AP_0_16" in metrics(output)[1]
+    state = torch.load(folder / "torchrun" / "model_final.pth")
+    assert state["iteration"] == 1
+    assert state["trainer"]["hooks"]["ResumeHook"]["stream"]["processes"] == 2
+
+
+def test_unknown_config_ends_in_one_sentence(folder):
+    result = train_net(folder, "--config-file", "no_such.yaml")
+    assert result.returncode == 2
+    assert "efpn_d2 has no config 'no_such.yaml'; it has: " in result.stderr
+    assert "Traceback" not in result.stderr
