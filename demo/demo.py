@@ -20,15 +20,12 @@ from detectron2.data.detection_utils import read_image
 from detectron2.utils.logger import setup_logger
 from tqdm import tqdm
 
-from efpn_d2.inference import EFPNPredictor, find_class_names, load_inference_config
+from efpn_d2.inference import DrawingPredictor, load_inference_config
 from efpn_d2.inference.files import find_images, plan_outputs
 from efpn_d2.inference.video import VideoReader, VideoWriter
-from efpn_d2.visualization.instances import draw_detections
+from efpn_d2.inference.window import check_display, show
 
 logger = logging.getLogger("efpn_d2.demo")
-WINDOW = "detections (Esc closes)"
-# From a BGR image to the picture with its detections, and their number.
-Detector = Callable[[np.ndarray], tuple[np.ndarray, int]]
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -49,38 +46,26 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def build_detector(args: argparse.Namespace) -> Detector:
+def build_detector(args: argparse.Namespace) -> DrawingPredictor:
     cfg = load_inference_config(args.config_file, args.opts, args.confidence_threshold)
-    class_names = find_class_names(cfg)
-    predictor = EFPNPredictor(cfg)
-
-    def detect(image: np.ndarray) -> tuple[np.ndarray, int]:
-        found = predictor(image)["instances"].to("cpu")
-        picture = draw_detections(
-            image[:, :, ::-1],
-            found.pred_boxes.tensor.numpy(),
-            found.scores.numpy(),
-            found.pred_classes.numpy(),
-            class_names,
-            found.pred_masks.numpy() if found.has("pred_masks") else None,
-            zoom=args.zoom,
-        )
-        return np.ascontiguousarray(picture[:, :, ::-1]), len(found)
-
-    return detect
+    return DrawingPredictor(cfg, args.zoom)
 
 
-def run_on_images(detect: Detector, inputs: Sequence[Path], outputs: Sequence[Path] | None) -> int:
+def run_on_images(
+    detect: DrawingPredictor, inputs: Sequence[Path], outputs: Sequence[Path] | None
+) -> int:
     """Detect in every image that can be read.
 
     Returns:
         The exit code: 1 if any could not.
     """
     unreadable, total = 0, 0
-    for i, path in enumerate(tqdm(inputs, unit="image")):
+    progress = tqdm(inputs, unit="image")
+    for i, path in enumerate(progress):
         try:
             image = read_image(str(path), format="BGR")
         except Exception as error:  # Pillow raises nearly anything on damaged files
+            progress.clear()  # keeps the line below off the bar
             logger.warning(f"Skipped '{path}', which cannot be read as an image: {error}")
             unreadable += 1
             continue
@@ -100,7 +85,7 @@ def run_on_images(detect: Detector, inputs: Sequence[Path], outputs: Sequence[Pa
     return int(unreadable > 0)
 
 
-def run_on_video(detect: Detector, video: VideoReader, output: Path | None) -> int:
+def run_on_video(detect: DrawingPredictor, video: VideoReader, output: Path | None) -> int:
     """Detect in every frame.
 
     Returns:
@@ -122,20 +107,6 @@ def run_on_video(detect: Detector, video: VideoReader, output: Path | None) -> i
     if not count:
         logger.error("The video has no readable frame.")
     return int(count == 0)
-
-
-def show(picture: np.ndarray, wait: int) -> bool:
-    """Show a picture in a window; True if the user pressed Esc."""
-    cv2.imshow(WINDOW, picture)
-    return cv2.waitKey(wait) == 27
-
-
-def check_display() -> None:
-    """Fail early where OpenCV can open no window."""
-    try:
-        cv2.namedWindow(WINDOW, cv2.WINDOW_NORMAL)
-    except cv2.error:
-        raise OSError("This machine's OpenCV can open no window; give --output.") from None
 
 
 def prepare(args: argparse.Namespace) -> Callable[[], int]:

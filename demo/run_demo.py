@@ -5,6 +5,7 @@ What is finished is not done again: an interrupted run goes on, a finished one e
 """
 
 import argparse
+import json
 import logging
 import os
 import shutil
@@ -22,7 +23,7 @@ from efpn_d2.data.datasets import register_datasets
 from efpn_d2.data.datasets.synthetic import SyntheticConfig, generate_synthetic
 from efpn_d2.engine import EFPNTrainer
 from efpn_d2.inference import load_inference_config
-from efpn_d2.run_record import collect_run_record, timed, write_json
+from efpn_d2.run_record import collect_run_record, headline, timed, write_json
 from efpn_d2.visualization.coco_records import load_image_records
 from efpn_d2.visualization.sheet import write_image_sheet
 
@@ -48,11 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def setup(args: argparse.Namespace) -> CfgNode:
-    """The demo's config.
-
-    Raises:
-        ValueError: the folder holds a training with another config.
-    """
+    """The demo's config; a ValueError if the folder holds a training with another one."""
     # A data folder of its own: it has fewer images than a set made for real training.
     os.environ["DETECTRON2_DATASETS"] = str(args.output / "datasets")
     cfg = load_inference_config(args.config_file, args.opts).clone()
@@ -63,7 +60,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     noted = args.output / "config.yaml"
     if noted.exists() and noted.read_text() != cfg.dump():
         raise ValueError(f"'{args.output}' holds a demo with another config; add --fresh.")
-    args.output.mkdir(parents=True, exist_ok=True)
+    (args.output / "datasets").mkdir(parents=True, exist_ok=True)
     noted.write_text(cfg.dump())
     setup_logger(cfg.OUTPUT_DIR)
     setup_logger(cfg.OUTPUT_DIR, name="fvcore")
@@ -72,6 +69,18 @@ def setup(args: argparse.Namespace) -> CfgNode:
     logging.getLogger("detectron2.engine.defaults").setLevel(logging.WARNING)
     seed_all_rng(cfg.SEED)
     return cfg
+
+
+def start_anew(folder: Path) -> None:
+    """Delete an earlier demo.
+
+    Raises:
+        ValueError: the folder holds something else.
+    """
+    if (folder / "config.yaml").exists() and (folder / "datasets").exists():
+        shutil.rmtree(folder)
+    elif folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"'{folder}' does not look like a demo's folder: delete it yourself.")
 
 
 def generate(cfg: CfgNode, num_train: int, num_val: int) -> None:
@@ -90,52 +99,43 @@ def train(cfg: CfgNode) -> DemoTrainer:
 
 def write_sheet(cfg: CfgNode, path: Path) -> None:
     name = cfg.DATASETS.TEST[0]
-    results_file = Path(cfg.OUTPUT_DIR, "inference", "coco_instances_results.json")
-    records = load_image_records(name, results_file)
+    detections = Path(cfg.OUTPUT_DIR, "inference", "coco_instances_results.json")
+    records = load_image_records(name, detections)
     title = f"Small EFPN after {cfg.SOLVER.MAX_ITER} iterations on {name}"
     write_image_sheet(path, records, MetadataCatalog.get(name).thing_classes, title=title)
 
 
-def headline(metrics: dict[str, float]) -> str:
-    """AP50, AP and the AP of each size bin, as lines of text."""
-    sizes = [(key, key.split("_")[1:]) for key in metrics if key.startswith("AP_")]
-    rows = [f"AP50 {metrics['AP50']:.1f}   AP {metrics['AP']:.1f}   by size of object:"]
-    rows += [f"  {' to '.join(bounds):>9} px: AP {metrics[key]:5.1f}" for key, bounds in sizes]
-    return "\n".join(rows)
-
-
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Run the demo.
-
-    Returns:
-        The content of ``results.json``.
-    """
+    """Run the demo and return the content of ``results.json``."""
     parser = build_parser()
     args = parser.parse_args(argv)
-    if args.fresh:
-        shutil.rmtree(args.output, ignore_errors=True)
-    try:
-        cfg = setup(args)
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
     sheet, results = args.output / "sheet.png", args.output / "results.json"
     seconds: dict[str, float] = {}
-    with timed(seconds, "generate"):
-        generate(cfg, args.train_images, args.val_images)
-        register_datasets(cfg)
+    try:
+        if args.fresh:
+            start_anew(args.output)
+        cfg = setup(args)
+        with timed(seconds, "generate"):
+            generate(cfg, args.train_images, args.val_images)
+            register_datasets(cfg)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     with timed(seconds, "train"):
         trainer = train(cfg)
     with timed(seconds, "evaluate"):
         metrics = EFPNTrainer.test(cfg, trainer.model)["bbox"]
     with timed(seconds, "draw"):
         write_sheet(cfg, sheet)
+    if trainer.start_iter == cfg.SOLVER.MAX_ITER and results.exists():
+        # Nothing was trained this time: what the training took is in the record of that run.
+        before = json.loads(results.read_text())["seconds"]
+        seconds.update({phase: before[phase] for phase in ("generate", "train")})
     record = {
         **collect_run_record(cfg.SEED),
         "config_file": args.config_file,
         "config": cfg.dump(),
         "train_images": args.train_images,
         "val_images": args.val_images,
-        "iterations_this_time": cfg.SOLVER.MAX_ITER - trainer.start_iter,
         "seconds": seconds,
         "metrics": metrics,
     }

@@ -127,6 +127,21 @@ def timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
         seconds[phase] = round(seconds.get(phase, 0.0) + elapsed, 1)
 
 
+def headline(metrics: dict[str, float]) -> str:
+    """AP50, AP and the AP of each size bin, as lines of text.
+
+    Args:
+        metrics: of :class:`efpn_d2.evaluation.SizeBinnedCOCOEvaluator` for "bbox" or "segm".
+    """
+    rows = [f"AP50 {metrics['AP50']:.1f}   AP {metrics['AP']:.1f}   by sqrt(area) of the object:"]
+    for key in metrics:
+        if key.startswith("AP_"):
+            low, high = key.split("_")[1:]
+            size = f"{low} px and more" if high == "inf" else f"{low} to {high} px"
+            rows.append(f"{size:>16}: AP {metrics[key]:5.1f}")
+    return "\n".join(rows)
+
+
 def write_json(path: str | Path, content: dict[str, Any]) -> None:
     """Write indented JSON that appears complete or not at all; its folder is made.
 

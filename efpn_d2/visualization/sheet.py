@@ -257,7 +257,7 @@ def _panel(
         for mark in marks
         if mark.box[0] < x + w and mark.box[2] > x and mark.box[1] < y + h and mark.box[3] > y
     ]
-    return draw_marks(np.ascontiguousarray(image[y : y + h, x : x + w]), inside, zoom=zoom)
+    return draw_marks(image[y : y + h, x : x + w], inside, zoom=zoom, line_width=2)
 
 
 def count_text(results: Sequence[MatchResult]) -> str:

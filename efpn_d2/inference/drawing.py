@@ -1,0 +1,42 @@
+"""A detector that answers with a picture."""
+
+import numpy as np
+from detectron2.config import CfgNode
+
+from ..visualization.instances import draw_detections
+from .class_names import find_class_names
+from .predictor import EFPNPredictor
+
+
+class DrawingPredictor:
+    """Detects objects in an image and draws them."""
+
+    def __init__(self, cfg: CfgNode, zoom: int = 1) -> None:
+        """
+        Args:
+            cfg: see :class:`EFPNPredictor`; class names are those of its first test data set.
+            zoom: whole factor by which pictures are enlarged.
+        """
+        self._class_names = find_class_names(cfg)
+        self._predictor = EFPNPredictor(cfg)
+        self._zoom = zoom
+
+    def __call__(self, image: np.ndarray) -> tuple[np.ndarray, int]:
+        """
+        Args:
+            image: (H, W, 3) uint8 BGR.
+
+        Returns:
+            The (H * zoom, W * zoom, 3) uint8 BGR picture, and the number of detections.
+        """
+        found = self._predictor(image)["instances"].to("cpu")
+        picture = draw_detections(
+            image[:, :, ::-1],
+            found.pred_boxes.tensor.numpy(),
+            found.scores.numpy(),
+            found.pred_classes.numpy(),
+            self._class_names,
+            found.pred_masks.numpy() if found.has("pred_masks") else None,
+            zoom=self._zoom,
+        )
+        return np.ascontiguousarray(picture[:, :, ::-1]), len(found)

@@ -1,0 +1,169 @@
+import cv2
+import numpy as np
+import pytest
+import torch
+from detectron2.structures import Boxes, Instances
+
+from efpn_d2.inference import drawing, find_class_names, load_inference_config
+from efpn_d2.visualization.instances import class_color
+
+from .conftest import load_script
+
+pytestmark = pytest.mark.fast
+demo = load_script("demo")
+
+
+class FakePredictor:
+    """Finds one object of class 3 at (10, 12) to (18, 20) in every image."""
+
+    def __init__(self, cfg):
+        self.threshold = cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST
+
+    def __call__(self, image):
+        assert image.dtype == np.uint8
+        found = Instances(image.shape[:2])
+        found.pred_boxes = Boxes(torch.tensor([[10.0, 12, 18, 20]]))
+        found.scores, found.pred_classes = torch.tensor([0.8]), torch.tensor([3])
+        return {"instances": found[found.scores >= self.threshold]}
+
+
+@pytest.fixture
+def fake_detector(monkeypatch):
+    monkeypatch.setattr(drawing, "EFPNPredictor", FakePredictor)
+
+
+def run(config_file, *args):
+    return demo.main(["--config-file", config_file, *map(str, args)])
+
+
+def refused(capsys, config_file, *args):
+    """The message of a command line that is refused before any work."""
+    with pytest.raises(SystemExit) as exit_info:
+        run(config_file, *args)
+    assert exit_info.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_real_model_draws_a_folder(config_file, image_dir, tmp_path, capsys):
+    out = tmp_path / "out"
+    code = run(
+        config_file,
+        "--input",
+        image_dir,
+        "--output",
+        out,
+        "--zoom",
+        2,
+        "--confidence-threshold",
+        0.0,
+    )
+    assert code == 0
+    assert sorted(p.name for p in out.iterdir()) == ["0.png", "1.png", "2.png"]
+    drawn, image = cv2.imread(str(out / "0.png")), cv2.imread(str(image_dir / "0.png"))
+    assert drawn.shape == (96, 128, 3)
+    assert (drawn != image.repeat(2, axis=0).repeat(2, axis=1)).any()
+    assert "15 objects in 3 of 3 images" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("fake_detector")
+def test_object_is_framed_in_its_colour_and_left_as_it_is(config_file, image_dir, tmp_path):
+    out = tmp_path / "drawn.png"
+    assert run(config_file, "--input", image_dir / "0.png", "--output", out) == 0
+    drawn, image = cv2.imread(str(out)), cv2.imread(str(image_dir / "0.png"))
+    np.testing.assert_array_equal(drawn[12:20, 10:18], image[12:20, 10:18])
+    assert (drawn[10, 8:20] == class_color(3)[::-1]).all()
+
+
+@pytest.mark.usefixtures("fake_detector")
+def test_threshold_reaches_the_model(config_file, image_dir, tmp_path, capsys):
+    for threshold, expected in ((0.8 - 1e-4, "3 objects"), (0.81, "0 objects")):
+        run(
+            config_file,
+            "--input",
+            image_dir,
+            "--output",
+            tmp_path / "out",
+            "--confidence-threshold",
+            threshold,
+        )
+        assert expected in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("fake_detector")
+def test_class_names_are_known_without_the_data(config_file, monkeypatch, tmp_path):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "nothing"))
+    cfg = load_inference_config(config_file)
+    assert find_class_names(cfg)[3] == "triangle_one_dot"
+
+
+@pytest.mark.usefixtures("fake_detector")
+def test_data_set_that_is_not_there_shows_numbers(config_file):
+    entry = [["mine", "no/such.json", "no/such"]]
+    options = ["COCO_DATA.REGISTER", repr(entry), "DATASETS.TEST", "('mine',)"]
+    assert find_class_names(load_inference_config(config_file, options)) == []
+
+
+@pytest.mark.usefixtures("fake_detector")
+def test_unreadable_images_are_named_and_the_others_go_on(
+    config_file, image_dir, tmp_path, caplog, monkeypatch
+):
+    monkeypatch.setattr(demo, "setup_logger", lambda **_: None)  # it keeps records from caplog
+    (image_dir / "damaged.png").write_bytes((image_dir / "0.png").read_bytes()[:500])
+    (image_dir / "text.jpg").write_text("no image")
+    missing = image_dir / "missing.jpg"
+    out = tmp_path / "out"
+    assert run(config_file, "--input", image_dir, missing, "--output", out) == 1
+    assert sorted(p.name for p in out.iterdir()) == ["0.png", "1.png", "2.png"]
+    skipped = [r.getMessage() for r in caplog.records if "Skipped" in r.getMessage()]
+    assert len(skipped) == 3
+    assert all(any(n in s for s in skipped) for n in ("damaged.png", "text.jpg", "missing.jpg"))
+    assert "3 of 6 images could not be read" in caplog.records[-1].getMessage()
+
+
+@pytest.mark.usefixtures("fake_detector")
+@pytest.mark.parametrize("suffix", [".mp4", ".avi"])
+def test_video(config_file, tmp_path, suffix):
+    source, out = tmp_path / "in.avi", tmp_path / f"out{suffix}"
+    writer = cv2.VideoWriter(str(source), cv2.VideoWriter_fourcc(*"MJPG"), 12, (64, 48))
+    for i in range(7):
+        writer.write(np.full((48, 64, 3), 30 * i, dtype=np.uint8))
+    writer.release()
+
+    assert run(config_file, "--video-input", source, "--output", out, "--zoom", 2) == 0
+    video = demo.VideoReader(str(out))
+    frames = list(video)
+    assert video.fps == 12 and len(frames) == 7 and frames[0].shape == (96, 128, 3)
+    for i, frame in enumerate(frames):  # compression changes colours a little
+        assert abs(int(frame[80, 110].mean()) - 30 * i) < 12
+        assert np.abs(frame[17:20, 30].astype(int) - class_color(3)[::-1]).max() > 0
+
+
+def test_video_without_frames(config_file, tmp_path, capsys):
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"nothing")
+    message = refused(capsys, config_file, "--video-input", broken, "--output", tmp_path / "o.mp4")
+    assert f"Cannot open the video '{broken}'" in message
+
+
+def test_unknown_video_suffix_is_refused_before_the_work(config_file, tmp_path):
+    with pytest.raises(ValueError, match=r"Cannot write a video as 'out.gif'"):
+        demo.VideoWriter(tmp_path / "out.gif", 25)
+
+
+def test_bad_arguments_get_one_sentence(config_file, image_dir, tmp_path, capsys):
+    image, out = image_dir / "0.png", tmp_path / "out"
+    for args, expected in (
+        (("--input", f"{image_dir}/*.gif", "--output", out), "No file matches the pattern"),
+        (("--input", image, "--output", out, "--zoom", 0), "--zoom must be 1 or more"),
+        (("--input", image), "can open no window"),
+        (("--input", image, "--output", image_dir), "would be overwritten"),
+        (("--input", image, "--output", out, "--opts", "MODEL.NOPE", "1"), "MODEL.NOPE"),
+        (("--input", image, "--output", out, "--opts", "SEED"), "Cannot apply the options"),
+        (("--input", image, "--output", out, "--opts", "MODEL.WEIGHTS", "no.pth"), "'no.pth'"),
+    ):
+        message = refused(capsys, config_file, *args)
+        assert expected in message
+    assert not out.exists()
+    assert "has no config 'nope.yaml'" in refused(
+        capsys, "nope.yaml", "--input", image, "--output", out
+    )
