@@ -102,7 +102,8 @@ def write_sheet(cfg: CfgNode, path: Path) -> None:
     detections = Path(cfg.OUTPUT_DIR, "inference", "coco_instances_results.json")
     records = load_image_records(name, detections)
     title = f"Small EFPN after {cfg.SOLVER.MAX_ITER} iterations on {name}"
-    write_image_sheet(path, records, MetadataCatalog.get(name).thing_classes, title=title)
+    names = MetadataCatalog.get(name).thing_classes
+    write_image_sheet(path, records, names, title=title, max_images=5, panel_height=640)
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
