@@ -213,14 +213,17 @@ def test_fault_while_pip_unpacks(world: World, pins: Pins, capsys, fault):
 )
 def test_fault_between_the_two_renames(world: World, pins: Pins, capsys, monkeypatch, fault):
     rename = os.replace
+    into_site = []
 
-    def fail_at_the_package(source, target):
-        if Path(target) == world.site / "detectron2":
-            raise fault
+    def fail_at_the_second(source, target):
+        if Path(target).parent == world.site:
+            into_site.append(target)
+            if len(into_site) == 2:
+                raise fault
         rename(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", fail_at_the_package)
+        patch.setattr(os, "replace", fail_at_the_second)
         assert world.run(pins) == 1
     assert_one_sentence(capsys.readouterr().err)
     assert not (world.site / "detectron2").exists()
