@@ -86,7 +86,11 @@ def start_anew(folder: Path) -> None:
 def generate(cfg: CfgNode, num_train: int, num_val: int) -> None:
     for name, count in ((cfg.DATASETS.TRAIN[0], num_train), (cfg.DATASETS.TEST[0], num_val)):
         variant, split = name.split("_")[-2:]  # e.g. synthetic_signs_native2x_train
-        generate_synthetic(SyntheticConfig(variant=variant, split=split, num_images=count))
+        # Made at the size the network sees, so that sizes in pixels are the same everywhere.
+        size = cfg.INPUT.MIN_SIZE_TEST
+        generate_synthetic(
+            SyntheticConfig(variant=variant, split=split, num_images=count, student_size=size)
+        )
 
 
 def train(cfg: CfgNode) -> DemoTrainer:

@@ -1,0 +1,78 @@
+#!/usr/bin/env python
+"""Write the README's figures from the committed records in benchmarks/results."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def render_demo(record: dict[str, Any]) -> str:
+    """The block about ``make demo``, from the ``results.json`` that it wrote."""
+    metrics, seconds, machine = record["metrics"], record["seconds"], record["hardware"]
+    bins = [key.removeprefix("AP_") for key in metrics if key.startswith("AP_")]
+    names = [b.replace("_inf", " px and more").replace("_", " to ") for b in bins]
+    names = [name if "px" in name else f"{name} px" for name in names]
+    header = ["AP50", "AP", *(f"AP, {name}" for name in names)]
+    values = [metrics[key] for key in ("AP50", "AP", *(f"AP_{b}" for b in bins))]
+    minutes = sum(seconds.values()) / 60
+    versions = record["versions"]
+    return "\n".join(
+        [
+            f"Expected of `make demo`, on {record['val_images']} unseen images with objects of 4 "
+            "to 64 px (size: square root of the area):",
+            "",
+            f"| {' | '.join(header)} |",
+            f"|{'---|' * len(header)}",
+            f"| {' | '.join('n/a' if v is None else f'{v:.1f}' for v in values)} |",
+            "",
+            f"It took {minutes:.1f} minutes after set-up ({seconds['train'] / 60:.1f} of them "
+            f"training) on {machine['cpu_cores']} cores ({machine['cpu']}, no GPU), with "
+            f"torch {versions['torch']}, seed {record['seed']}, at commit "
+            f"{record['commit'][:7]}. Other processors round differently: expect AP50 within a "
+            "few points.",
+            "",
+            "It ends by printing where the image sheet, `output/demo/sheet.png`, and all numbers, "
+            "`output/demo/results.json`, are. Run again, it goes on where it was stopped.",
+        ]
+    )
+
+
+def replace_block(text: str, name: str, content: str) -> str:
+    """``text`` with what stands between the comments ``name:begin`` and ``name:end`` replaced.
+
+    Raises:
+        ValueError: the comments are not there.
+    """
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    if begin not in text or end not in text:
+        raise ValueError(f"README.md needs the lines '{begin}' and '{end}' around that block.")
+    head, rest = text.split(begin, 1)
+    tail = rest.split(end, 1)[1]
+    return f"{head}{begin}\n{content}\n{end}{tail}"
+
+
+def rendered(root: Path = ROOT) -> str:
+    """The README as it should be."""
+    record = json.loads((root / "benchmarks/results/demo.json").read_text())
+    return replace_block((root / "README.md").read_text(), "demo", render_demo(record))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="only say whether it is up to date")
+    args = parser.parse_args()
+    readme = ROOT / "README.md"
+    if not args.check:
+        readme.write_text(rendered())
+    elif readme.read_text() != rendered():
+        sys.exit("README.md is not what tools/render_readme.py writes: run it and commit.")
+
+
+if __name__ == "__main__":
+    main()
