@@ -26,7 +26,7 @@ from efpn_d2.data.datasets import (
     apply_dataset_arguments,
     register_datasets,
 )
-from efpn_d2.engine import EFPNTrainer, launch_or_join
+from efpn_d2.engine import DistillationTrainer, EFPNTrainer, launch_or_join
 
 
 def parse_args() -> argparse.Namespace:
@@ -69,12 +69,12 @@ def main(args: argparse.Namespace) -> dict[str, Any] | None:
     """
     cfg = setup(args)
     if not args.eval_only:
-        trainer = EFPNTrainer(cfg)
+        trainer = DistillationTrainer(cfg) if cfg.DISTILL.STAGE else EFPNTrainer(cfg)
         trainer.resume_or_load(resume=args.resume)
         return trainer.train()
     model = EFPNTrainer.build_model(cfg)
     EFPNCheckpointer(
-        model, cfg.OUTPUT_DIR, init_small_heads=cfg.MODEL.EFPN.INIT_SMALL_HEAD_FROM_STOCK
+        model, cfg.OUTPUT_DIR, init_from_stock=cfg.MODEL.EFPN.INIT_FROM_STOCK
     ).resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
     results = EFPNTrainer.test(cfg, model)
     if comm.is_main_process():

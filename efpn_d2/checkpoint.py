@@ -14,36 +14,73 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_EXTENSION = "backbone.extension."
 _SMALL_PREFIX = "small_"
 
 
 class EFPNCheckpointer(DetectionCheckpointer):
-    """:class:`DetectionCheckpointer` that also knows the heads for P'2.
+    """:class:`DetectionCheckpointer` that also knows what EFPN adds to a detector.
 
-    A loaded file with stock ROI heads but without those for P'2, i.e. any FPN detector, gives the
-    latter the weights of the former. Files are written beside their place and moved there when
-    complete, so a crash while writing never costs the previous checkpoint.
+    A loaded file of an FPN detector also gives the heads for P'2 the weights of the stock heads,
+    and P'2's lateral and output convolution those of P2, whose semantics P'2 is to have. Files are
+    written beside their place and moved there when complete, so a crash while writing never costs
+    the previous checkpoint.
     """
 
     def __init__(
-        self, model: nn.Module, save_dir: str = "", *, init_small_heads: bool = True, **kwargs: Any
+        self, model: nn.Module, save_dir: str = "", *, init_from_stock: bool = True, **kwargs: Any
     ) -> None:
         """
         Args:
             model: the detector, wrapped in DDP or not.
             save_dir: directory of the checkpoints.
-            init_small_heads: whether to start the heads for P'2 from the stock heads, as above.
+            init_from_stock: whether to start the new parts from stock parts, as above.
             kwargs: ``save_to_disk`` and the checkpointables of :class:`DetectionCheckpointer`.
         """
         super().__init__(model, save_dir, **kwargs)
         self.path_manager = _AtomicPathManager(self.path_manager)
-        self._init_small_heads = init_small_heads
+        self._init_from_stock = init_from_stock
 
     def _load_model(self, checkpoint: dict[str, Any]) -> "_IncompatibleKeys":
         incompatible = super()._load_model(checkpoint)
-        if self._init_small_heads:
-            initialize_small_heads(self.model, incompatible)
+        if self._init_from_stock:
+            self._initialize_new_parts(incompatible)
         return incompatible
+
+    def _initialize_new_parts(self, incompatible: "_IncompatibleKeys") -> None:
+        initialize_extension(self.model, incompatible)
+        initialize_small_heads(self.model, incompatible)
+
+
+def initialize_extension(model: nn.Module, incompatible: "_IncompatibleKeys") -> list[str]:
+    """Copy P2's lateral and output convolution to P'2's if a checkpoint held only the former.
+
+    Together with FTT, which starts as up-sampling, P'2 then starts as a coarse P2 of the image at
+    twice the scale. A convolution of another kind (``fast``'s output) keeps its own start.
+
+    Args:
+        model: the detector, not wrapped in DDP, changed in place.
+        incompatible: what loading the checkpoint into ``model`` returned.
+
+    Returns:
+        Keys of the initialised tensors; they are taken off ``incompatible.missing_keys``.
+    """
+    state = model.state_dict()
+    absent = set(incompatible.missing_keys)
+    if not absent.issuperset(key for key in state if key.startswith(_EXTENSION)):
+        return []
+    copied = []
+    for new, stock in (("lateral", "fpn_lateral2"), ("output", "fpn_output2")):
+        for key in state:
+            source = key.replace(f"{_EXTENSION}{new}.", f"backbone.{stock}.")
+            fits = source in state and state[source].shape == state[key].shape
+            if source != key and fits and source not in absent:
+                state[key].copy_(state[source])
+                copied.append(key)
+    if copied:
+        logger.info("backbone.extension starts with P2's convolutions: %s.", ", ".join(copied))
+    incompatible.missing_keys[:] = [k for k in incompatible.missing_keys if k not in copied]
+    return copied
 
 
 def initialize_small_heads(model: nn.Module, incompatible: "_IncompatibleKeys") -> list[str]:

@@ -4,7 +4,7 @@ from detectron2.config import CfgNode as CN
 
 
 def add_efpn_config(cfg: CN) -> None:
-    """Add the nodes ``MODEL.EFPN``, ``COCO_DATA`` and ``EVALUATION`` to ``cfg``, in place.
+    """Add ``MODEL.EFPN``, ``DISTILL``, ``COCO_DATA`` and ``EVALUATION`` to ``cfg``, in place.
 
     No key of Detectron2 is touched. A node that is already there keeps its values, so calling this
     twice (or after a user's changes) is harmless.
@@ -14,6 +14,7 @@ def add_efpn_config(cfg: CN) -> None:
     """
     for parent, name, build in (
         (cfg.MODEL, "EFPN", _efpn_node),
+        (cfg, "DISTILL", _distill_node),
         (cfg, "COCO_DATA", _coco_data_node),
         (cfg, "EVALUATION", _evaluation_node),
     ):
@@ -46,14 +47,45 @@ def _efpn_node() -> CN:
     # NMS merges), "none" (P'2 is built but no head reads it: exactly the stock heads), or "auto":
     # the preset's ("duplicate" for reference, else "reassign").
     node.ROUTING = "auto"
-    # Start the P'2 head from the stock head whenever a loaded checkpoint has no weights for it.
-    node.INIT_SMALL_HEAD_FROM_STOCK = True
+    # Start the heads on P'2 from the stock heads, and P'2's lateral and output convolution from
+    # P2's, whenever a loaded checkpoint has those but not these.
+    node.INIT_FROM_STOCK = True
 
     # Let the RPN propose on P'2 too. Needs MODEL.PROPOSAL_GENERATOR.NAME "EFPNRPN".
     node.RPN_ON_P2_PRIME = False
     # Anchor side lengths on P'2, in pixels of the network's input. As many as each of
     # MODEL.ANCHOR_GENERATOR.SIZES has, for the RPN head is shared by all levels.
     node.P2_PRIME_ANCHOR_SIZES = [16]
+    return node
+
+
+def _distill_node() -> CN:
+    node = CN()
+    # What is trained [paper IV-A3]: "" (the detector's own losses, everything at once), "base" (the
+    # stock FPN detector), "distill" (the extension alone, by Eq. 5 alone), "head" (the heads on P'2
+    # alone, with hard example mining) or "joint" (the detector's losses and Eq. 5 together).
+    node.STAGE = ""
+
+    # Eq. 5: the maps that are compared with the teacher's; ["p2_prime"] is the paper's Table IV.
+    node.LEVELS = ["p3_prime", "p2_prime"]
+    # lambda of Eq. 8; 0: the global loss alone.
+    node.POSITIVE_WEIGHT = 1.0
+    # Weight of Eq. 5 next to the detector's losses in "joint".
+    node.LOSS_WEIGHT = 1.0
+    # Where the two views come from: "downsample" (images are loaded at twice INPUT.MIN_SIZE_TRAIN
+    # for the teacher, the student's are their 2x2 means) or "upsample" (images are loaded at the
+    # student's scale, the teacher's are interpolated: for files without more detail).
+    node.VIEW = "downsample"
+    # Checkpoint of another teacher with the same architecture; "": the network itself, frozen.
+    node.TEACHER_WEIGHTS = ""
+    # Brightness, contrast and saturation are each multiplied by 1 - x to 1 + x; 0: none.
+    node.COLOR_JITTER = 0.0
+
+    # Stage "head": boxes per batch to train on, the hardest first, and the share of objects.
+    node.OHEM_BATCH = 128
+    node.OHEM_POSITIVE_FRACTION = 0.25
+    # Stage "head": train the extension too, as the authors' code does.
+    node.UNFREEZE_EXTENSION = False
     return node
 
 

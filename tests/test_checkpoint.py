@@ -112,7 +112,7 @@ def test_small_heads_are_not_touched_without_reason(source, tmp_path, stock_file
             pickle.dump({"model": {"stem.conv1.weight": conv + 1}, "__author__": "x"}, file)
         EFPNCheckpointer(model).load(str(tmp_path / "imagenet.pkl"))
     else:
-        EFPNCheckpointer(model, init_small_heads=False).load(stock_file)
+        EFPNCheckpointer(model, init_from_stock=False).load(stock_file)
     after = model.roi_heads.state_dict()
     small = [k for k in after if k.startswith("small_")]
     assert small
@@ -129,6 +129,43 @@ def test_small_heads_start_from_a_caffe2_style_file(tmp_path):
     EFPNCheckpointer(model).load(str(tmp_path / "caffe2.pkl"))
     assert (model.roi_heads.box_head.fc1.weight == 0.25).all()
     assert (model.roi_heads.small_box_head.fc1.weight == 0.25).all()
+
+
+@pytest.mark.parametrize(
+    ("preset", "copied"),
+    [
+        ("paper", ["lateral.weight", "lateral.bias", "output.weight", "output.bias"]),
+        ("reference", ["lateral.weight", "output.weight"]),
+        ("fast", ["lateral.weight", "lateral.bias"]),
+    ],
+)
+def test_p2_prime_starts_with_the_convolutions_of_p2(preset, copied, stock_file):
+    model = build("MODEL.EFPN.PRESET", preset)
+    for parameter in model.backbone.extension.parameters():
+        torch.nn.init.constant_(parameter, 7.0)
+    before = copy.deepcopy(model.backbone.extension.state_dict())
+    EFPNCheckpointer(model).load(stock_file)
+    after, stock = model.backbone.extension.state_dict(), torch.load(stock_file)["model"]
+    assert {k for k in after if not torch.equal(after[k], before[k])} == set(copied)
+    for key in copied:
+        name = key.replace("lateral", "fpn_lateral2").replace("output", "fpn_output2")
+        assert torch.equal(after[key], stock[f"backbone.{name}"])
+
+
+def test_a_stock_detector_starts_with_a_p2_prime_like_p2_of_twice_the_scale(stock_file):
+    """What the initialisation is for: the correlation with the map that P'2 is to resemble."""
+    torch.manual_seed(0)
+    image = torch.nn.functional.interpolate(torch.randn(1, 3, 32, 32), scale_factor=8.0) * 50
+    small = torch.nn.functional.avg_pool2d(image, 2)
+    correlation = {}
+    for init in (True, False):
+        model = build("MODEL.EFPN.PRESET", "paper")
+        EFPNCheckpointer(model, init_from_stock=init).load(stock_file)
+        backbone = model.backbone.eval()
+        with torch.no_grad():
+            maps = backbone(small)["p2_prime"], backbone.teacher_maps(image)["p2_prime"]
+        correlation[init] = torch.corrcoef(torch.stack([m.flatten() for m in maps]))[0, 1].item()
+    assert correlation[True] > 0.5 > abs(correlation[False])
 
 
 @pytest.mark.fast

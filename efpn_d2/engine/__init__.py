@@ -1,7 +1,13 @@
-"""Training: trainer, resumable data stream, process start-up."""
+"""Training: trainers, stages, resumable data stream, process start-up."""
 
+from .distillation import DistillationTrainer
 from .launch import launch_or_join
 from .resumable_loader import build_resumable_train_loader
 from .trainer import EFPNTrainer
 
-__all__ = ["EFPNTrainer", "build_resumable_train_loader", "launch_or_join"]
+__all__ = [
+    "DistillationTrainer",
+    "EFPNTrainer",
+    "build_resumable_train_loader",
+    "launch_or_join",
+]

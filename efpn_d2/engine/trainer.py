@@ -51,7 +51,7 @@ class EFPNTrainer(DefaultTrainer):
         return EFPNCheckpointer(
             self.model,
             self.cfg.OUTPUT_DIR,
-            init_small_heads=self.cfg.MODEL.EFPN.INIT_SMALL_HEAD_FROM_STOCK,
+            init_from_stock=self.cfg.MODEL.EFPN.INIT_FROM_STOCK,
             trainer=weakref.proxy(self),
         )
 

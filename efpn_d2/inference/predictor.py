@@ -77,9 +77,9 @@ class EFPNPredictor(DefaultPredictor):
             super().__init__(without_weights)
         self.cfg = cfg.clone()
         if weights:
-            EFPNCheckpointer(
-                self.model, init_small_heads=cfg.MODEL.EFPN.INIT_SMALL_HEAD_FROM_STOCK
-            ).load(weights)
+            EFPNCheckpointer(self.model, init_from_stock=cfg.MODEL.EFPN.INIT_FROM_STOCK).load(
+                weights
+            )
 
 
 @contextlib.contextmanager

@@ -1,9 +1,10 @@
 """Blocks without a paper name."""
 
-from .residual import BottleneckResidualBlock, ResidualBlock, conv_layer
+from .residual import BRANCH_GAIN, BottleneckResidualBlock, ResidualBlock, conv_layer
 from .sub_pixel import SubPixelUpsample, eq4_permutation, nearest_up2
 
 __all__ = [
+    "BRANCH_GAIN",
     "BottleneckResidualBlock",
     "ResidualBlock",
     "SubPixelUpsample",

@@ -1,11 +1,17 @@
 """Residual blocks of FTT's content and texture extractors."""
 
 import fvcore.nn.weight_init as weight_init
+import torch
 from detectron2.layers import Conv2d, get_norm
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["BottleneckResidualBlock", "ResidualBlock", "conv_layer"]
+__all__ = ["BRANCH_GAIN", "BottleneckResidualBlock", "ResidualBlock", "conv_layer"]
+
+# Residual branches start at a tenth of Kaiming's scale. Without normalisation each full-scale
+# branch would double the variance, and training from scratch diverges; super-resolution networks
+# do the same.
+BRANCH_GAIN = 0.1
 
 
 def conv_layer(
@@ -14,20 +20,25 @@ def conv_layer(
     kernel_size: int,
     *,
     norm: str = "",
-    bias: bool = True,
-    groups: int = 1,
+    gain: float = 1.0,
 ) -> Conv2d:
-    """A size-keeping convolution, Kaiming-initialised; with a normalisation it has no bias."""
+    """A size-keeping convolution; with a normalisation it has no bias.
+
+    Args:
+        in_channels, out_channels, kernel_size, norm: as of Detectron2's ``Conv2d``.
+        gain: factor on the Kaiming-initialised weights.
+    """
     conv = Conv2d(
         in_channels,
         out_channels,
         kernel_size=kernel_size,
         padding=kernel_size // 2,
-        groups=groups,
-        bias=bias and not norm,
+        bias=not norm,
         norm=get_norm(norm, out_channels),
     )
     weight_init.c2_msra_fill(conv)
+    with torch.no_grad():
+        conv.weight.mul_(gain)
     return conv
 
 
@@ -47,7 +58,7 @@ class ResidualBlock(nn.Module):
         """
         super().__init__()
         self.conv1 = conv_layer(channels, channels, 3, norm=norm)
-        self.conv2 = conv_layer(channels, channels, 3, norm=norm)
+        self.conv2 = conv_layer(channels, channels, 3, norm=norm, gain=BRANCH_GAIN)
         self.relu_after_add = relu_after_add
 
     def forward(self, x: Tensor) -> Tensor:
@@ -72,7 +83,7 @@ class BottleneckResidualBlock(nn.Module):
         inner = max(channels // 4, 1)
         self.conv1 = conv_layer(channels, inner, 1, norm=norm)
         self.conv2 = conv_layer(inner, inner, 3, norm=norm)
-        self.conv3 = conv_layer(inner, channels, 1, norm=norm)
+        self.conv3 = conv_layer(inner, channels, 1, norm=norm, gain=BRANCH_GAIN)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W)."""

@@ -36,8 +36,9 @@ def eq4_permutation(channels: int, factor: int) -> Tensor:
 class SubPixelUpsample(nn.Module):
     """Convolution C_in -> 4 C_out followed by a pixel shuffle of factor 2 (paper Eq. 4).
 
-    The four filters behind one output channel start equal, so that the module starts as a
-    convolution followed by nearest-neighbour up-sampling, free of checkerboard artefacts [ours].
+    The four filters behind one output channel start equal, so that there are no checkerboard
+    artefacts; with C_in = C_out they start as the identity, so that the module starts as
+    nearest-neighbour up-sampling. [ours]
     """
 
     factor = 2
@@ -58,7 +59,10 @@ class SubPixelUpsample(nn.Module):
         )
         with torch.no_grad():
             one_filter_each = self.conv.weight.new_empty(out_channels, *self.conv.weight.shape[1:])
-            nn.init.kaiming_normal_(one_filter_each, nonlinearity="linear")
+            if in_channels == out_channels:
+                nn.init.dirac_(one_filter_each)
+            else:
+                nn.init.kaiming_normal_(one_filter_each, nonlinearity="linear")
             self.conv.weight.copy_(one_filter_each.repeat_interleave(self.factor**2, dim=0))
             nn.init.zeros_(self.conv.bias)
 

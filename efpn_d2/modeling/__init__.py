@@ -10,10 +10,12 @@ from .backbone import (
     build_resnet_efpn_backbone,
     build_retinanet_resnet_efpn_backbone,
 )
+from .meta_arch import DistillationRCNN
 from .proposal_generator import EFPNRPN
-from .roi_heads import EFPNCascadeROIHeads, EFPNROIHeads
+from .roi_heads import EFPNCascadeROIHeads, EFPNROIHeads, OHEMSmallROIHeads
 
 __all__ = [
+    "DistillationRCNN",
     "EFPN",
     "EFPNRPN",
     "ESPCN",
@@ -22,6 +24,7 @@ __all__ = [
     "ExtendedResNet",
     "FeatureTextureTransfer",
     "NearestUpsample",
+    "OHEMSmallROIHeads",
     "PyramidExtension",
     "build_resnet_efpn_backbone",
     "build_retinanet_resnet_efpn_backbone",

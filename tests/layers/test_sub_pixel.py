@@ -51,6 +51,11 @@ def test_starts_as_convolution_and_nearest_upsampling(kernel_size):
     assert torch.allclose(module(x), nearest_up2(one_of_four), atol=1e-6)
 
 
+def test_with_equal_channels_it_starts_as_nearest_upsampling():
+    x = torch.randn(2, 4, 3, 5)
+    assert torch.allclose(SubPixelUpsample(4, 4)(x), nearest_up2(x), atol=1e-6)
+
+
 def test_nearest_up2_repeats_each_cell():
     x = torch.tensor([[[[1.0, 2.0]]]])
     assert nearest_up2(x).tolist() == [[[[1, 1, 2, 2], [1, 1, 2, 2]]]]

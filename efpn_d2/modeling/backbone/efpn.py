@@ -77,6 +77,31 @@ class EFPN(FPN):
         outputs.update(self.stock_outputs(bottom_up_features, merged))
         return outputs
 
+    def teacher_maps(self, x: Tensor) -> dict[str, Tensor]:
+        """The targets of distillation [paper Eq. 5]: levels 3 and 2 of ``x`` at twice the scale.
+
+        Nothing of the extension is computed, nor any other level's output.
+
+        Args:
+            x: images (N, 3, 2H, 2W).
+
+        Returns:
+            ``p3_prime``: ``merged3`` of ``x`` (N, C, H/4, W/4), and ``p2_prime``: P2 of ``x``
+            (N, C, H/2, W/2), named after the maps that are to resemble them. A pyramid without
+            level 2 has no target for ``p2_prime``.
+        """
+        merged = self.top_down(self.bottom_up.stock_outputs(self.bottom_up.stem_map(x)))
+        targets = {"p3_prime": merged["merged3"]}
+        if not self._own_level2:
+            targets["p2_prime"] = self.output_convs[-1](merged["merged2"])
+        return targets
+
+    def student_maps(self, x: Tensor) -> dict[str, Tensor]:
+        """P'3 and P'2 of images (N, 3, H, W), by the same names as :meth:`teacher_maps`."""
+        bottom_up_features = self.bottom_up(x)
+        p3_prime, p2_prime = self.extend(bottom_up_features, self.top_down(bottom_up_features))
+        return {"p3_prime": p3_prime, "p2_prime": p2_prime}
+
     def top_down(self, bottom_up_features: dict[str, Tensor]) -> dict[str, Tensor]:
         """FPN's top-down pathway up to, not including, the output convolutions.
 

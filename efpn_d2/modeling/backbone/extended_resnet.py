@@ -73,8 +73,15 @@ class ExtendedResNet(ResNet):
         Returns:
             The stock outputs, and ``c2_prime`` of shape (N, C_res2, H/2, W/2).
         """
-        outputs: dict[str, Tensor] = {}
         stem_map = self.stem_map(x)
+        outputs = self.stock_outputs(stem_map)
+        # After C2, whose pass updates the running statistics that this one reads.
+        outputs["c2_prime"] = self.c2_prime(stem_map)
+        return outputs
+
+    def stock_outputs(self, stem_map: Tensor) -> dict[str, Tensor]:
+        """The outputs of the stock ResNet from :meth:`stem_map`."""
+        outputs: dict[str, Tensor] = {}
         x = F.max_pool2d(stem_map, kernel_size=3, stride=2, padding=1)
         if "stem" in self._out_features:
             outputs["stem"] = x
@@ -82,8 +89,6 @@ class ExtendedResNet(ResNet):
             x = stage(x)
             if name in self._out_features:
                 outputs[name] = x
-        # After C2, whose pass updates the running statistics that this one reads.
-        outputs["c2_prime"] = self.c2_prime(stem_map)
         return outputs
 
     def stem_map(self, x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from efpn_d2.layers import (
+    BRANCH_GAIN,
     BottleneckResidualBlock,
     ResidualBlock,
     SubPixelUpsample,
@@ -74,7 +75,10 @@ class FeatureTextureTransfer(nn.Module):
     """P'3 from P3 (content) and P2 (texture reference) [paper Eq. 3].
 
     ``up = sub_pixel(E_c(p3))``, ``p3_prime = E_t(concat(p2, up)) + up``. The preset ``reference``
-    follows it by a tail convolution and adds the nearest-upsampled p3, as the authors' code does.
+    follows it by tail convolutions and adds the nearest-upsampled p3, as the authors' code does.
+
+    At the start all learnt corrections are small, and P'3 is nearly p3 up-sampled: a trained FPN
+    keeps its semantics when it gets an extension. [ours]
     """
 
     def __init__(
@@ -209,7 +213,9 @@ def _texture_extractor(
     channels: int, width: int, spec: ExtensionPreset, norm: str
 ) -> nn.Sequential:
     layers: list[nn.Module] = [
-        conv_layer(channels + width, width, 1 if spec.bottleneck else 3, norm=norm)
+        conv_layer(
+            channels + width, width, 1 if spec.bottleneck else 3, norm=norm, gain=BRANCH_GAIN
+        )
     ]
     if spec.reference_code:
         layers.append(nn.LeakyReLU(_LEAKY_SLOPE))
@@ -218,5 +224,7 @@ def _texture_extractor(
 
 def _tail(width: int, channels: int) -> nn.Sequential:
     return nn.Sequential(
-        conv_layer(width, width, 3), nn.LeakyReLU(_LEAKY_SLOPE), conv_layer(width, channels, 3)
+        conv_layer(width, width, 3),
+        nn.LeakyReLU(_LEAKY_SLOPE),
+        conv_layer(width, channels, 3, gain=BRANCH_GAIN),
     )

@@ -122,6 +122,16 @@ def test_shape_and_gradient_of_every_part(module):
     assert silent == []
 
 
+@pytest.mark.parametrize("preset", ["paper", "reference", "fast"])
+def test_p3_prime_starts_near_the_upsampled_p3(preset):
+    torch.manual_seed(0)
+    p3, p2 = torch.randn(2, 64, 8, 8), torch.randn(2, 64, 16, 16)
+    nearest = p3.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    with torch.no_grad():
+        change = FeatureTextureTransfer(64, preset=preset)(p3, p2) - nearest
+    assert 0 < change.std() < 0.5 * nearest.std()
+
+
 def test_nearest_and_espcn_read_p3_only():
     p3 = torch.randn(1, 4, 2, 3)
     espcn = ESPCN(4)

@@ -1,0 +1,150 @@
+"""The stages of training: base, distill, head, or all in one (paper IV-A3)."""
+
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode
+from detectron2.modeling import build_backbone
+from torch import nn
+from torch.utils.data import DataLoader
+
+from ..checkpoint import EFPNCheckpointer
+from ..data.mappers import build_distillation_mapper
+from ..modeling.freezing import freeze_all_but
+from .resumable_loader import build_resumable_train_loader
+from .trainer import EFPNTrainer
+
+if TYPE_CHECKING:
+    from fvcore.common.checkpoint import _IncompatibleKeys
+
+__all__ = ["STAGES", "DistillationTrainer"]
+
+STAGES = ("", "base", "distill", "head", "joint")
+
+_EXTENSION, _SMALL_HEADS = "backbone.extension.", "roi_heads.small_"
+_DETECTOR = ("backbone.bottom_up.", "backbone.fpn_", "proposal_generator.", "roi_heads.box_")
+
+
+class DistillationTrainer(EFPNTrainer):
+    """:class:`EFPNTrainer` of the stage ``DISTILL.STAGE``. Only ``build_*`` methods differ.
+
+    ``base`` and the empty stage train the configured detector as it is. ``distill`` trains
+    ``backbone.extension`` by Eq. 5 alone, ``head`` the heads on P'2 alone, ``joint`` everything by
+    all losses. Every stage's checkpoints are plain detector checkpoints.
+    """
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        """The detector of the stage, with what it does not train frozen.
+
+        Raises:
+            ValueError: the stage is unknown or does not fit the configured detector.
+        """
+        stage = cfg.DISTILL.STAGE
+        model = super().build_model(stage_config(cfg))
+        if stage == "distill":
+            freeze_all_but(model, (_EXTENSION,))
+        elif stage == "head":
+            trained = (_SMALL_HEADS, _EXTENSION)
+            freeze_all_but(model, trained if cfg.DISTILL.UNFREEZE_EXTENSION else trained[:1])
+        if stage in ("distill", "joint") and cfg.DISTILL.TEACHER_WEIGHTS:
+            teacher = nn.ModuleDict({"backbone": build_backbone(cfg)})
+            DetectionCheckpointer(teacher).load(cfg.DISTILL.TEACHER_WEIGHTS)
+            model.set_teacher(teacher["backbone"])
+        return model
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> DataLoader:
+        """As :class:`EFPNTrainer`'s, with the teacher's view where there is a teacher."""
+        if cfg.DISTILL.STAGE in ("distill", "joint"):
+            return build_resumable_train_loader(cfg, mapper=build_distillation_mapper(cfg))
+        return super().build_train_loader(cfg)
+
+    def build_checkpointer(self) -> EFPNCheckpointer:
+        """As :class:`EFPNTrainer`'s, but it refuses the weights of a wrong earlier stage."""
+        return StageCheckpointer(
+            self.model,
+            self.cfg.OUTPUT_DIR,
+            stage=self.cfg.DISTILL.STAGE,
+            init_from_stock=self.cfg.MODEL.EFPN.INIT_FROM_STOCK,
+            trainer=weakref.proxy(self),
+        )
+
+
+def stage_config(cfg: CfgNode) -> CfgNode:
+    """``cfg`` with the registered names that its stage trains with.
+
+    Raises:
+        ValueError: the stage is unknown or does not fit the configured detector.
+    """
+    stage = cfg.DISTILL.STAGE
+    if stage not in STAGES:
+        raise ValueError(
+            f"DISTILL.STAGE is '{stage}', which does not exist: use '' or one of "
+            f"{', '.join(STAGES[1:])}."
+        )
+    if stage in ("", "base"):
+        return cfg
+    heads, meta_architecture = cfg.MODEL.ROI_HEADS.NAME, cfg.MODEL.META_ARCHITECTURE
+    if meta_architecture != "GeneralizedRCNN":
+        raise ValueError(
+            f"DISTILL.STAGE {stage} trains two-stage detectors, but MODEL.META_ARCHITECTURE is "
+            f"{meta_architecture}: use GeneralizedRCNN or DISTILL.STAGE ''."
+        )
+    if stage == "head" and heads != "EFPNROIHeads":
+        raise ValueError(
+            f"DISTILL.STAGE head trains EFPNROIHeads, but MODEL.ROI_HEADS.NAME is {heads}: train "
+            "it with DISTILL.STAGE joint."
+        )
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.META_ARCHITECTURE = "DistillationRCNN"
+    if stage == "head":
+        cfg.MODEL.ROI_HEADS.NAME = "OHEMSmallROIHeads"
+    return cfg
+
+
+class StageCheckpointer(EFPNCheckpointer):
+    """:class:`EFPNCheckpointer` that loads only what the stage can start from."""
+
+    _NEEDS = {
+        "distill": ("base", _DETECTOR),
+        "head": ("distill", (*_DETECTOR, _EXTENSION)),
+    }
+
+    def __init__(self, model: nn.Module, save_dir: str = "", *, stage: str, **kwargs: Any) -> None:
+        """
+        Args:
+            stage: ``DISTILL.STAGE``.
+            model, save_dir, kwargs: those of :class:`EFPNCheckpointer`.
+        """
+        super().__init__(model, save_dir, **kwargs)
+        self._stage = stage
+        self._path = ""
+
+    def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
+        """As in the base class.
+
+        Raises:
+            ValueError: the file, or its absence, is not what the stage starts from.
+        """
+        self._path = path
+        if not path and self._stage in self._NEEDS:
+            self._refuse("MODEL.WEIGHTS is empty")
+        return super().load(path, checkpointables)
+
+    def _initialize_new_parts(self, incompatible: "_IncompatibleKeys") -> None:
+        # Before new parts are made of stock ones, while it shows what the file held.
+        _, needed = self._NEEDS.get(self._stage, ("", ()))
+        for prefix in needed:
+            if any(key.startswith(prefix) for key in incompatible.missing_keys):
+                self._refuse(f"'{self._path}' lacks fitting weights below {prefix.rstrip('.')}")
+        super()._initialize_new_parts(incompatible)
+
+    def _refuse(self, reason: str) -> None:
+        before, _ = self._NEEDS[self._stage]
+        raise ValueError(
+            f"DISTILL.STAGE {self._stage} starts from the output of stage {before}, but {reason}: "
+            "set MODEL.WEIGHTS to that output."
+        )

@@ -1,0 +1,3 @@
+from .distillation import DistillationRCNN
+
+__all__ = ["DistillationRCNN"]

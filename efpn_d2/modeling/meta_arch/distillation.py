@@ -1,0 +1,167 @@
+"""Detector that learns P'3 and P'2 from what it sees at twice the scale (paper III-C)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY, Backbone, GeneralizedRCNN
+from detectron2.structures import Boxes, ImageList, Instances
+from torch import Tensor
+from torch.nn import functional as F
+
+from efpn_d2.losses import foreground_background_balanced_loss
+from efpn_d2.modeling.freezing import eval_frozen_modules
+
+from .views import halve_image_list, halve_instances, pad_to_multiple
+
+__all__ = ["DistillationRCNN"]
+
+VIEWS = ("downsample", "upsample")
+
+
+@META_ARCH_REGISTRY.register()
+class DistillationRCNN(GeneralizedRCNN):
+    """``GeneralizedRCNN`` with cross-resolution distillation in training [paper III-C, Eq. 5].
+
+    Teacher and student are one network, without a second copy in memory: the teacher's maps come
+    from the image at twice the side, under ``no_grad`` and in evaluation mode. The state dict is
+    that of ``GeneralizedRCNN``, and so is inference. Modules without trainable parameters stay in
+    evaluation mode in training.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        detect: bool,
+        distill: bool,
+        levels: Sequence[str] = ("p3_prime", "p2_prime"),
+        positive_weight: float = 1.0,
+        loss_weight: float = 1.0,
+        view: str = "downsample",
+        **kwargs: Any,
+    ) -> None:
+        """
+        Args:
+            detect: train by the detector's losses. Without it RPN and heads do not run in training.
+            distill: train by Eq. 5.
+            levels: which of ``p3_prime`` and ``p2_prime`` are compared with the teacher.
+            positive_weight: lambda of Eq. 8.
+            loss_weight: weight of Eq. 5.
+            view: ``downsample``: the given images are the teacher's, at twice the student's side;
+                ``upsample``: they are the student's.
+            kwargs: those of ``GeneralizedRCNN``.
+
+        Raises:
+            ValueError: unknown view or level.
+        """
+        super().__init__(**kwargs)
+        if view not in VIEWS:
+            raise ValueError(f"DISTILL.VIEW is '{view}': use one of {', '.join(VIEWS)}.")
+        unknown = set(levels) - {"p3_prime", "p2_prime"}
+        if distill and (unknown or not levels):
+            raise ValueError(
+                f"DISTILL.LEVELS is {list(levels)}: name p3_prime, p2_prime or both, nothing else."
+            )
+        self.detect = detect
+        self.distill = distill
+        self.levels = tuple(levels)
+        self.positive_weight = positive_weight
+        self.loss_weight = loss_weight
+        self.view = view
+        # In a tuple, so that the teacher's parameters are none of this module's.
+        self._other_teacher: tuple[Backbone, ...] = ()
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        ret = super().from_config(cfg)
+        node = cfg.DISTILL
+        ret.update(
+            detect=node.STAGE != "distill",
+            distill=node.STAGE in ("distill", "joint"),
+            levels=node.LEVELS,
+            positive_weight=node.POSITIVE_WEIGHT,
+            loss_weight=node.LOSS_WEIGHT,
+            view=node.VIEW,
+        )
+        return ret
+
+    def set_teacher(self, backbone: Backbone) -> None:
+        """Take the targets from another, frozen network; it is not part of the state dict."""
+        self._other_teacher = (backbone.to(self.device).requires_grad_(False).eval(),)
+
+    def train(self, mode: bool = True) -> "DistillationRCNN":
+        """As for any module, but what is frozen stays in evaluation mode."""
+        super().train(mode)
+        eval_frozen_modules(self)
+        return self
+
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
+        """
+        Args:
+            batched_inputs: as for ``GeneralizedRCNN``. In training with distillation and the view
+                ``downsample``, image and instances are at twice the student's scale.
+
+        Returns:
+            In training the losses, with ``loss_distill_p3_global``, ``loss_distill_p3_positive``
+            and the same of ``p2``; else ``GeneralizedRCNN``'s output.
+        """
+        if not self.training or not self.distill:
+            return super().forward(batched_inputs)
+        instances = [x["instances"].to(self.device) for x in batched_inputs]
+        images = self.preprocess_image(batched_inputs)
+        if self.view == "downsample":
+            teacher_images = pad_to_multiple(images.tensor, 2 * self.backbone.size_divisibility)
+            images = halve_image_list(teacher_images, images.image_sizes)
+            instances = [halve_instances(x) for x in instances]
+        else:
+            teacher_images = F.interpolate(images.tensor, scale_factor=2.0, mode="bilinear")
+        if not self.detect:
+            maps = self.backbone.student_maps(images.tensor)
+            return self._distillation_losses(maps, teacher_images, instances)
+        return self._joint_losses(images, teacher_images, instances)
+
+    def _joint_losses(
+        self, images: ImageList, teacher_images: Tensor, instances: list[Instances]
+    ) -> dict[str, Tensor]:
+        bottom_up = self.backbone.bottom_up(images.tensor)
+        merged = self.backbone.top_down(bottom_up)
+        p3_prime, p2_prime = self.backbone.extend(bottom_up, merged)
+        features = {"p2_prime": p2_prime, **self.backbone.stock_outputs(bottom_up, merged)}
+        proposals, losses = self.proposal_generator(images, features, instances)
+        _, detector_losses = self.roi_heads(images, features, proposals, instances)
+        maps = {"p3_prime": p3_prime, "p2_prime": p2_prime}
+        distillation_losses = self._distillation_losses(maps, teacher_images, instances)
+        return {**losses, **detector_losses, **distillation_losses}
+
+    def _distillation_losses(
+        self, maps: dict[str, Tensor], teacher_images: Tensor, instances: list[Instances]
+    ) -> dict[str, Tensor]:
+        """Eq. 5, term by term."""
+        boxes: list[Boxes] = [x.gt_boxes for x in instances]
+        targets = self._teach(teacher_images)
+        losses = {}
+        for level in self.levels:
+            terms = foreground_background_balanced_loss(
+                maps[level],
+                targets[level],
+                boxes,
+                teacher_images.shape[-1] // (2 * maps[level].shape[-1]),
+                self.positive_weight,
+            )
+            for term, value in terms.items():
+                name = f"loss_distill_{level.removesuffix('_prime')}_{term}"
+                losses[name] = self.loss_weight * value
+        return losses
+
+    @torch.no_grad()
+    def _teach(self, images: Tensor) -> dict[str, Tensor]:
+        backbone = self._other_teacher[0] if self._other_teacher else self.backbone
+        training = [m for m in backbone.modules() if m.training]
+        backbone.eval()
+        try:
+            return backbone.teacher_maps(images)
+        finally:
+            for module in training:
+                module.training = True

@@ -1,0 +1,170 @@
+"""Training of the heads on P'2 alone, by online hard example mining (paper IV-A3)."""
+
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec, cat
+from detectron2.modeling import ROI_HEADS_REGISTRY
+from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
+from detectron2.modeling.roi_heads.roi_heads import select_foreground_proposals
+from detectron2.structures import Instances
+from fvcore.nn import smooth_l1_loss
+from torch import Tensor
+from torch.nn import functional as F
+
+from .efpn_roi_heads import EFPNROIHeads
+from .small_head import Features, Predictions, split_by_route
+
+__all__ = ["OHEMSmallROIHeads", "select_hard_boxes"]
+
+
+def select_hard_boxes(
+    cls_loss: Tensor, box_loss: Tensor, foreground: Tensor, count: int, positive_fraction: float
+) -> Tensor:
+    """The boxes with the largest loss [paper IV-A3 cites OHEM; the counts are ours].
+
+    Objects are ranked by classification plus box loss, background by classification loss. Objects
+    get at most their fraction of the places, background those that are left.
+
+    Args:
+        cls_loss: (R,) per box.
+        box_loss: (R,) per box; read for objects only.
+        foreground: (R,) bool, the box is matched to an object.
+        count: how many boxes to select.
+        positive_fraction: of ``count``, at most for objects.
+
+    Returns:
+        Bool tensor (R,): the selected boxes, ``count`` or fewer.
+    """
+    objects, background = foreground.nonzero()[:, 0], (~foreground).nonzero()[:, 0]
+    num_objects = min(len(objects), int(count * positive_fraction))
+    num_background = min(len(background), count - num_objects)
+    hardest_objects = (cls_loss + box_loss)[objects].topk(num_objects).indices
+    hardest_background = cls_loss[background].topk(num_background).indices
+    selected = torch.zeros_like(foreground)
+    selected[objects[hardest_objects]] = True
+    selected[background[hardest_background]] = True
+    return selected
+
+
+@ROI_HEADS_REGISTRY.register()
+class OHEMSmallROIHeads(EFPNROIHeads):
+    """:class:`EFPNROIHeads` of which only the small heads are trained.
+
+    Training sees small boxes only, and of those the hardest; the stock heads do not run. Inference
+    and state dict are those of :class:`EFPNROIHeads`.
+    """
+
+    @configurable
+    def __init__(self, *, ohem_batch: int, ohem_positive_fraction: float, **kwargs: Any) -> None:
+        """
+        Args:
+            ohem_batch: boxes per batch (of all images of this process) to train on.
+            ohem_positive_fraction: share of objects among them, at most.
+            kwargs: those of :class:`EFPNROIHeads`.
+
+        Raises:
+            ValueError: there is no small head, or a count that selects nothing.
+        """
+        super().__init__(**kwargs)
+        if self.routing == "none":
+            raise ValueError(
+                "DISTILL.STAGE head trains the heads on P'2, but MODEL.EFPN.ROUTING is none: set "
+                "it to auto, reassign or duplicate."
+            )
+        if ohem_batch < 1 or not 0 <= ohem_positive_fraction <= 1:
+            raise ValueError(
+                f"DISTILL.OHEM_BATCH {ohem_batch} and OHEM_POSITIVE_FRACTION "
+                f"{ohem_positive_fraction} must be at least 1, and from 0 to 1."
+            )
+        self.ohem_batch = ohem_batch
+        self.ohem_positive_fraction = ohem_positive_fraction
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        ret = super().from_config(cfg, input_shape)
+        ret["ohem_batch"] = cfg.DISTILL.OHEM_BATCH
+        ret["ohem_positive_fraction"] = cfg.DISTILL.OHEM_POSITIVE_FRACTION
+        return ret
+
+    @torch.no_grad()
+    def label_and_sample_proposals(
+        self, proposals: list[Instances], targets: list[Instances]
+    ) -> list[Instances]:
+        """Detectron2's sampling, on small boxes only."""
+        proposals = self._only_small(proposals)
+        # It also appends the objects themselves, of any size.
+        return self._only_small(super().label_and_sample_proposals(proposals, targets))
+
+    def _only_small(self, proposals: list[Instances]) -> list[Instances]:
+        routes = self._route([x.proposal_boxes for x in proposals])
+        return split_by_route(proposals, routes)[0]
+
+    def _forward_box(
+        self, features: Features, proposals: list[Instances]
+    ) -> dict[str, Tensor] | list[Instances]:
+        if not self.training:
+            return super()._forward_box(features, proposals)
+        boxes = [x.proposal_boxes for x in proposals]
+        pooled = self._pool_small(self.small_box_pooler, features[self.small_in_feature], boxes)
+        predictor = self.small_box_predictor
+        predictions = predictor(self.small_box_head(pooled))
+        selected = select_hard_boxes(
+            *box_losses(predictor, predictions, proposals, self.num_classes),
+            self.ohem_batch,
+            self.ohem_positive_fraction,
+        )
+        scores, deltas = (x[selected] for x in predictions)
+        parts = selected.split([len(x) for x in proposals])
+        hard = [x[part] for x, part in zip(proposals, parts, strict=True)]
+        return predictor.losses((scores, deltas), hard)
+
+    def _forward_mask(
+        self, features: Features, instances: list[Instances]
+    ) -> dict[str, Tensor] | list[Instances]:
+        if not self.training or self.small_mask_head is None:
+            return {} if self.training else super()._forward_mask(features, instances)
+        instances, _ = select_foreground_proposals(instances, self.num_classes)
+        boxes = [x.proposal_boxes for x in instances]
+        pooled = self._pool_small(self.small_mask_pooler, features[self.small_in_feature], boxes)
+        return self.small_mask_head(pooled, instances)
+
+    def _forward_keypoint(
+        self, features: Features, instances: list[Instances]
+    ) -> dict[str, Tensor] | list[Instances]:
+        return {} if self.training else super()._forward_keypoint(features, instances)
+
+
+@torch.no_grad()
+def box_losses(
+    predictor: FastRCNNOutputLayers,
+    predictions: Predictions,
+    proposals: list[Instances],
+    num_classes: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What :func:`select_hard_boxes` ranks: classification loss, smooth-L1 loss, is an object.
+
+    Each of shape (R,). The box loss is smooth L1 whatever the predictor trains with; it only ranks.
+    """
+    scores, deltas = (x.float() for x in predictions)
+    classes = cat([x.gt_classes for x in proposals])
+    cls_loss = F.cross_entropy(scores, classes, reduction="none")
+    box_loss = torch.zeros_like(cls_loss)
+    foreground = (classes >= 0) & (classes < num_classes)
+    rows = foreground.nonzero()[:, 0]
+    if len(rows):
+        boxes, gt_boxes = (
+            cat([x.get(name).tensor for x in proposals if x.has("gt_boxes")])
+            for name in ("proposal_boxes", "gt_boxes")
+        )
+        # Images without ground truth have no object, so their rows can be left out here.
+        has_gt = cat([torch.full_like(x.gt_classes, x.has("gt_boxes")) for x in proposals]).bool()
+        own = foreground[has_gt]
+        targets = predictor.box2box_transform.get_deltas(boxes[own], gt_boxes[own])
+        per_class = deltas[rows].view(len(rows), -1, 4)
+        columns = classes[rows] if per_class.shape[1] > 1 else torch.zeros_like(rows)
+        predicted = per_class[torch.arange(len(rows), device=rows.device), columns]
+        loss = smooth_l1_loss(predicted, targets, predictor.smooth_l1_beta, reduction="none")
+        box_loss[rows] = loss.sum(dim=1)
+    return cls_loss, box_loss, foreground

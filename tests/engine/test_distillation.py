@@ -1,0 +1,163 @@
+"""The stages in a row, on real files: what each trains, what it starts from, and resuming."""
+
+import pytest
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.modeling import build_model
+
+from efpn_d2.engine import DistillationTrainer, EFPNTrainer
+
+from .test_trainer import Interrupt, differences, single_thread  # noqa: F401
+from .tiny_training import STOCK_OPTS, register, tiny_config, unregister
+
+EXTENSION, SMALL_HEADS = "backbone.extension.", "roi_heads.small_"
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    register("distillation_test", tmp_path_factory.mktemp("data"))
+    yield "distillation_test"
+    unregister("distillation_test")
+
+
+def train(dataset, folder, stage, weights="", *opts, interrupt=False, resume=False):
+    """Train 6 iterations of a stage; returns the path of the last checkpoint."""
+    opts = ("SOLVER.MAX_ITER", 6, "SOLVER.CHECKPOINT_PERIOD", 3, "MODEL.WEIGHTS", weights, *opts)
+    cfg = tiny_config(dataset, folder, "DISTILL.STAGE", stage, *opts)
+    torch.manual_seed(0)
+    trainer = DistillationTrainer(cfg)
+    trainer.resume_or_load(resume=resume)
+    if interrupt:
+        trainer.register_hooks([Interrupt()])
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train()
+    else:
+        trainer.train()
+    return trainer.checkpointer.get_checkpoint_file()
+
+
+@pytest.fixture(scope="module")
+def stages(dataset, tmp_path_factory):
+    """The paths of the three stages' outputs."""
+    folder = tmp_path_factory.mktemp("stages")
+    base = train(dataset, folder / "base", "base", "", *STOCK_OPTS)
+    distill = train(dataset, folder / "distill", "distill", base)
+    head = train(dataset, folder / "head", "head", distill)
+    return {"base": base, "distill": distill, "head": head}
+
+
+def weights(path):
+    return torch.load(path)["model"]
+
+
+def changed(before, after):
+    return {k for k, v in after.items() if k not in before or not torch.equal(before[k], v)}
+
+
+def test_distillation_changes_the_extension_alone_and_all_of_it(stages):
+    base, distill = weights(stages["base"]), weights(stages["distill"])
+    new = changed(base, distill)
+    # The small heads are not trained yet: they are the stock heads.
+    assert {k for k in new if not k.startswith(SMALL_HEADS)} == {
+        k for k in distill if k.startswith(EXTENSION)
+    }
+    for key in distill:
+        if key.startswith(SMALL_HEADS):
+            assert torch.equal(distill[key], base[key.replace("small_", "")]), key
+
+
+def test_the_head_stage_changes_the_small_heads_alone_and_all_of_them(stages):
+    distill, head = weights(stages["distill"]), weights(stages["head"])
+    assert changed(distill, head) == {k for k in head if k.startswith(SMALL_HEADS)}
+
+
+def test_the_extension_can_be_unfrozen_in_the_head_stage(dataset, stages, tmp_path):
+    opts = ("DISTILL.UNFREEZE_EXTENSION", True)
+    path = train(dataset, tmp_path, "head", stages["distill"], *opts)
+    trained = {k.split(".")[1] for k in changed(weights(stages["distill"]), weights(path))}
+    assert trained == {"extension", "small_box_head", "small_box_predictor"}
+
+
+@pytest.mark.parametrize("stage", ["distill", "head"])
+def test_an_output_is_a_plain_detector_checkpoint(dataset, stages, stage, tmp_path):
+    model = build_model(tiny_config(dataset, tmp_path))
+    checkpointer = DetectionCheckpointer(model)
+    logged = []
+    checkpointer._log_incompatible_keys = logged.append
+    checkpointer.load(stages[stage])
+    assert logged[0].missing_keys == []
+    assert logged[0].unexpected_keys == []
+
+
+@pytest.mark.parametrize(("stage", "before"), [("distill", "base"), ("head", "distill")])
+def test_a_resumed_stage_is_the_uninterrupted_one(dataset, stages, stage, before, tmp_path):
+    train(dataset, tmp_path, stage, stages[before], interrupt=True)
+    resumed = train(dataset, tmp_path, stage, stages[before], resume=True)
+    assert differences(torch.load(resumed), torch.load(stages[stage])) == []
+
+
+def test_evaluation_in_between_changes_nothing(dataset, stages, tmp_path):
+    path = train(dataset, tmp_path, "distill", stages["base"], "TEST.EVAL_PERIOD", 2)
+    assert changed(weights(stages["distill"]), weights(path)) == set()
+
+
+def test_joint_trains_every_part_from_the_base(dataset, stages, tmp_path):
+    path = train(dataset, tmp_path, "joint", stages["base"], "DISTILL.COLOR_JITTER", 0.2)
+    base, joint = weights(stages["base"]), weights(path)
+    still = {k for k in joint if k not in changed(base, joint) and "num_batches" not in k}
+    assert {k for k in still if "anchor_generator" not in k and "pixel" not in k} == set()
+
+
+def test_the_loader_gives_the_teachers_view(dataset, tmp_path):
+    # Heights are drawn from 64 and 80 at student scale; random crops are a share of that.
+    opts = ("DISTILL.STAGE", "distill", "INPUT.CROP.ENABLED", False)
+    sides = {}
+    for view in ("downsample", "upsample"):
+        cfg = tiny_config(dataset, tmp_path, *opts, "DISTILL.VIEW", view)
+        batches = iter(DistillationTrainer.build_train_loader(cfg))
+        samples = [x for _ in range(6) for x in next(batches)]
+        sides[view] = {min(x["image"].shape[-2:]) for x in samples}
+    assert sides == {"downsample": {128, 160}, "upsample": {64, 80}}
+
+
+def refusal(dataset, folder, *args):
+    with pytest.raises(ValueError, match="DISTILL.STAGE") as error:
+        train(dataset, folder, *args)
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+def test_a_stage_refuses_the_weights_of_a_wrong_earlier_stage(dataset, stages, tmp_path):
+    assert "distill starts from the output of stage base, but MODEL.WEIGHTS is empty" in refusal(
+        dataset, tmp_path, "distill"
+    )
+    assert "head starts from the output of stage distill, but" in refusal(
+        dataset, tmp_path, "head", stages["base"]
+    )
+    backbone_only = tmp_path / "imagenet.pth"
+    base = weights(stages["base"])
+    kept = {k: v for k, v in base.items() if k.startswith("backbone.bottom_up.")}
+    torch.save({"model": kept}, backbone_only)
+    message = refusal(dataset, tmp_path, "distill", str(backbone_only))
+    assert f"'{backbone_only}' lacks fitting weights below backbone.fpn_" in message
+
+
+def test_a_stage_that_does_not_fit_the_detector_is_refused(dataset, tmp_path):
+    assert "'destill', which does not exist" in refusal(dataset, tmp_path, "destill")
+    cascade = ("MODEL.ROI_HEADS.NAME", "EFPNCascadeROIHeads",
+               "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", True)  # fmt: skip
+    assert "train it with DISTILL.STAGE joint" in refusal(dataset, tmp_path, "head", "", *cascade)
+    retinanet = ("MODEL.META_ARCHITECTURE", "RetinaNet")
+    assert "trains two-stage detectors" in refusal(dataset, tmp_path, "distill", "", *retinanet)
+
+
+def test_another_teachers_weights_are_loaded(dataset, stages, tmp_path):
+    opts = ("DISTILL.TEACHER_WEIGHTS", stages["head"])
+    cfg = tiny_config(dataset, tmp_path, "DISTILL.STAGE", "distill", *opts)
+    model = DistillationTrainer.build_model(cfg)
+    (teacher,) = model._other_teacher
+    own = EFPNTrainer.build_model(cfg)
+    DetectionCheckpointer(own).load(stages["head"])
+    expected = own.backbone.state_dict()
+    assert all(torch.equal(v, expected[k]) for k, v in teacher.state_dict().items())
