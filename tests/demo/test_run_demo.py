@@ -16,7 +16,8 @@ def run(config_file, tmp_path, monkeypatch):
     def main(*args):
         images = ["--train-images", "4", "--val-images", "2"]
         output = ["--output", str(tmp_path / "demo")]
-        return run_demo.main(["--config-file", config_file, *output, *images, *args])
+        size = ["INPUT.MIN_SIZE_TEST", "128"]  # room for signs of up to 64 px
+        return run_demo.main(["--config-file", config_file, *output, *images, *args, *size])
 
     return main
 
