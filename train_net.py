@@ -9,56 +9,14 @@ Examples:
 """
 
 import argparse
-import os
 from typing import Any
 
-import torch
-from detectron2.config import CfgNode, get_cfg
-from detectron2.engine import default_argument_parser, default_setup
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
-from detectron2.utils.logger import setup_logger
 
-from efpn_d2 import add_efpn_config, get_config_file
 from efpn_d2.checkpoint import EFPNCheckpointer
-from efpn_d2.data.datasets import (
-    add_dataset_arguments,
-    apply_dataset_arguments,
-    register_datasets,
-)
 from efpn_d2.engine import DistillationTrainer, EFPNTrainer, launch_or_join
-
-
-def parse_args() -> argparse.Namespace:
-    parser = default_argument_parser(epilog=__doc__)
-    add_dataset_arguments(parser)
-    args = parser.parse_args()
-    if args.config_file and not os.path.isfile(args.config_file):
-        try:
-            args.config_file = get_config_file(args.config_file)
-        except FileNotFoundError as error:
-            parser.error(str(error))
-    return args
-
-
-def setup(args: argparse.Namespace) -> CfgNode:
-    """The config of the command line, with the data sets it names registered."""
-    cfg = get_cfg()
-    add_efpn_config(cfg)
-    if args.config_file:
-        cfg.merge_from_file(args.config_file)
-    cfg.merge_from_list(args.opts)
-    apply_dataset_arguments(cfg, args)
-    without_cuda = cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available()
-    if without_cuda:
-        cfg.MODEL.DEVICE = "cpu"
-    cfg.freeze()
-    default_setup(cfg, args)
-    logger = setup_logger(cfg.OUTPUT_DIR, comm.get_rank(), name="efpn_d2")
-    if without_cuda:
-        logger.info("CUDA is not available: running on the CPU.")
-    register_datasets(cfg)
-    return cfg
+from efpn_d2.engine.command_line import parse_args, setup
 
 
 def main(args: argparse.Namespace) -> dict[str, Any] | None:
@@ -83,4 +41,4 @@ def main(args: argparse.Namespace) -> dict[str, Any] | None:
 
 
 if __name__ == "__main__":
-    launch_or_join(main, parse_args())
+    launch_or_join(main, parse_args(__doc__))

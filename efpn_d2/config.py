@@ -66,6 +66,10 @@ def _distill_node() -> CN:
     # alone, with hard example mining) or "joint" (the detector's losses and Eq. 5 together).
     node.STAGE = ""
 
+    # For tools/run_stages.py: the stages in their order, each [stage, iterations, learning rate].
+    # SOLVER.STEPS and WARMUP_ITERS are for SOLVER.MAX_ITER iterations and scaled to the stage's.
+    node.SCHEDULE = []
+
     # Eq. 5: the maps that are compared with the teacher's; ["p2_prime"] is the paper's Table IV.
     node.LEVELS = ["p3_prime", "p2_prime"]
     # lambda of Eq. 8; 0: the global loss alone.

@@ -41,7 +41,7 @@ def test_configs_are_found_from_any_directory(tmp_path, monkeypatch):
     assert "COCO-Detection/faster_rcnn_R_50_EFPN_1x.yaml" in names
     for name in names:
         assert os.path.isabs(efpn_d2.get_config_file(name))
-        assert "efpn" in efpn_d2.get_config(name).MODEL.BACKBONE.NAME
+        assert "fpn" in efpn_d2.get_config(name).MODEL.BACKBONE.NAME
 
 
 def test_an_unknown_config_lists_those_there_are():

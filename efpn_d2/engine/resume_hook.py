@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 class ResumeHook(HookBase):
-    """Tie all randomness of a training to its base seed and the iteration.
+    """Tie all randomness of a training to its base seed, ``seed``, and the iteration.
 
     Before training it moves the data loader to the first iteration to run; before each step it
     seeds the random generators of this process from (base seed, rank, iteration). The base seed is
@@ -32,23 +32,23 @@ class ResumeHook(HookBase):
         """
         sampler = getattr(data_loader, "batch_sampler", None)
         self._sampler = sampler if isinstance(sampler, ResumableBatchSampler) else None
-        self._seed = comm.shared_random_seed() if self._sampler is None else self._sampler.seed
+        self.seed = comm.shared_random_seed() if self._sampler is None else self._sampler.seed
 
     def before_train(self) -> None:
         # Only the ranks that could read the checkpoint know its seed; rank 0 always can.
-        self._seed = comm.all_gather(self._seed)[0]
+        self.seed = comm.all_gather(self.seed)[0]
         if self._sampler is not None:
-            self._sampler.seed = self._seed
+            self._sampler.seed = self.seed
             self._sampler.start_iteration = self.trainer.start_iter
 
     def before_step(self) -> None:
-        seed_all_rng(derive_seed(self._seed, Purpose.STEP, comm.get_rank(), self.trainer.iter))
+        seed_all_rng(derive_seed(self.seed, Purpose.STEP, comm.get_rank(), self.trainer.iter))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"seed": self._seed, "stream": self._stream()}
+        return {"seed": self.seed, "stream": self._stream()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._seed = state["seed"]
+        self.seed = state["seed"]
         before, now = state["stream"], self._stream()
         changes = [
             f"{key} {before.get(key)} -> {now.get(key)}"

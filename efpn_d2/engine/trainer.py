@@ -59,7 +59,13 @@ class EFPNTrainer(DefaultTrainer):
         """Detectron2's hooks, after one that makes the training resumable."""
         # Here, for these hooks are the first to hold the checkpointer.
         self.checkpointer = self.build_checkpointer()
-        return [ResumeHook(self.data_loader), *super().build_hooks()]
+        self._resume_hook = ResumeHook(self.data_loader)
+        return [self._resume_hook, *super().build_hooks()]
+
+    @property
+    def seed(self) -> int:
+        """The base seed: ``cfg.SEED``, or the one drawn in its place."""
+        return self._resume_hook.seed
 
 
 @contextlib.contextmanager

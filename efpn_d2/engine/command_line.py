@@ -1,0 +1,59 @@
+"""What the training scripts have in common: arguments, config, logging, data sets."""
+
+import argparse
+import os
+
+import torch
+from detectron2.config import CfgNode, get_cfg
+from detectron2.engine import default_argument_parser, default_setup
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+
+from ..config import add_efpn_config
+from ..data.datasets import add_dataset_arguments, apply_dataset_arguments, register_datasets
+from ..model_zoo import get_config_file
+
+__all__ = ["parse_args", "setup"]
+
+
+def parse_args(epilog: str | None) -> argparse.Namespace:
+    """Detectron2's arguments and those that name data sets.
+
+    ``--config-file`` may also be the name of a packaged config; a wrong one ends the program.
+
+    Args:
+        epilog: shown after the help.
+    """
+    parser = default_argument_parser(epilog=epilog)
+    add_dataset_arguments(parser)
+    args = parser.parse_args()
+    if args.config_file and not os.path.isfile(args.config_file):
+        try:
+            args.config_file = get_config_file(args.config_file)
+        except FileNotFoundError as error:
+            parser.error(str(error))
+    return args
+
+
+def setup(args: argparse.Namespace) -> CfgNode:
+    """The config of the command line; logging is set up and the data sets are registered.
+
+    Raises:
+        ValueError, FileNotFoundError: see :func:`efpn_d2.data.datasets.register_datasets`.
+    """
+    cfg = get_cfg()
+    add_efpn_config(cfg)
+    if args.config_file:
+        cfg.merge_from_file(args.config_file)
+    cfg.merge_from_list(args.opts)
+    apply_dataset_arguments(cfg, args)
+    without_cuda = cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available()
+    if without_cuda:
+        cfg.MODEL.DEVICE = "cpu"
+    cfg.freeze()
+    default_setup(cfg, args)
+    logger = setup_logger(cfg.OUTPUT_DIR, comm.get_rank(), name="efpn_d2")
+    if without_cuda:
+        logger.info("CUDA is not available: running on the CPU.")
+    register_datasets(cfg)
+    return cfg

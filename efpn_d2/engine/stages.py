@@ -1,0 +1,161 @@
+"""base -> distill -> head in a row, from one config; what is finished is skipped."""
+
+import json
+import logging
+import resource
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+
+from ..run_record import collect_run_record, write_json
+from .distillation import DistillationTrainer
+
+__all__ = ["run_stages", "stage_configs"]
+
+logger = logging.getLogger(__name__)
+
+RECORD_NAME = "record.json"
+
+# The registered names of EFPN and what stage "base" trains in their place.
+_STOCK_NAMES = {
+    "build_resnet_efpn_backbone": "build_resnet_fpn_backbone",
+    "EFPNRPN": "RPN",
+    "EFPNROIHeads": "StandardROIHeads",
+}
+
+
+def stage_configs(cfg: CfgNode) -> list[CfgNode]:
+    """One config per entry of ``DISTILL.SCHEDULE``, each starting from the previous one's output.
+
+    A stage's output is ``OUTPUT_DIR/<stage>``. The learning-rate steps and the warm-up keep their
+    place relative to the number of iterations; stage ``base`` trains the stock detector.
+
+    Raises:
+        ValueError: the schedule is empty or an entry is not [stage, iterations, learning rate].
+    """
+    schedule = cfg.DISTILL.SCHEDULE
+    if not schedule or any(len(entry) != 3 for entry in schedule):
+        raise ValueError(
+            f"DISTILL.SCHEDULE is {schedule}: list the stages as [stage, iterations, learning "
+            "rate]."
+        )
+    configs = []
+    weights = cfg.MODEL.WEIGHTS
+    for stage, iterations, learning_rate in schedule:
+        own = cfg.clone()
+        own.defrost()
+        own.DISTILL.STAGE = stage
+        own.OUTPUT_DIR = str(Path(cfg.OUTPUT_DIR, stage))
+        own.MODEL.WEIGHTS = weights
+        share = iterations / cfg.SOLVER.MAX_ITER
+        own.SOLVER.MAX_ITER = iterations
+        own.SOLVER.STEPS = tuple(round(step * share) for step in cfg.SOLVER.STEPS)
+        own.SOLVER.WARMUP_ITERS = round(cfg.SOLVER.WARMUP_ITERS * share)
+        own.SOLVER.BASE_LR = float(learning_rate)
+        if stage == "base":
+            _use_stock_names(own)
+        own.freeze()
+        configs.append(own)
+        weights = str(Path(own.OUTPUT_DIR, "model_final.pth"))
+    return configs
+
+
+def _use_stock_names(cfg: CfgNode) -> None:
+    for node in (cfg.MODEL.BACKBONE, cfg.MODEL.PROPOSAL_GENERATOR, cfg.MODEL.ROI_HEADS):
+        node.NAME = _STOCK_NAMES.get(node.NAME, node.NAME)
+
+
+def run_stages(cfg: CfgNode) -> list[dict[str, Any]]:
+    """Train the stages of ``DISTILL.SCHEDULE`` one after the other.
+
+    A finished stage is skipped and an interrupted one resumed. Progress and remaining time of a
+    stage are in its log.
+
+    Args:
+        cfg: its data sets must be registered.
+
+    Returns:
+        The stages' run records, as written to ``OUTPUT_DIR/<stage>/record.json``.
+
+    Raises:
+        ValueError: see :func:`stage_configs`, or the folder holds stages of another config.
+    """
+    configs = stage_configs(cfg)
+    records = []
+    for i, own in enumerate(configs):
+        logger.info(f"Stage {i + 1} of {len(configs)}: {own.DISTILL.STAGE}, {own.OUTPUT_DIR}")
+        _check_same_config(own)
+        record_file = Path(own.OUTPUT_DIR, RECORD_NAME)
+        if record_file.exists():
+            logger.info("It is finished already.")
+        else:
+            _train(own, record_file)
+            comm.synchronize()
+        records.append(json.loads(record_file.read_text()))
+    return records
+
+
+def _check_same_config(cfg: CfgNode) -> None:
+    if comm.is_main_process():
+        noted = Path(cfg.OUTPUT_DIR, "config.yaml")
+        if noted.exists() and noted.read_text() != cfg.dump():
+            raise ValueError(
+                f"'{cfg.OUTPUT_DIR}' holds this stage trained with another config: choose another "
+                "OUTPUT_DIR or delete the folder."
+            )
+        noted.parent.mkdir(parents=True, exist_ok=True)
+        noted.write_text(cfg.dump())
+    comm.synchronize()
+
+
+class _Stopwatch(HookBase):
+    """Seconds of training, those before an interruption included."""
+
+    seconds = 0.0
+
+    def before_step(self) -> None:
+        self._start = time.perf_counter()
+
+    def after_step(self) -> None:
+        self.seconds += time.perf_counter() - self._start
+
+    def state_dict(self) -> dict[str, float]:
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self.seconds = state["seconds"]
+
+
+def _train(cfg: CfgNode, record_file: Path) -> None:
+    trainer = DistillationTrainer(cfg)
+    stopwatch = _Stopwatch()
+    trainer.register_hooks([stopwatch])
+    trainer.resume_or_load(resume=True)
+    if trainer.start_iter < cfg.SOLVER.MAX_ITER:
+        trainer.train()
+    # A training ends with an evaluation, but it may have been stopped before that.
+    metrics = getattr(trainer, "_last_eval_results", None)
+    if metrics is None:
+        metrics = DistillationTrainer.test(cfg, trainer.model)
+    if comm.is_main_process():
+        record = {
+            **collect_run_record(trainer.seed),
+            "stage": cfg.DISTILL.STAGE,
+            "config": cfg.dump(),
+            "seconds": round(stopwatch.seconds, 1),
+            "peak_memory_gib": _peak_memory_gib(cfg.MODEL.DEVICE),
+            "metrics": metrics,
+        }
+        write_json(record_file, record)
+
+
+def _peak_memory_gib(device: str) -> float:
+    """Of the CUDA allocator, or on the CPU of this process since its start."""
+    if device.startswith("cuda"):
+        return round(torch.cuda.max_memory_allocated() / 2**30, 3)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 3)

@@ -1,0 +1,135 @@
+"""The stages in a row, interrupted and not."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from efpn_d2.engine.stages import run_stages, stage_configs
+
+from .test_trainer import single_thread  # noqa: F401
+from .tiny_training import register, tiny_config, unregister
+
+SCHEDULE = [["base", 4, 0.002], ["distill", 4, 0.001], ["head", 4, 0.001]]
+STAGES = ("base", "distill", "head")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    register("stages_test", tmp_path_factory.mktemp("data"))
+    yield "stages_test"
+    unregister("stages_test")
+
+
+def make_config(dataset, folder, *opts):
+    opts = ("DISTILL.SCHEDULE", SCHEDULE, "SOLVER.CHECKPOINT_PERIOD", 2, *opts)
+    return tiny_config(dataset, folder, "SOLVER.MAX_ITER", 8, "SOLVER.STEPS", (4, 6), *opts)
+
+
+@pytest.fixture(scope="module")
+def finished(dataset, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stages")
+    return folder, run_stages(make_config(dataset, folder))
+
+
+def weights(folder, stage):
+    return torch.load(Path(folder, stage, "model_final.pth"))["model"]
+
+
+def test_configs_pass_the_weights_on_and_scale_the_schedule(dataset, tmp_path):
+    base, distill, head = stage_configs(make_config(dataset, tmp_path, "MODEL.WEIGHTS", "r.pkl"))
+    assert [c.DISTILL.STAGE for c in (base, distill, head)] == list(STAGES)
+    assert base.MODEL.WEIGHTS == "r.pkl"
+    assert str(tmp_path / "base" / "model_final.pth") == distill.MODEL.WEIGHTS
+    assert str(tmp_path / "distill" / "model_final.pth") == head.MODEL.WEIGHTS
+    assert base.MODEL.BACKBONE.NAME == "build_resnet_fpn_backbone"
+    assert base.MODEL.ROI_HEADS.NAME == "StandardROIHeads"
+    assert distill.MODEL.BACKBONE.NAME == "build_resnet_efpn_backbone"
+    solver = distill.SOLVER
+    assert solver.MAX_ITER == 4
+    assert solver.STEPS == (2, 3)
+    assert [c.SOLVER.BASE_LR for c in (base, distill, head)] == [0.002, 0.001, 0.001]
+
+
+def test_each_stage_starts_where_the_one_before_ended(finished):
+    folder, records = finished
+    base, distill, head = (weights(folder, stage) for stage in STAGES)
+    assert all(torch.equal(distill[key], value) for key, value in base.items())
+    assert all(torch.equal(head[k], v) for k, v in distill.items() if "small_" not in k)
+    assert [r["stage"] for r in records] == list(STAGES)
+    for record, stage in zip(records, STAGES, strict=True):
+        assert record == json.loads(Path(folder, stage, "record.json").read_text())
+        assert record["seconds"] > 0
+        assert record["peak_memory_gib"] > 0
+        assert record["seed"] == 5
+        assert "AP" in record["metrics"]["bbox"]
+
+
+def test_finished_stages_are_skipped(dataset, finished):
+    folder, records = finished
+    files = sorted(p for p in Path(folder).rglob("*.pth"))
+    before = [p.stat().st_mtime_ns for p in files]
+    assert run_stages(make_config(dataset, folder)) == records
+    assert [p.stat().st_mtime_ns for p in files] == before
+
+
+def test_another_config_in_the_same_folder_is_refused(dataset, finished):
+    folder, _ = finished
+    with pytest.raises(ValueError, match="trained with another config: choose another OUTPUT_DIR"):
+        run_stages(make_config(dataset, folder, "MODEL.EFPN.PRESET", "paper"))
+
+
+@pytest.mark.parametrize("schedule", [[], [["base", 4]]])
+def test_a_schedule_that_is_none_is_one_clear_sentence(dataset, tmp_path, schedule):
+    with pytest.raises(ValueError, match="list the stages as"):
+        stage_configs(make_config(dataset, tmp_path, "DISTILL.SCHEDULE", schedule))
+
+
+CHILD = """
+import sys, torch
+from pathlib import Path
+from efpn_d2.engine.stages import run_stages
+from tests.engine.test_stages import make_config
+from tests.engine.tiny_training import register
+torch.set_num_threads(1)
+data, folder = map(Path, sys.argv[1:])
+if (data / "annotations.json").exists():
+    from detectron2.data.datasets import register_coco_instances
+    register_coco_instances("stages_test", {}, str(data / "annotations.json"), str(data / "images"))
+else:
+    register("stages_test", data)
+run_stages(make_config("stages_test", folder))
+"""
+
+
+def test_killed_in_each_stage_it_ends_with_the_same_weights_and_metrics(finished, tmp_path):
+    folder, data = tmp_path / "stages", tmp_path / "data"
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "-W", "ignore", "-c", CHILD, str(data), str(folder)]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    for stage in STAGES:
+        child = subprocess.Popen(
+            command, cwd=root, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + 120
+        while not Path(folder, stage, "last_checkpoint").exists():
+            assert child.poll() is None, f"it ended before a checkpoint of stage {stage}"
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        assert not Path(folder, stage, "record.json").exists()
+    subprocess.run(command, cwd=root, env=environment, check=True, capture_output=True)
+    for stage in STAGES:
+        ours, expected = weights(folder, stage), weights(finished[0], stage)
+        assert all(torch.equal(ours[key], value) for key, value in expected.items())
+        records = [
+            json.loads(Path(f, stage, "record.json").read_text()) for f in (folder, finished[0])
+        ]
+        assert records[0]["metrics"] == records[1]["metrics"]

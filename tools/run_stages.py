@@ -1,0 +1,23 @@
+#!/usr/bin/env python
+"""Train the stages of DISTILL.SCHEDULE in a row: base, distill, head.
+
+Run again with the same arguments, it skips finished stages and resumes an interrupted one.
+
+Example:
+    run_stages.py --config-file Distillation/faster_rcnn_R_50_EFPN_stages.yaml --num-gpus 8
+"""
+
+import argparse
+
+from efpn_d2.engine import launch_or_join
+from efpn_d2.engine.command_line import parse_args, setup
+from efpn_d2.engine.stages import run_stages
+
+
+def main(args: argparse.Namespace) -> None:
+    """Run in every process of the job."""
+    run_stages(setup(args))
+
+
+if __name__ == "__main__":
+    launch_or_join(main, parse_args(__doc__))
