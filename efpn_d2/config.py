@@ -6,7 +6,7 @@ from detectron2.config import CfgNode as CN
 def add_efpn_config(cfg: CN) -> None:
     """Add ``MODEL.EFPN``, ``DISTILL``, ``COCO_DATA`` and ``EVALUATION`` to ``cfg``, in place.
 
-    No key of Detectron2 is touched. A node that is already there keeps its values, so calling this
+    No key of Detectron2 is touched. A key that is already there keeps its value, so calling this
     twice (or after a user's changes) is harmless.
 
     Args:
@@ -19,7 +19,30 @@ def add_efpn_config(cfg: CN) -> None:
         (cfg, "EVALUATION", _evaluation_node),
     ):
         if name not in parent:
-            setattr(parent, name, build())
+            parent[name] = CN()
+        for key, value in build().items():
+            parent[name].setdefault(key, value)
+
+
+def require_node(cfg: CN, name: str) -> CN:
+    """A node that :func:`add_efpn_config` adds.
+
+    Args:
+        cfg: a config.
+        name: the node's path, e.g. ``"MODEL.EFPN"``.
+
+    Raises:
+        KeyError: it is not there; the message says what to call.
+    """
+    node = cfg
+    for part in name.split("."):
+        if part not in node:
+            raise KeyError(
+                f"cfg.{name} is missing: call efpn_d2.add_efpn_config(cfg) right after get_cfg(), "
+                "before merging a config file."
+            )
+        node = node[part]
+    return node
 
 
 def _efpn_node() -> CN:
@@ -40,8 +63,8 @@ def _efpn_node() -> CN:
     node.NORM = ""
 
     # A box with sqrt(w * h) below this many pixels of the network's input is read from P'2 by a
-    # head of its own. 56 is Eq. 2 with minimum level 1 and the paper's value for TT100K (1400 px
-    # input); 112 is the paper's value for COCO (800 px input).
+    # head of its own. 56.0 is Eq. 2 with minimum level 1 and the paper's value for TT100K (1400 px
+    # input); 112.0 is the paper's value for COCO (800 px input). Write the ".0": configs are typed.
     node.SMALL_BOX_SIZE = 56.0
     # What happens to small boxes: "reassign" (P'2 instead of P2), "duplicate" (both score them and
     # NMS merges), "none" (P'2 is built but no head reads it: exactly the stock heads), or "auto":

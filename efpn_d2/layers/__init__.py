@@ -1,6 +1,7 @@
 """Blocks without a paper name."""
 
-from .residual import BRANCH_GAIN, BottleneckResidualBlock, ResidualBlock, conv_layer
+from .conv import conv_layer
+from .residual import BRANCH_GAIN, BottleneckResidualBlock, ResidualBlock
 from .sub_pixel import SubPixelUpsample, eq4_permutation, nearest_up2
 
 __all__ = [

@@ -1,45 +1,16 @@
 """Residual blocks of FTT's content and texture extractors."""
 
-import fvcore.nn.weight_init as weight_init
-import torch
-from detectron2.layers import Conv2d, get_norm
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["BRANCH_GAIN", "BottleneckResidualBlock", "ResidualBlock", "conv_layer"]
+from .conv import conv_layer
+
+__all__ = ["BRANCH_GAIN", "BottleneckResidualBlock", "ResidualBlock"]
 
 # Residual branches start at a tenth of Kaiming's scale. Without normalisation each full-scale
 # branch would double the variance, and training from scratch diverges; super-resolution networks
 # do the same.
 BRANCH_GAIN = 0.1
-
-
-def conv_layer(
-    in_channels: int,
-    out_channels: int,
-    kernel_size: int,
-    *,
-    norm: str = "",
-    gain: float = 1.0,
-) -> Conv2d:
-    """A size-keeping convolution; with a normalisation it has no bias.
-
-    Args:
-        in_channels, out_channels, kernel_size, norm: as of Detectron2's ``Conv2d``.
-        gain: factor on the Kaiming-initialised weights.
-    """
-    conv = Conv2d(
-        in_channels,
-        out_channels,
-        kernel_size=kernel_size,
-        padding=kernel_size // 2,
-        bias=not norm,
-        norm=get_norm(norm, out_channels),
-    )
-    weight_init.c2_msra_fill(conv)
-    with torch.no_grad():
-        conv.weight.mul_(gain)
-    return conv
 
 
 class ResidualBlock(nn.Module):

@@ -41,8 +41,6 @@ class SubPixelUpsample(nn.Module):
     nearest-neighbour up-sampling. [ours]
     """
 
-    factor = 2
-
     def __init__(self, in_channels: int, out_channels: int, *, kernel_size: int = 3) -> None:
         """
         Args:
@@ -51,9 +49,11 @@ class SubPixelUpsample(nn.Module):
             kernel_size: of the convolution, odd.
         """
         super().__init__()
+        self.shuffle = nn.PixelShuffle(2)
+        filters_each = self.shuffle.upscale_factor**2
         self.conv = Conv2d(
             in_channels,
-            out_channels * self.factor**2,
+            out_channels * filters_each,
             kernel_size=kernel_size,
             padding=kernel_size // 2,
         )
@@ -63,9 +63,9 @@ class SubPixelUpsample(nn.Module):
                 nn.init.dirac_(one_filter_each)
             else:
                 nn.init.kaiming_normal_(one_filter_each, nonlinearity="linear")
-            self.conv.weight.copy_(one_filter_each.repeat_interleave(self.factor**2, dim=0))
+            self.conv.weight.copy_(one_filter_each.repeat_interleave(filters_each, dim=0))
             nn.init.zeros_(self.conv.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) -> (N, C_out, 2H, 2W)."""
-        return F.pixel_shuffle(self.conv(x), 2)
+        return self.shuffle(self.conv(x))

@@ -7,6 +7,7 @@ from .backbone import (
     FeatureTextureTransfer,
     NearestUpsample,
     PyramidExtension,
+    build_efpn,
     build_resnet_efpn_backbone,
     build_retinanet_resnet_efpn_backbone,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "NearestUpsample",
     "OHEMSmallROIHeads",
     "PyramidExtension",
+    "build_efpn",
     "build_resnet_efpn_backbone",
     "build_retinanet_resnet_efpn_backbone",
 ]

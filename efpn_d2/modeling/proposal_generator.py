@@ -7,7 +7,9 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import PROPOSAL_GENERATOR_REGISTRY
 from detectron2.modeling.proposal_generator import RPN
 
-from .checks import check_features, efpn_node
+from efpn_d2.config import require_node
+
+from .checks import check_features
 
 __all__ = ["EFPNRPN"]
 
@@ -32,7 +34,7 @@ class EFPNRPN(RPN):
             ValueError: a listed map does not exist, or P'2 gets another number of anchors per cell
                 than the other levels.
         """
-        if efpn_node(cfg).RPN_ON_P2_PRIME:
+        if require_node(cfg, "MODEL.EFPN").RPN_ON_P2_PRIME:
             cfg = _with_p2_prime(cfg)
         check_features("MODEL.RPN.IN_FEATURES", cfg.MODEL.RPN.IN_FEATURES, input_shape)
         return super().from_config(cfg, input_shape)
@@ -42,11 +44,19 @@ def _with_p2_prime(cfg: CfgNode) -> CfgNode:
     """A copy of ``cfg`` in which the RPN's first level is P'2, with anchors of its own."""
     names = list(cfg.MODEL.RPN.IN_FEATURES)
     if "p2_prime" in names:
-        return cfg
+        raise ValueError(
+            "MODEL.RPN.IN_FEATURES names p2_prime, and MODEL.EFPN.RPN_ON_P2_PRIME would add it "
+            "again: remove it from the list, or switch the key off and give all anchors yourself."
+        )
     # One entry stands for all levels in Detectron2's anchor generator.
     sizes = _per_level(cfg.MODEL.ANCHOR_GENERATOR.SIZES, len(names))
     ratios = _per_level(cfg.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS, len(names))
     own_sizes = list(cfg.MODEL.EFPN.P2_PRIME_ANCHOR_SIZES)
+    if not all(isinstance(size, int | float) for size in own_sizes):
+        raise ValueError(
+            f"MODEL.EFPN.P2_PRIME_ANCHOR_SIZES is {own_sizes}: it is for one level, so write its "
+            "sizes without inner brackets, like [16]."
+        )
     if len(own_sizes) != len(sizes[0]):
         raise ValueError(
             f"MODEL.EFPN.P2_PRIME_ANCHOR_SIZES has {len(own_sizes)} sizes, but the other levels "

@@ -1,7 +1,6 @@
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from efpn_d2.layers import BottleneckResidualBlock, ResidualBlock, conv_layer
 
@@ -55,4 +54,13 @@ def test_the_input_is_not_changed_in_place(block):
     before = x.clone()
     block(x)
     assert torch.equal(x, before)
-    assert not torch.equal(block(x), F.relu(x))
+
+
+@pytest.mark.parametrize("norm", ["", "GN"])
+@pytest.mark.parametrize("kind", [ResidualBlock, BottleneckResidualBlock])
+def test_residual_branches_start_small(kind, norm):
+    torch.manual_seed(0)
+    x = torch.randn(2, 128, 8, 8)
+    with torch.no_grad():
+        branch = kind(128, norm=norm)(x) - x
+    assert 0.01 < branch.std() < 0.3

@@ -76,6 +76,7 @@ def test_odd_image_sizes_and_padding(name, size):
 
 @pytest.mark.fast
 def test_padding_on_the_right_and_below_does_not_move_p2_prime():
+    torch.manual_seed(0)
     model = build_model(tiny_config()).eval()
     with torch.no_grad():
         image = model.preprocess_image([training_input([], size=(64, 64))]).tensor
@@ -111,7 +112,7 @@ def test_maps_of_infinities_give_no_detection(value, routing):
 def test_retinanet_input_features_that_do_not_exist_are_named():
     cfg = tiny_config(RETINANET)
     cfg.MODEL.RETINANET.IN_FEATURES = ["p2_prime", "p2", "p3", "p4", "p5", "p6"]
-    with pytest.raises(ValueError, match="MODEL.RETINANET.IN_FEATURES names p2, but"):
+    with pytest.raises(ValueError, match="MODEL.RETINANET.IN_FEATURES reads p2, but"):
         build_model(cfg)
 
 

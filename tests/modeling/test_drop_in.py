@@ -118,7 +118,7 @@ def test_without_routing_the_detector_is_the_stock_detector(name):
             assert torch.equal(ours.pred_classes, theirs.pred_classes)
 
 
-def test_four_lines_turn_a_model_zoo_config_into_an_efpn():
+def test_three_keys_turn_a_model_zoo_config_into_an_efpn():
     cfg = model_zoo.get_config("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml")
     efpn_d2.add_efpn_config(cfg)
     cfg.MODEL.BACKBONE.NAME = "build_resnet_efpn_backbone"
@@ -126,13 +126,5 @@ def test_four_lines_turn_a_model_zoo_config_into_an_efpn():
     cfg.MODEL.EFPN.SMALL_BOX_SIZE = 112.0
     packaged = efpn_d2.get_config("COCO-Detection/faster_rcnn_R_50_EFPN_1x.yaml")
     packaged.MODEL.PROPOSAL_GENERATOR.NAME = "RPN"
-    assert cfg.MODEL.BACKBONE.NAME == packaged.MODEL.BACKBONE.NAME
-    changed = {
-        key
-        for key in ("MODEL", "SOLVER", "INPUT", "DATASETS", "TEST")
-        if cfg[key].dump() != packaged[key].dump()
-    }
-    # Only where the two files write the same value differently (weights under another alias).
-    cfg.MODEL.WEIGHTS = packaged.MODEL.WEIGHTS
-    changed = {key for key in changed if cfg[key].dump() != packaged[key].dump()}
-    assert changed == set()
+    for node in ("MODEL", "SOLVER", "INPUT", "DATASETS", "TEST"):
+        assert cfg[node].dump() == packaged[node].dump(), node

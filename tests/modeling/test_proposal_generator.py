@@ -73,6 +73,8 @@ def test_proposals_on_p2_prime_train_the_extension():
     [
         ({"MODEL.EFPN.P2_PRIME_ANCHOR_SIZES": [8, 16]}, "has 2 sizes, but the other levels have 1"),
         ({"MODEL.EFPN.P2_PRIME_ANCHOR_SIZES": []}, "has 0 sizes, but the other levels have 1"),
+        ({"MODEL.EFPN.P2_PRIME_ANCHOR_SIZES": [[16]]}, "without inner brackets"),
+        ({"MODEL.RPN.IN_FEATURES": ["p2_prime", "p2"]}, "would add it again"),
     ],
 )
 def test_another_number_of_anchors_is_one_clear_sentence(options, message):

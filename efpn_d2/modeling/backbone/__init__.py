@@ -1,4 +1,4 @@
-from .efpn import EFPN, build_resnet_efpn_backbone, build_retinanet_resnet_efpn_backbone
+from .efpn import EFPN, build_efpn, build_resnet_efpn_backbone, build_retinanet_resnet_efpn_backbone
 from .extended_resnet import ExtendedResNet
 from .extension import PyramidExtension
 from .ftt import ESPCN, FeatureTextureTransfer, NearestUpsample
@@ -10,6 +10,7 @@ __all__ = [
     "FeatureTextureTransfer",
     "NearestUpsample",
     "PyramidExtension",
+    "build_efpn",
     "build_resnet_efpn_backbone",
     "build_retinanet_resnet_efpn_backbone",
 ]

@@ -1,5 +1,7 @@
 """The extended feature pyramid network and its registered builders."""
 
+import logging
+
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
@@ -8,13 +10,21 @@ from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
 from detectron2.modeling.backbone.resnet import build_resnet_backbone
 from torch import Tensor, nn
 
+from efpn_d2.config import require_node
 from efpn_d2.layers import nearest_up2
-from efpn_d2.modeling.checks import check_features, efpn_node
+from efpn_d2.modeling.checks import check_features
 
 from .extended_resnet import ExtendedResNet
 from .extension import PyramidExtension
 
-__all__ = ["EFPN", "build_resnet_efpn_backbone", "build_retinanet_resnet_efpn_backbone"]
+__all__ = [
+    "EFPN",
+    "build_efpn",
+    "build_resnet_efpn_backbone",
+    "build_retinanet_resnet_efpn_backbone",
+]
+
+logger = logging.getLogger(__name__)
 
 
 class EFPN(FPN):
@@ -40,23 +50,28 @@ class EFPN(FPN):
         Args: those of Detectron2's ``FPN``, and
             bottom_up: must return ``c2_prime`` too, as :class:`ExtendedResNet` does.
             in_features: must begin with ``res2`` or ``res3`` and contain ``res3``.
-            extension: the modules behind P'3 and P'2; None: those of the preset ``paper``.
+            extension: the modules behind P'3 and P'2, with ``own_level2`` if ``in_features``
+                begins with ``res3``; None: those of the preset ``paper``.
 
         Raises:
-            ValueError: ``bottom_up`` or ``in_features`` is not as said above.
+            ValueError: ``bottom_up``, ``in_features`` or ``extension`` is not as said above.
         """
         shapes = bottom_up.output_shape()
         own_level2 = _check_inputs(shapes, in_features)
         super().__init__(
             bottom_up, in_features, out_channels, norm, top_block, fuse_type, square_pad
         )
-        self.extension = extension or PyramidExtension(
-            shapes["res2"].channels,
-            out_channels,
-            norm=norm,
-            fuse_type=fuse_type,
-            own_level2=own_level2,
-        )
+        if extension is None:
+            c2_channels = shapes["res2"].channels
+            extension = PyramidExtension(
+                c2_channels, out_channels, fuse_type=fuse_type, own_level2=own_level2
+            )
+        if (extension.level2_lateral is not None) != own_level2:
+            raise ValueError(
+                f"EFPN: the pyramid begins with {in_features[0]}, so its extension must be built "
+                f"with own_level2={own_level2}."
+            )
+        self.extension = extension
         self._own_level2 = own_level2
         self._out_features = ["p2_prime", *self._out_features]
         self._out_feature_strides["p2_prime"] = shapes["c2_prime"].stride
@@ -165,8 +180,12 @@ def _check_inputs(shapes: dict[str, ShapeSpec], in_features: list[str]) -> bool:
     return in_features[0] == "res3"
 
 
-def _build_efpn(cfg: CfgNode, bottom_up: ExtendedResNet, top_block: nn.Module) -> EFPN:
-    node = efpn_node(cfg)
+def build_efpn(cfg: CfgNode, bottom_up: Backbone, top_block: nn.Module | None) -> EFPN:
+    """EFPN on ``bottom_up``, all else as ``MODEL.FPN`` and ``MODEL.EFPN`` say.
+
+    Raises: as :class:`EFPN`, and KeyError if ``add_efpn_config`` was not called.
+    """
+    node = require_node(cfg, "MODEL.EFPN")
     return EFPN(
         bottom_up=bottom_up,
         in_features=cfg.MODEL.FPN.IN_FEATURES,
@@ -199,9 +218,23 @@ def build_resnet_efpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> EFPN:
         KeyError: ``add_efpn_config`` was not called.
     """
     bottom_up = ExtendedResNet.from_resnet(build_resnet_backbone(cfg, input_shape))
-    backbone = _build_efpn(cfg, bottom_up, LastLevelMaxPool())
-    check_features("MODEL.RPN.IN_FEATURES", cfg.MODEL.RPN.IN_FEATURES, backbone.output_shape())
+    backbone = build_efpn(cfg, bottom_up, LastLevelMaxPool())
+    _check_readers(cfg, backbone)
     return backbone
+
+
+def _check_readers(cfg: CfgNode, backbone: EFPN) -> None:
+    """What a two-stage detector would otherwise fail on later, or never."""
+    if cfg.MODEL.META_ARCHITECTURE not in ("GeneralizedRCNN", "DistillationRCNN"):
+        return
+    if cfg.MODEL.PROPOSAL_GENERATOR.NAME in ("RPN", "EFPNRPN"):
+        check_features("MODEL.RPN.IN_FEATURES", cfg.MODEL.RPN.IN_FEATURES, backbone.output_shape())
+    heads = cfg.MODEL.ROI_HEADS.NAME
+    if heads in ("StandardROIHeads", "CascadeROIHeads") and not cfg.MODEL.EFPN.RPN_ON_P2_PRIME:
+        logger.warning(
+            f"MODEL.ROI_HEADS.NAME is {heads}, which does not read P'2: to use it, set "
+            f"{heads.replace('Standard', 'EFPN').replace('Cascade', 'EFPNCascade')}."
+        )
 
 
 @BACKBONE_REGISTRY.register()
@@ -216,7 +249,7 @@ def build_retinanet_resnet_efpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -
     """
     bottom_up = ExtendedResNet.from_resnet(build_resnet_backbone(cfg, input_shape))
     c5_channels = bottom_up.output_shape()["res5"].channels
-    backbone = _build_efpn(cfg, bottom_up, LastLevelP6P7(c5_channels, cfg.MODEL.FPN.OUT_CHANNELS))
+    backbone = build_efpn(cfg, bottom_up, LastLevelP6P7(c5_channels, cfg.MODEL.FPN.OUT_CHANNELS))
     check_features(
         "MODEL.RETINANET.IN_FEATURES", cfg.MODEL.RETINANET.IN_FEATURES, backbone.output_shape()
     )

@@ -34,9 +34,14 @@ class ExtendedResNet(ResNet):
         Args: those of Detectron2's ``ResNet``. ``c2_prime`` is returned besides ``out_features``.
 
         Raises:
-            ValueError: the stem is not a stride-2 convolution followed by a stride-2 max-pool, or
-                stage 2 has a stride.
+            ValueError: the stem is not a stride-2 convolution followed by a stride-2 max-pool,
+                stage 2 has a stride, or there is a classification layer.
         """
+        if num_classes is not None:
+            raise ValueError(
+                "ExtendedResNet: a classification layer is asked for, which no detector reads: "
+                "build the ResNet with num_classes=None."
+            )
         _check_stem(stem)
         super().__init__(stem, stages, num_classes, out_features, freeze_at)
         if self._out_feature_strides["res2"] != stem.stride:
@@ -53,17 +58,13 @@ class ExtendedResNet(ResNet):
         ``res2`` is added to the outputs: the extension of a pyramid that starts at C3 reads it.
 
         Raises:
-            ValueError: see the constructor; or ``resnet`` carries a classification layer.
+            ValueError: see the constructor.
         """
-        if resnet.num_classes is not None:
-            raise ValueError(
-                "ExtendedResNet.from_resnet: the ResNet has a classification layer, which no "
-                "detector reads: build it with num_classes=None."
-            )
         names = resnet._out_features
         out_features = names if "res2" in names else ["res2", *names]
         # freeze_at stays 0: what the given network froze is frozen already.
-        return cls(resnet.stem, [list(stage) for stage in resnet.stages], None, out_features)
+        stages = [list(stage) for stage in resnet.stages]
+        return cls(resnet.stem, stages, resnet.num_classes, out_features)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """

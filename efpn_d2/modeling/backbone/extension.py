@@ -1,16 +1,17 @@
 """The extension of the pyramid: everything between the stock FPN and P'2."""
 
+from typing import Any
+
 import fvcore.nn.weight_init as weight_init
-from detectron2.layers import Conv2d, get_norm
+from detectron2.layers import Conv2d
 from torch import Tensor, nn
 
-from efpn_d2.layers import nearest_up2
+from efpn_d2.layers import conv_layer, nearest_up2
+from efpn_d2.modeling.presets import get_preset
 
-from .ftt import ESPCN, FeatureTextureTransfer, NearestUpsample, get_preset
+from .ftt import build_upsampler
 
-__all__ = ["UPSAMPLERS", "PyramidExtension"]
-
-UPSAMPLERS = ("ftt", "espcn", "nearest")
+__all__ = ["PyramidExtension"]
 
 
 class PyramidExtension(nn.Module):
@@ -28,12 +29,10 @@ class PyramidExtension(nn.Module):
         *,
         preset: str = "paper",
         upsampler: str = "ftt",
-        width: int = 0,
-        content_blocks: int = -1,
-        texture_blocks: int = -1,
         norm: str = "",
         fuse_type: str = "sum",
         own_level2: bool = False,
+        **ftt_options: Any,
     ) -> None:
         """
         Args:
@@ -41,35 +40,28 @@ class PyramidExtension(nn.Module):
             channels: C, channels of the pyramid.
             preset: ``paper``, ``reference`` or ``fast``, see :mod:`efpn_d2.modeling.backbone.ftt`.
             upsampler: ``ftt``, ``espcn`` or ``nearest``.
-            width, content_blocks, texture_blocks: see :class:`FeatureTextureTransfer`.
             norm: normalisation after the convolutions, as in ``FPN``.
             fuse_type: ``sum`` (Eq. 1) or ``avg``, the same as the pyramid's.
             own_level2: the pyramid ends at level 3 (RetinaNet): make merged2 here.
+            ftt_options: ``width``, ``content_blocks`` and ``texture_blocks``, see
+                :class:`FeatureTextureTransfer`.
 
         Raises:
             ValueError: unknown preset or upsampler.
         """
         super().__init__()
         spec = get_preset(preset)
-        self.upsampler = _build_upsampler(
-            upsampler,
-            channels,
-            preset=preset,
-            width=width,
-            content_blocks=content_blocks,
-            texture_blocks=texture_blocks,
-            norm=norm,
+        self.upsampler = build_upsampler(
+            upsampler, channels, preset=preset, norm=norm, **ftt_options
         )
-        bias = norm == "" and not spec.reference_code
-        self.lateral = _fpn_conv(c2_channels, channels, 1, norm, bias)
+        options = {"norm": norm, "bias": not spec.reference_code}
+        self.lateral = _fpn_conv(c2_channels, channels, 1, **options)
         self.output = (
             _separable_conv(channels, norm)
             if spec.bottleneck
-            else _fpn_conv(channels, channels, 3, norm, bias)
+            else _fpn_conv(channels, channels, 3, **options)
         )
-        self.level2_lateral = (
-            _fpn_conv(c2_channels, channels, 1, norm, norm == "") if own_level2 else None
-        )
+        self.level2_lateral = _fpn_conv(c2_channels, channels, 1, norm=norm) if own_level2 else None
         self.average = fuse_type == "avg"
 
     def forward(self, c2_prime: Tensor, merged2: Tensor, merged3: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,55 +86,16 @@ class PyramidExtension(nn.Module):
         return fused / 2 if self.average else fused
 
 
-def _build_upsampler(
-    name: str,
-    channels: int,
-    *,
-    preset: str,
-    width: int,
-    content_blocks: int,
-    texture_blocks: int,
-    norm: str,
-) -> nn.Module:
-    if name == "ftt":
-        return FeatureTextureTransfer(
-            channels,
-            preset=preset,
-            width=width,
-            content_blocks=content_blocks,
-            texture_blocks=texture_blocks,
-            norm=norm,
-        )
-    if name == "espcn":
-        return ESPCN(channels)
-    if name == "nearest":
-        return NearestUpsample()
-    raise ValueError(
-        f"MODEL.EFPN.UPSAMPLER is '{name}', which does not exist: use one of "
-        f"{', '.join(UPSAMPLERS)}."
-    )
-
-
-def _fpn_conv(
-    in_channels: int, out_channels: int, kernel_size: int, norm: str, bias: bool, groups: int = 1
-) -> Conv2d:
+def _fpn_conv(in_channels: int, out_channels: int, kernel_size: int, **options: Any) -> Conv2d:
     """A convolution initialised as FPN initialises its lateral and output convolutions."""
-    conv = Conv2d(
-        in_channels,
-        out_channels,
-        kernel_size=kernel_size,
-        padding=kernel_size // 2,
-        groups=groups,
-        bias=bias,
-        norm=get_norm(norm, out_channels),
+    return conv_layer(
+        in_channels, out_channels, kernel_size, initialize=weight_init.c2_xavier_fill, **options
     )
-    weight_init.c2_xavier_fill(conv)
-    return conv
 
 
 def _separable_conv(channels: int, norm: str) -> nn.Sequential:
     """Depthwise 3x3 and pointwise 1x1: the ``fast`` output convolution. [ours]"""
     return nn.Sequential(
-        _fpn_conv(channels, channels, 3, "", False, groups=channels),
-        _fpn_conv(channels, channels, 1, norm, norm == ""),
+        _fpn_conv(channels, channels, 3, bias=False, groups=channels),
+        _fpn_conv(channels, channels, 1, norm=norm),
     )

@@ -5,7 +5,8 @@ The three up-samplers have one interface, ``forward(p3, p2) -> p3_prime``: the m
 maps *before* the 3x3 output convolutions (``merged3``, ``merged2``), as the authors' code does.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,57 +19,13 @@ from efpn_d2.layers import (
     conv_layer,
     nearest_up2,
 )
+from efpn_d2.modeling.presets import ExtensionPreset, get_preset
 
-__all__ = [
-    "ESPCN",
-    "PRESETS",
-    "ExtensionPreset",
-    "FeatureTextureTransfer",
-    "NearestUpsample",
-    "get_preset",
-]
+__all__ = ["ESPCN", "FeatureTextureTransfer", "NearestUpsample", "build_upsampler"]
+
+UPSAMPLERS = ("ftt", "espcn", "nearest")
 
 _LEAKY_SLOPE = 0.1
-
-
-@dataclass(frozen=True)
-class ExtensionPreset:
-    """Everything in which the three versions of the extension differ."""
-
-    width_factor: int
-    """Channels inside FTT as a multiple of the pyramid's C."""
-    content_blocks: int
-    """Residual blocks of E_c."""
-    texture_blocks: int
-    """Residual blocks of E_t, after the convolution that folds the concatenation."""
-    bottleneck: bool
-    """Bottleneck blocks and 1x1 instead of 3x3 convolutions around them."""
-    reference_code: bool
-    """The additions of the authors' code: head and tail convolutions, LeakyReLU, global skip."""
-    routing: str
-    """What ``MODEL.EFPN.ROUTING: auto`` stands for."""
-
-
-PRESETS = {
-    "paper": ExtensionPreset(1, 2, 2, bottleneck=False, reference_code=False, routing="reassign"),
-    "reference": ExtensionPreset(
-        2, 1, 2, bottleneck=False, reference_code=True, routing="duplicate"
-    ),
-    "fast": ExtensionPreset(1, 2, 2, bottleneck=True, reference_code=False, routing="reassign"),
-}
-
-
-def get_preset(name: str) -> ExtensionPreset:
-    """The preset of that name.
-
-    Raises:
-        ValueError: there is none; the message lists them.
-    """
-    if name not in PRESETS:
-        raise ValueError(
-            f"MODEL.EFPN.PRESET is '{name}', which does not exist: use one of {', '.join(PRESETS)}."
-        )
-    return PRESETS[name]
 
 
 class FeatureTextureTransfer(nn.Module):
@@ -172,6 +129,29 @@ class NearestUpsample(nn.Module):
     def forward(self, p3: Tensor, p2: Tensor) -> Tensor:
         """p3 (N, C, H, W) -> P'3 (N, C, 2H, 2W)."""
         return nearest_up2(p3)
+
+
+def build_upsampler(name: str, channels: int, **ftt_options: Any) -> nn.Module:
+    """The module that makes P'3.
+
+    Args:
+        name: ``ftt``, ``espcn`` or ``nearest``.
+        channels: C of the pyramid.
+        ftt_options: those of :class:`FeatureTextureTransfer`; the others have none.
+
+    Raises:
+        ValueError: unknown name, or see :class:`FeatureTextureTransfer`.
+    """
+    if name == "ftt":
+        return FeatureTextureTransfer(channels, **ftt_options)
+    if name == "espcn":
+        return ESPCN(channels)
+    if name == "nearest":
+        return NearestUpsample()
+    raise ValueError(
+        f"MODEL.EFPN.UPSAMPLER is '{name}', which does not exist: use one of "
+        f"{', '.join(UPSAMPLERS)}."
+    )
 
 
 class _Skip(nn.Sequential):

@@ -12,7 +12,14 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
 from .routing import join_routes
-from .small_head import Features, Predictions, SmallHeadMixin, append_small_copies, split_by_route
+from .small_head import (
+    Features,
+    Predictions,
+    SmallHeadMixin,
+    append_small_copies,
+    boxes_only,
+    split_by_route,
+)
 
 __all__ = ["EFPNCascadeROIHeads", "EFPNROIHeads"]
 
@@ -36,13 +43,15 @@ class EFPNROIHeads(SmallHeadMixin, StandardROIHeads):
             result = super()._forward_box(features, proposals)
             return self._tie_unread_map(result, features)
 
-        routes = self._route([x.proposal_boxes for x in proposals])
+        boxes = [x.proposal_boxes for x in proposals]
+        routes = self._route(boxes)
         scored = proposals
         if self.training:
             self._log_route(routes)
         if self.routing == "duplicate":
             scored, routes = append_small_copies(proposals, routes)
-        predictions = self._predict(features, scored, routes)
+            boxes = [x.proposal_boxes for x in scored]
+        predictions = self._predict(features, boxes, routes)
         if not self.training:
             return self.box_predictor.inference(predictions, scored)[0]
         losses = self.box_predictor.losses(predictions, scored)
@@ -50,11 +59,9 @@ class EFPNROIHeads(SmallHeadMixin, StandardROIHeads):
             self._use_predicted_boxes(predictions, scored, proposals)
         return losses
 
-    def _predict(
-        self, features: Features, proposals: list[Instances], routes: list[Tensor]
-    ) -> Predictions:
+    def _predict(self, features: Features, boxes: list[Boxes], routes: list[Tensor]) -> Predictions:
         """Class logits (R, K+1) and box deltas (R, 4K or 4) of all boxes, in their order."""
-        small, rest = ([x.proposal_boxes for x in p] for p in split_by_route(proposals, routes))
+        small, rest = split_by_route(boxes, routes)
         pooled = self.box_pooler([features[f] for f in self.box_in_features], rest)
         rest_predictions = self.box_predictor(self.box_head(pooled))
         pooled = self._pool_small(self.small_box_pooler, features[self.small_in_feature], small)
@@ -83,12 +90,14 @@ class EFPNCascadeROIHeads(SmallHeadMixin, CascadeROIHeads):
     def __init__(
         self,
         *,
+        routing: str,
         small_box_heads: list[nn.Module] | None = None,
         small_box_predictors: list[nn.Module] | None = None,
         **kwargs: Any,
     ) -> None:
         """
         Args:
+            routing: ``reassign`` or ``none``, see :class:`SmallHeadMixin`.
             small_box_heads, small_box_predictors: one per stage, like ``box_heads`` and
                 ``box_predictors``; None without routing.
             kwargs: those of :class:`SmallHeadMixin` and of ``CascadeROIHeads``.
@@ -96,12 +105,13 @@ class EFPNCascadeROIHeads(SmallHeadMixin, CascadeROIHeads):
         Raises:
             ValueError: ``duplicate`` routing, which a cascade has no stage-wise meaning for.
         """
-        if kwargs["routing"] == "duplicate":
+        if routing == "duplicate":
             raise ValueError(
                 "EFPNCascadeROIHeads cannot duplicate boxes, because each stage routes anew: set "
                 "MODEL.EFPN.ROUTING to reassign or none."
             )
         super().__init__(
+            routing=routing,
             small_box_head=nn.ModuleList(small_box_heads) if small_box_heads else None,
             small_box_predictor=(
                 nn.ModuleList(small_box_predictors) if small_box_predictors else None
@@ -130,6 +140,8 @@ class EFPNCascadeROIHeads(SmallHeadMixin, CascadeROIHeads):
         routes = self._route([x.proposal_boxes for x in proposals])
         if self.training and stage == 0:
             self._log_route(routes)
+        # Boxes are all that the stages read: splitting whole instances would copy their masks.
+        proposals = [boxes_only(x) for x in proposals]
         small, rest = split_by_route(proposals, routes)
         rest_predictions = super()._run_stage(stock_features, rest, stage)
         pooled = self._pool_small(

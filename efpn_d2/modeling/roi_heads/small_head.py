@@ -1,6 +1,6 @@
 """What the standard and the cascade heads share: the routing and the heads that read P'2."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from detectron2.config import CfgNode
@@ -10,8 +10,9 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
-from efpn_d2.modeling.backbone.ftt import get_preset
-from efpn_d2.modeling.checks import check_features, efpn_node
+from efpn_d2.config import require_node
+from efpn_d2.modeling.checks import check_features
+from efpn_d2.modeling.presets import get_preset
 
 from .routing import is_small_box, join_routes
 
@@ -21,6 +22,7 @@ ROUTINGS = ("reassign", "duplicate", "none")
 
 Features = dict[str, Tensor]
 Predictions = tuple[Tensor, Tensor]
+BoxesOrInstances = TypeVar("BoxesOrInstances", Boxes, Instances)
 
 
 class SmallHeadMixin(StandardROIHeads):
@@ -86,7 +88,7 @@ class SmallHeadMixin(StandardROIHeads):
             ValueError: a listed map does not exist, or the RPN cannot read P'2 as asked for.
             KeyError: ``add_efpn_config`` was not called.
         """
-        node = efpn_node(cfg)
+        node = require_node(cfg, "MODEL.EFPN")
         check_features("MODEL.ROI_HEADS.IN_FEATURES", cfg.MODEL.ROI_HEADS.IN_FEATURES, input_shape)
         if node.RPN_ON_P2_PRIME and cfg.MODEL.PROPOSAL_GENERATOR.NAME == "RPN":
             raise ValueError(
@@ -125,11 +127,12 @@ class SmallHeadMixin(StandardROIHeads):
         get_event_storage().put_scalar("roi_head/small_box_share", small_share(routes))
 
     def _pool_small(self, pooler: nn.Module, feature: Tensor, boxes: list[Boxes]) -> Tensor:
-        """Small boxes pooled from P'2: (number of boxes, C, S, S)."""
-        pooled = pooler([feature], boxes)
-        # Without a small box the pooled tensor is empty, and this addition, which changes no value,
-        # is what keeps the extension in the graph.
-        return pooled + feature[:0].sum() if self.training else pooled
+        """Small boxes pooled from P'2: (number of boxes, C, S, S).
+
+        In fp32, because Detectron2's ``ROIAlign`` brings the boxes to the type of the map: half
+        precision would move a 4 px object at x = 1300 by up to 4 px.
+        """
+        return pooler([feature.float()], boxes).to(feature.dtype)
 
     def _tie_unread_map(
         self, result: dict[str, Tensor] | list[Instances], features: Features
@@ -179,12 +182,18 @@ def small_share(routes: list[Tensor]) -> float:
 
 
 def split_by_route(
-    instances: list[Instances], routes: list[Tensor]
-) -> tuple[list[Instances], list[Instances]]:
-    """The instances of each image, split into those of the small head and the others."""
-    small = [x[route] for x, route in zip(instances, routes, strict=True)]
-    rest = [x[~route] for x, route in zip(instances, routes, strict=True)]
+    per_image: list[BoxesOrInstances], routes: list[Tensor]
+) -> tuple[list[BoxesOrInstances], list[BoxesOrInstances]]:
+    """The boxes or instances of each image, split into those of the small head and the others."""
+    small = [x[route] for x, route in zip(per_image, routes, strict=True)]
+    rest = [x[~route] for x, route in zip(per_image, routes, strict=True)]
     return small, rest
+
+
+def boxes_only(proposals: Instances, fields: tuple[str, ...] = ("proposal_boxes",)) -> Instances:
+    """The proposals with those of ``fields`` that they have, and nothing else."""
+    present = {name: proposals.get(name) for name in fields if proposals.has(name)}
+    return Instances(proposals.image_size, **present)
 
 
 def append_small_copies(
@@ -193,9 +202,10 @@ def append_small_copies(
     """For ``duplicate`` routing: append to each image a copy of its small boxes.
 
     Returns:
-        The longer instances, and their routes: False for the originals, which stay with the stock
-        head, True for the copies.
+        The longer instances, with just the fields that box losses read, and their routes: False for
+        the originals, which stay with the stock head, True for the copies.
     """
+    instances = [boxes_only(x, ("proposal_boxes", "gt_boxes", "gt_classes")) for x in instances]
     small, _ = split_by_route(instances, routes)
     both = [Instances.cat([x, copy]) for x, copy in zip(instances, small, strict=True)]
     routes = [torch.cat([torch.zeros_like(route), route[route]]) for route in routes]
@@ -203,13 +213,18 @@ def append_small_copies(
 
 
 def _routing(cfg: CfgNode) -> str:
-    node = efpn_node(cfg)
+    node = require_node(cfg, "MODEL.EFPN")
     return get_preset(node.PRESET).routing if node.ROUTING == "auto" else node.ROUTING
 
 
 def _small_config(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> CfgNode:
     """A copy of ``cfg`` whose ROI heads read P'2 only."""
-    check_features("MODEL.EFPN (the small heads)", ["p2_prime"], input_shape)
+    check_features(
+        f"MODEL.ROI_HEADS.NAME {cfg.MODEL.ROI_HEADS.NAME}",
+        ["p2_prime"],
+        input_shape,
+        hint="set MODEL.BACKBONE.NAME to build_resnet_efpn_backbone",
+    )
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.ROI_HEADS.IN_FEATURES = ["p2_prime"]

@@ -156,6 +156,30 @@ def test_built_without_a_config():
     assert isinstance(efpn.extension, PyramidExtension)
 
 
+@pytest.mark.parametrize("in_features", [["res2", "res3"], ["res3"]])
+def test_an_extension_for_another_pyramid_is_refused(in_features):
+    bottom_up = build_pair()[1].bottom_up
+    extension = PyramidExtension(64, 8, own_level2=in_features[0] == "res2")
+    with pytest.raises(ValueError, match="must be built with own_level2="):
+        EFPN(bottom_up, in_features, 8, extension=extension)
+
+
+def test_a_detector_whose_proposals_come_from_elsewhere_is_built():
+    cfg = tiny_config()
+    cfg.MODEL.PROPOSAL_GENERATOR.NAME = "PrecomputedProposals"
+    cfg.MODEL.RPN.IN_FEATURES = ["res4"]
+    assert "p2_prime" in build_backbone(cfg).output_shape()
+
+
+@pytest.mark.parametrize("heads", ["StandardROIHeads", "CascadeROIHeads"])
+def test_heads_that_do_not_read_p2_prime_are_warned_of(heads, caplog):
+    cfg = tiny_config()
+    cfg.MODEL.ROI_HEADS.NAME = heads
+    build_backbone(cfg)
+    ours = {"StandardROIHeads": "EFPNROIHeads", "CascadeROIHeads": "EFPNCascadeROIHeads"}[heads]
+    assert f"does not read P'2: to use it, set {ours}." in caplog.text
+
+
 def test_a_bottom_up_network_without_c2_prime_is_refused():
     stock, _ = build_pair()
     with pytest.raises(ValueError, match="reads c2_prime and res2 too: use ExtendedResNet"):
@@ -174,7 +198,7 @@ def test_a_pyramid_without_level_3_is_refused(in_features):
     [
         ("MODEL.EFPN.PRESET", "best", "MODEL.EFPN.PRESET is 'best'"),
         ("MODEL.EFPN.UPSAMPLER", "bicubic", "MODEL.EFPN.UPSAMPLER is 'bicubic'"),
-        ("MODEL.RPN.IN_FEATURES", ["p1", "p2"], "MODEL.RPN.IN_FEATURES names p1"),
+        ("MODEL.RPN.IN_FEATURES", ["p1", "p2"], "MODEL.RPN.IN_FEATURES reads p1"),
     ],
 )
 def test_config_mistakes_are_one_clear_sentence(key, value, message):

@@ -138,3 +138,5 @@ def test_a_classification_network_is_refused():
     )
     with pytest.raises(ValueError, match="classification layer"):
         ExtendedResNet.from_resnet(ResNet(BasicStem(), [blocks], num_classes=10))
+    with pytest.raises(ValueError, match="classification layer"):
+        ExtendedResNet(BasicStem(), [blocks], num_classes=10)

@@ -197,13 +197,13 @@ def test_small_boxes_read_p2_prime_only_and_large_boxes_never():
 
 def test_with_the_stock_weights_in_both_heads_the_loss_is_the_mean_over_all_boxes():
     """Where both heads have the same weights and maps, who has a box must not change its weight."""
-    heads = make_heads()
+    heads = make_heads(mask=True)
     # With P2 in the place of P'2 and everything on one level, both heads see the same.
-    heads.small_in_feature, heads.box_in_features = "p2", ["p2"]
+    heads.small_in_feature, heads.box_in_features, heads.mask_in_features = "p2", ["p2"], ["p2"]
     heads.box_pooler = copy.deepcopy(heads.small_box_pooler)
-    for part in ("head", "predictor"):
-        weights = getattr(heads, f"box_{part}").state_dict()
-        getattr(heads, f"small_box_{part}").load_state_dict(weights)
+    heads.mask_pooler = copy.deepcopy(heads.small_mask_pooler)
+    for part in ("box_head", "box_predictor", "mask_head"):
+        getattr(heads, f"small_{part}").load_state_dict(getattr(heads, part).state_dict())
     losses = losses_of(heads, MIXED, MIXED)
     heads.small_box_size = 1e-6
     unrouted = losses_of(heads, MIXED, MIXED)
@@ -211,16 +211,15 @@ def test_with_the_stock_weights_in_both_heads_the_loss_is_the_mean_over_all_boxe
         assert torch.allclose(value, unrouted[name], atol=1e-6), name
 
 
-@pytest.mark.parametrize("cascade", [False, True])
+@pytest.mark.parametrize(("cascade", "routing"), [
+    (False, "reassign"), (False, "duplicate"), (False, "none"), (True, "reassign"), (True, "none"),
+])  # fmt: skip
 @pytest.mark.parametrize("mask", [False, True])
 @pytest.mark.parametrize("boxes", [MIXED, LARGE, SMALL, [[], []]])
 @pytest.mark.parametrize("gt", [MIXED, [[], []]])
-@pytest.mark.parametrize("routing", ["reassign", "none"])
 def test_losses_are_finite_and_reach_every_parameter_and_map(cascade, mask, boxes, gt, routing):
     heads = make_heads(cascade, mask, **{"MODEL.EFPN.ROUTING": routing})
     features = {k: v.requires_grad_() for k, v in make_features().items()}
-    if not any(boxes) and not any(gt):
-        boxes = [[[0, 0, 1, 1]], []]  # the loss of no sample at all is not Detectron2's either
     losses = losses_of(heads, boxes, gt, features)
     assert all(torch.isfinite(v) for v in losses.values()), losses
     sum(losses.values()).backward()
@@ -267,8 +266,69 @@ def test_predicted_boxes_can_train_the_mask_head(routing):
         mask=True,
         **{"MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES": True, "MODEL.EFPN.ROUTING": routing},
     )
+    seen = []
+    for pooler in (heads.mask_pooler, heads.small_mask_pooler):
+        pooler.register_forward_pre_hook(lambda _, args: seen.extend(b.tensor for b in args[1]))
     losses = losses_of(heads, MIXED, MIXED)
     assert torch.isfinite(losses["loss_mask"])
+    given = torch.tensor([box for per_image in MIXED for box in per_image], dtype=torch.float32)
+    used = torch.cat(seen)
+    assert len(used) > 0
+    assert not (used[:, None] == given[None]).all(dim=-1).any(), "a proposal was not replaced"
+
+
+def test_gradients_of_p2_prime_are_the_mean_over_the_stages_of_a_cascade():
+    """As Detectron2 scales those of the stock levels."""
+    heads = make_heads(cascade=True).train()
+    boxes = make_proposals(SMALL)
+    grads = []
+    for stages in (3, 1):
+        heads.num_cascade_stages = stages
+        features = {k: v.requires_grad_() for k, v in make_features().items()}
+        maps = [features[k] for k in heads.box_in_features]
+        with EventStorage():
+            scores, deltas = heads._run_stage(maps, boxes, 1)
+        (scores.sum() + deltas.sum()).backward()
+        grads.append(features["p2_prime"].grad)
+    assert grads[0].any()
+    assert torch.allclose(grads[0] * 3, grads[1], rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_maps_do_not_round_the_boxes(dtype):
+    """At x = 1300 px the steps of half precision are 1 and 8 px."""
+    heads = make_heads()
+    ramp = torch.zeros(1, CHANNELS, 8, 700)
+    ramp[:] = torch.arange(700.0) % 64
+    box = [Boxes(torch.tensor([[1283.4, 3.0, 1288.4, 8.0]]))]
+    exact = heads._pool_small(heads.small_box_pooler, ramp, box)
+    half = heads._pool_small(heads.small_box_pooler, ramp.to(dtype), box)
+    assert half.dtype == dtype
+    assert torch.allclose(half.float(), exact, atol=0.3)
+
+
+def test_traced_heads_take_another_number_of_boxes():
+    heads = make_heads().eval()
+
+    class Wrapper(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.heads = heads
+
+        def forward(self, boxes, *maps):
+            proposals = [Instances(SIZE)]
+            proposals[0].proposal_boxes = Boxes(boxes)
+            features = dict(zip(STRIDES, maps, strict=True))
+            routes = heads._route([proposals[0].proposal_boxes])
+            return heads._predict(features, [proposals[0].proposal_boxes], routes)
+
+    maps = [v[:1] for v in make_features().values()]
+    few, many = (torch.tensor(sum(b, []), dtype=torch.float32) for b in (LARGE, MIXED))
+    with torch.no_grad():
+        traced = torch.jit.trace(Wrapper(), (few[:2], *maps), check_trace=False)
+        for value, expected in zip(traced(many, *maps), Wrapper()(many, *maps), strict=True):
+            assert len(value) == 5
+            assert torch.allclose(value, expected, atol=1e-5)
 
 
 def test_the_share_of_small_boxes_is_logged():
@@ -291,8 +351,9 @@ def test_mistakes_are_one_clear_sentence():
     assert "SMALL_BOX_SIZE is 0.0" in build_error(**{"MODEL.EFPN.SMALL_BOX_SIZE": 0.0})
     assert "SMALL_BOX_SIZE is -5.0" in build_error(**{"MODEL.EFPN.SMALL_BOX_SIZE": -5.0})
     assert "ROUTING is 'both'" in build_error(**{"MODEL.EFPN.ROUTING": "both"})
-    assert "names p1, but the backbone returns only p2_prime, p2" in build_error(
-        **{"MODEL.ROI_HEADS.IN_FEATURES": ["p1", "p2"]}
+    assert (
+        "MODEL.ROI_HEADS.IN_FEATURES reads p1, but the backbone returns only p2_prime, p2"
+        in build_error(**{"MODEL.ROI_HEADS.IN_FEATURES": ["p1", "p2"]})
     )
     assert "set it to EFPNRPN" in build_error(
         **{"MODEL.EFPN.RPN_ON_P2_PRIME": True, "MODEL.PROPOSAL_GENERATOR.NAME": "RPN"}
@@ -305,5 +366,8 @@ def test_a_backbone_without_p2_prime_is_named():
     cfg = tiny_config()
     shapes = {k: ShapeSpec(channels=CHANNELS, stride=s) for k, s in STRIDES.items()}
     del shapes["p2_prime"]
-    with pytest.raises(ValueError, match="names p2_prime, but .* build_resnet_efpn_backbone"):
+    with pytest.raises(
+        ValueError,
+        match="reads p2_prime, but .*: set MODEL.BACKBONE.NAME to build_resnet_efpn_backbone",
+    ):
         build_roi_heads(cfg, shapes)

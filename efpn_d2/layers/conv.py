@@ -1,0 +1,47 @@
+"""The convolution that all parts of the extension are made of."""
+
+from collections.abc import Callable
+
+import fvcore.nn.weight_init as weight_init
+import torch
+from detectron2.layers import Conv2d, get_norm
+from torch import nn
+
+__all__ = ["conv_layer"]
+
+
+def conv_layer(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    *,
+    norm: str = "",
+    bias: bool = True,
+    groups: int = 1,
+    initialize: Callable[[nn.Module], None] = weight_init.c2_msra_fill,
+    gain: float = 1.0,
+) -> Conv2d:
+    """A size-keeping convolution; with a normalisation it has no bias.
+
+    Args:
+        in_channels, out_channels, kernel_size, groups: as of ``Conv2d``.
+        norm: see ``detectron2.layers.get_norm``.
+        bias: whether to have one if there is no normalisation.
+        initialize: fills weight and bias.
+        gain: factor on the initial scale of the output.
+    """
+    conv = Conv2d(
+        in_channels,
+        out_channels,
+        kernel_size=kernel_size,
+        padding=kernel_size // 2,
+        groups=groups,
+        bias=bias and not norm,
+        norm=get_norm(norm, out_channels),
+    )
+    initialize(conv)
+    # A normalisation undoes the scale of what it normalises, but has one of its own.
+    scale = conv.weight if conv.norm is None else conv.norm.weight
+    with torch.no_grad():
+        scale.mul_(gain)
+    return conv
