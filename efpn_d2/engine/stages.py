@@ -11,6 +11,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
 
 from ..run_record import collect_run_record, write_json
 from .distillation import DistillationTrainer
@@ -132,6 +133,8 @@ class _Stopwatch(HookBase):
 
 
 def _train(cfg: CfgNode, record_file: Path) -> None:
+    # New weights are drawn from the seed, whatever ran before in this process.
+    seed_all_rng(cfg.SEED if cfg.SEED >= 0 else None)
     trainer = DistillationTrainer(cfg)
     stopwatch = _Stopwatch()
     trainer.register_hooks([stopwatch])
