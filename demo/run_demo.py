@@ -107,7 +107,8 @@ def write_sheet(cfg: CfgNode, path: Path) -> None:
     records = load_image_records(name, detections)
     title = f"Small EFPN after {cfg.SOLVER.MAX_ITER} iterations on {name}"
     names = MetadataCatalog.get(name).thing_classes
-    write_image_sheet(path, records, names, title=title, max_images=5, panel_height=640)
+    layout = {"max_images": 5, "width": 1200, "panel_height": 640}
+    write_image_sheet(path, records, names, title=title, score_threshold=0.3, **layout)
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:

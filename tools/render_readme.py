@@ -32,15 +32,32 @@ def render_demo(record: dict[str, Any]) -> str:
             f"| {' | '.join('n/a' if v is None else f'{v:.1f}' for v in values)} |",
             "",
             f"It took {minutes:.1f} minutes after set-up ({seconds['train'] / 60:.1f} of them "
-            f"training) on {machine['cpu_cores']} cores ({machine['cpu']}, no GPU), with "
-            f"torch {versions['torch']}, seed {record['seed']}, at commit "
-            f"{record['commit'][:7]}. Other processors round differently: expect AP50 within a "
-            "few points.",
+            f"training) on {machine['cpu_cores']} cores ({machine['cpu']}, "
+            f"{len(machine['gpus']) or 'no'} GPU), with torch {versions['torch']}, seed "
+            f"{record['seed']}, at commit {record['commit'][:7]}. Other processors round "
+            "differently, and AP50 with them.",
             "",
             "It ends by printing where the image sheet, `output/demo/sheet.png`, and all numbers, "
             "`output/demo/results.json`, are. Run again, it goes on where it was stopped.",
         ]
     )
+
+
+def render_cost(record: dict[str, Any]) -> str:
+    """The table of what the extended level costs, from ``benchmarks/cost.py``'s record."""
+    rows = record["rows"]
+    base = rows["FPN"]["gmacs"]
+    lines = [
+        f"Backbone and pyramid of ResNet-50 on a {record['size']} x {record['size']} image "
+        f"(counted by fvcore, commit {record['commit'][:7]}):",
+        "",
+        "| | parameters (M) | multiply-accumulates (10^9) | of FPN's |",
+        "|---|---|---|---|",
+    ]
+    for name, row in rows.items():
+        ratio = row["gmacs"] / base
+        lines.append(f"| {name} | {row['parameters_m']} | {row['gmacs']} | {ratio:.2f} x |")
+    return "\n".join(lines)
 
 
 def replace_block(text: str, name: str, content: str) -> str:
@@ -59,8 +76,11 @@ def replace_block(text: str, name: str, content: str) -> str:
 
 def rendered(root: Path = ROOT) -> str:
     """The README as it should be."""
-    record = json.loads((root / "benchmarks/results/demo.json").read_text())
-    return replace_block((root / "README.md").read_text(), "demo", render_demo(record))
+    text = (root / "README.md").read_text()
+    for name, render in (("demo", render_demo), ("cost", render_cost)):
+        record = json.loads((root / f"benchmarks/results/{name}.json").read_text())
+        text = replace_block(text, name, render(record))
+    return text
 
 
 def main() -> None:
