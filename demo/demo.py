@@ -21,7 +21,7 @@ from detectron2.utils.logger import setup_logger
 from tqdm import tqdm
 
 from efpn_d2.inference import DrawingPredictor, load_inference_config
-from efpn_d2.inference.files import find_images, plan_outputs
+from efpn_d2.inference.files import IMAGE_SUFFIXES, find_images, plan_outputs
 from efpn_d2.inference.video import VideoReader, VideoWriter
 from efpn_d2.inference.window import check_display, show
 
@@ -85,7 +85,7 @@ def run_on_images(
     return int(unreadable > 0)
 
 
-def run_on_video(detect: DrawingPredictor, video: VideoReader, output: Path | None) -> int:
+def run_on_video(detect: DrawingPredictor, video: VideoReader, writer: VideoWriter | None) -> int:
     """Detect in every frame.
 
     Returns:
@@ -93,17 +93,17 @@ def run_on_video(detect: DrawingPredictor, video: VideoReader, output: Path | No
     """
     frames: Iterable[np.ndarray] = tqdm(video, total=video.num_frames, unit="frame")
     count = 0
-    if output is None:
+    if writer is None:
         for frame in frames:
             count += 1
             if show(detect(frame)[0], wait=1):
                 break
     else:
-        with VideoWriter(output, video.fps) as writer:
+        with writer:
             for frame in frames:
                 writer.write(detect(frame)[0])
                 count += 1
-        print(f"{count} frames, written to {output}")
+        print(f"{count} frames, written to {writer.path}")
     if not count:
         logger.error("The video has no readable frame.")
     return int(count == 0)
@@ -113,16 +113,27 @@ def prepare(args: argparse.Namespace) -> Callable[[], int]:
     """Everything that can go wrong because of the arguments; what is left is the work itself."""
     if args.zoom < 1:
         raise ValueError(f"--zoom must be 1 or more, not {args.zoom}.")
+    if not 0 <= args.confidence_threshold <= 1:
+        raise ValueError(
+            f"--confidence-threshold must be between 0 and 1, not {args.confidence_threshold}."
+        )
     if args.output is None:
         check_display()
     if args.input:
         inputs = find_images(args.input)
         outputs = plan_outputs(inputs, args.output) if args.output else None
+        for output in outputs or ():
+            if not cv2.haveImageWriter(str(output)):
+                raise ValueError(
+                    f"Cannot write a picture as '{output.name}'; use one of "
+                    f"{', '.join(IMAGE_SUFFIXES)}."
+                )
         return partial(run_on_images, build_detector(args), inputs, outputs)
     video = VideoReader(0 if args.webcam else args.video_input)
     source = Path("webcam.mp4" if args.webcam else args.video_input)
     output = plan_outputs([source], args.output, ".mp4")[0] if args.output else None
-    return partial(run_on_video, build_detector(args), video, output)
+    writer = VideoWriter(output, video.fps) if output else None
+    return partial(run_on_video, build_detector(args), video, writer)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

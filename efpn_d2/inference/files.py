@@ -49,7 +49,8 @@ def plan_outputs(inputs: Sequence[Path], output: Path, suffix: str | None = None
     Args:
         inputs: files.
         output: a file or a folder, neither need exist.
-        suffix: of the results in a folder, e.g. ``".mp4"``; None: that of the input.
+        suffix: of the results in a folder, e.g. ``".mp4"``; None: that of the input if it is one
+            of an image, else ``".png"``.
 
     Raises:
         ValueError: an output would overwrite an input, or several inputs are to go to one file.
@@ -64,8 +65,8 @@ def plan_outputs(inputs: Sequence[Path], output: Path, suffix: str | None = None
         outputs = []
         for path in inputs:
             name, number = Path(path.name), 2
-            if suffix:
-                name = name.with_suffix(suffix)
+            if suffix or name.suffix.lower() not in IMAGE_SUFFIXES:
+                name = name.with_suffix(suffix or ".png")
             unique = name
             while output / unique in outputs:
                 unique = Path(f"{name.stem}_{number}{name.suffix}")

@@ -8,12 +8,16 @@ from pathlib import Path
 import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import DefaultPredictor
+from yaml import YAMLError
 
 from ..checkpoint import EFPNCheckpointer
 from ..config import add_efpn_config
 from ..model_zoo import get_config_file
 
 logger = logging.getLogger(__name__)
+
+# What yacs raises for a file or an option that does not fit.
+_CONFIG_ERRORS = (AssertionError, AttributeError, KeyError, TypeError, ValueError, YAMLError)
 
 
 def load_inference_config(
@@ -31,15 +35,20 @@ def load_inference_config(
 
     Raises:
         FileNotFoundError: there is neither such a file nor such a packaged config.
-        ValueError: ``opts`` are no pairs of a known key and a fitting value.
+        ValueError: the file is no config, or ``opts`` are no pairs of a known key and a fitting
+            value.
     """
     cfg = get_cfg()
     add_efpn_config(cfg)
-    cfg.merge_from_file(config if Path(config).is_file() else get_config_file(config))
+    path = config if Path(config).is_file() else get_config_file(config)
+    try:
+        cfg.merge_from_file(path)
+    except _CONFIG_ERRORS as error:
+        raise ValueError(f"Cannot read the config '{path}': {_reason(error)}.") from error
     try:
         cfg.merge_from_list(list(opts))
-    except (AssertionError, KeyError, ValueError) as error:  # yacs raises any of them
-        raise ValueError(f"Cannot apply the options {list(opts)}: {error.args[0]}.") from error
+    except _CONFIG_ERRORS as error:
+        raise ValueError(f"Cannot apply the options {list(opts)}: {_reason(error)}.") from error
     if score_threshold is not None:
         cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = score_threshold
         cfg.MODEL.RETINANET.SCORE_THRESH_TEST = score_threshold
@@ -48,6 +57,13 @@ def load_inference_config(
         cfg.MODEL.DEVICE = "cpu"
     cfg.freeze()
     return cfg
+
+
+def _reason(error: Exception) -> str:
+    """What a config library says, on one line; the text of a KeyError without its quotes."""
+    text = error.args[0] if isinstance(error, KeyError) else error
+    text = " ".join(str(text).split()).rstrip(".")
+    return text if len(text) <= 300 else f"{text[:150]} ... {text[-150:]}"  # it may list a node
 
 
 class EFPNPredictor(DefaultPredictor):

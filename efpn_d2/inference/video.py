@@ -52,7 +52,13 @@ class VideoReader:
 
 
 class VideoWriter:
-    """Writes frames to a file; its size is that of the first frame."""
+    """Writes frames to a file; its size is that of the first frame.
+
+    Nothing is written before that frame, so a writer that is not used leaves no file.
+
+    Attributes:
+        path: the file.
+    """
 
     def __init__(self, path: Path, fps: float) -> None:
         """
@@ -67,7 +73,7 @@ class VideoWriter:
             raise ValueError(
                 f"Cannot write a video as '{path.name}'; use one of {', '.join(_CODECS)}."
             )
-        self._path = path
+        self.path = path
         self._fps = fps
         self._writer: Any = None
 
@@ -87,12 +93,12 @@ class VideoWriter:
         import cv2
 
         if self._writer is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            codec = cv2.VideoWriter_fourcc(*_CODECS[self._path.suffix.lower()])
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            codec = cv2.VideoWriter_fourcc(*_CODECS[self.path.suffix.lower()])
             size = (frame.shape[1], frame.shape[0])
-            self._writer = cv2.VideoWriter(str(self._path), codec, self._fps, size)
+            self._writer = cv2.VideoWriter(str(self.path), codec, self._fps, size)
             if not self._writer.isOpened():
                 with contextlib.suppress(FileNotFoundError):
-                    self._path.unlink()
-                raise OSError(f"OpenCV cannot write the video '{self._path}'.")
+                    self.path.unlink()
+                raise OSError(f"OpenCV cannot write the video '{self.path}'.")
         self._writer.write(frame)

@@ -145,9 +145,58 @@ def test_video_without_frames(config_file, tmp_path, capsys):
     assert f"Cannot open the video '{broken}'" in message
 
 
-def test_unknown_video_suffix_is_refused_before_the_work(config_file, tmp_path):
-    with pytest.raises(ValueError, match=r"Cannot write a video as 'out.gif'"):
-        demo.VideoWriter(tmp_path / "out.gif", 25)
+@pytest.fixture
+def no_detector(monkeypatch):
+    """Building a model fails."""
+
+    def build(cfg):
+        raise AssertionError("a model was built")
+
+    monkeypatch.setattr(drawing, "EFPNPredictor", build)
+
+
+@pytest.mark.usefixtures("no_detector")
+def test_unknown_suffix_is_refused_before_the_work(config_file, image_dir, tmp_path, capsys):
+    source = tmp_path / "in.avi"
+    writer = cv2.VideoWriter(str(source), cv2.VideoWriter_fourcc(*"MJPG"), 12, (64, 48))
+    writer.write(np.zeros((48, 64, 3), dtype=np.uint8))
+    writer.release()
+    video, image = tmp_path / "new" / "out.gif", tmp_path / "new" / "out.docx"
+    message = refused(capsys, config_file, "--video-input", source, "--output", video)
+    assert "error: Cannot write a video as 'out.gif'; use one of .mp4, " in message
+    message = refused(capsys, config_file, "--input", image_dir / "0.png", "--output", image)
+    assert "error: Cannot write a picture as 'out.docx'; use one of .jpg, " in message
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.usefixtures("fake_detector")
+def test_image_of_a_suffix_that_cannot_be_written_becomes_a_png(config_file, image_dir, tmp_path):
+    (image_dir / "0.png").rename(image_dir / "photo.heif")
+    out = tmp_path / "out"
+    assert run(config_file, "--input", image_dir / "photo.heif", "--output", out) == 0
+    assert [path.name for path in out.iterdir()] == ["photo.png"]
+
+
+@pytest.mark.usefixtures("no_detector")
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        ("VERSION: 2\nMODEL: {NOPE: 1}", "Non-existent config key: MODEL.NOPE"),
+        ("VERSION: 2\nMODEL: {DEVICE: 3}", "config key: MODEL.DEVICE"),
+        ("VERSION: 2\nMODEL: [1, 2", "while parsing a flow sequence"),
+        ("VERSION: 2\nMODEL: 3", "not iterable"),
+        ("only text", "'str' object has no attribute"),
+        ("", "not iterable"),
+    ],
+)
+def test_unusable_config_file_is_named(text, reason, image_dir, tmp_path, capsys):
+    broken = tmp_path / "broken.yaml"
+    broken.write_text(text)
+    args = ("--input", image_dir / "0.png", "--output", tmp_path / "out")
+    message = refused(capsys, str(broken), *args)
+    (sentence,) = (line for line in message.splitlines() if "error: " in line)
+    assert f"Cannot read the config '{broken}': " in sentence and reason in sentence
+    assert message.endswith(f"{sentence}\n")
 
 
 def test_bad_arguments_get_one_sentence(config_file, image_dir, tmp_path, capsys):
@@ -155,6 +204,7 @@ def test_bad_arguments_get_one_sentence(config_file, image_dir, tmp_path, capsys
     for args, expected in (
         (("--input", f"{image_dir}/*.gif", "--output", out), "No file matches the pattern"),
         (("--input", image, "--output", out, "--zoom", 0), "--zoom must be 1 or more"),
+        (("--input", image, "--output", out, "--confidence-threshold", 50), "between 0 and 1"),
         (("--input", image), "can open no window"),
         (("--input", image, "--output", image_dir), "would be overwritten"),
         (("--input", image, "--output", out, "--opts", "MODEL.NOPE", "1"), "MODEL.NOPE"),
