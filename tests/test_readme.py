@@ -1,5 +1,6 @@
 """What the README says is so."""
 
+import os
 import re
 from pathlib import Path
 
@@ -70,3 +71,5 @@ def test_configs_and_files_that_are_named_exist():
         assert (ROOT / target).exists(), target
     for target in re.findall(r"(?:\./|python )((?:tools|demo)/\S+?\.py|train_net\.py)", README):
         assert (ROOT / target).is_file(), target
+    for target in re.findall(r"(?<!\S)\./(\S+?\.py)", README):
+        assert os.access(ROOT / target, os.X_OK), f"{target} is called as ./{target}"
