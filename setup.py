@@ -44,10 +44,12 @@ setup(
         "pycocotools>=2.0.2",
         "fvcore>=0.1.5",
         "matplotlib",
+        "pyyaml",
+        "tabulate",
         "tqdm",
     ],
     extras_require={
         "opencv": ["opencv-python-headless>=4.5"],
-        "dev": ["pytest>=7.4", "pytest-xdist>=3.3", "ruff>=0.6"],
+        "dev": ["pytest>=7.4", "ruff>=0.6"],
     },
 )
