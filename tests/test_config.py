@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 import pytest
 from detectron2.config import get_cfg
@@ -7,6 +8,8 @@ import efpn_d2
 from efpn_d2.model_zoo import list_configs
 
 pytestmark = pytest.mark.fast
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 
 def leaves(node, prefix="") -> dict[str, object]:
@@ -38,10 +41,17 @@ def test_a_second_call_keeps_the_values():
 def test_configs_are_found_from_any_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = list_configs()
+    assert names == sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
     assert "COCO-Detection/faster_rcnn_R_50_EFPN_1x.yaml" in names
     for name in names:
         assert os.path.isabs(efpn_d2.get_config_file(name))
         assert "fpn" in efpn_d2.get_config(name).MODEL.BACKBONE.NAME
+
+
+def test_each_call_gives_a_config_of_its_own():
+    (name, *_) = list_configs()
+    efpn_d2.get_config(name).OUTPUT_DIR = "changed"
+    assert efpn_d2.get_config(name).OUTPUT_DIR != "changed"
 
 
 def test_an_unknown_config_lists_those_there_are():

@@ -6,13 +6,19 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from efpn_d2.config import add_efpn_config
 
+BUILTIN_SETS = set(DatasetCatalog.list())  # conftest files are imported before any test runs
+
 
 @pytest.fixture
 def catalogs():
-    """Forgets the data sets that a test registers."""
-    before = set(DatasetCatalog.list())
+    """Detectron2's own data sets alone, before a test and after it."""
+    _forget_other_sets()
     yield DatasetCatalog
-    for name in set(DatasetCatalog.list()) - before:
+    _forget_other_sets()
+
+
+def _forget_other_sets():
+    for name in set(DatasetCatalog.list()) - BUILTIN_SETS:
         DatasetCatalog.remove(name)
         if name in MetadataCatalog.list():
             MetadataCatalog.remove(name)
