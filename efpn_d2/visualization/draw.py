@@ -31,9 +31,7 @@ def draw_marks(
     marks: Sequence[Mark],
     *,
     zoom: int = 1,
-    smooth: bool = False,
     line_width: int | None = None,
-    font_size: int = FONT_SIZE,
 ) -> np.ndarray:
     """Enlarge an image and draw boxes around, and labels beside, its objects.
 
@@ -43,10 +41,9 @@ def draw_marks(
     Args:
         image: (H, W, 3) uint8 RGB.
         marks: boxes, in the pixels of ``image``; labels of the first ones are placed first.
-        zoom: whole factor by which the image is enlarged before drawing, >= 1.
-        smooth: enlarge by bicubic interpolation; otherwise every pixel becomes a square.
+        zoom: whole factor >= 1 by which the image is enlarged before drawing: every pixel becomes
+            a square.
         line_width: of the outlines, in pixels of the result; None: 1, or 2 if enlarged.
-        font_size: height of the labels' font in pixels of the result.
 
     Returns:
         (H * zoom, W * zoom, 3) uint8 RGB, a new array.
@@ -54,7 +51,7 @@ def draw_marks(
     Raises:
         ValueError: the image is not (H, W, 3) uint8 or zoom is not a whole number >= 1.
     """
-    canvas = enlarge(image, zoom, smooth)
+    canvas = enlarge(image, zoom)
     line_width = line_width or min(zoom, 2)
     outlines = [outline_box(mark.box, zoom, line_width) for mark in marks]
     for mark, outline in zip(marks, outlines, strict=True):
@@ -62,7 +59,7 @@ def draw_marks(
 
     picture = Image.fromarray(canvas)
     pen = ImageDraw.Draw(picture)
-    sizes = [text_size(mark.text, font_size) for mark in marks]
+    sizes = [text_size(mark.text) for mark in marks]
     places = place_labels(np.array(outlines).reshape(-1, 4), np.array(sizes), canvas.shape[:2])
     for mark, outline, size, place in zip(marks, outlines, sizes, places, strict=True):
         line = place and leader_line(np.array(outline), place, size)
@@ -70,7 +67,7 @@ def draw_marks(
             pen.line(line, fill=mark.color)
     for mark, place in zip(marks, places, strict=True):
         if place:
-            write_text(pen, place, mark.text, mark.color, font_size)
+            write_text(pen, place, mark.text, mark.color)
     return np.array(picture)
 
 
@@ -114,16 +111,13 @@ def detection_text(class_id: int, score: float, class_names: Sequence[str]) -> s
     return f"{class_name(class_id, class_names)} {round(100 * float(score))}%"
 
 
-def enlarge(image: np.ndarray, zoom: int, smooth: bool = False) -> np.ndarray:
+def enlarge(image: np.ndarray, zoom: int) -> np.ndarray:
     """Enlarge an (H, W, 3) uint8 image by a whole factor; see :func:`draw_marks`."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"expected an (H, W, 3) uint8 image, got {image.shape} {image.dtype}")
     if zoom < 1 or zoom != int(zoom):
         raise ValueError(f"zoom must be a whole number >= 1, got {zoom}")
-    if not smooth:
-        return image.repeat(int(zoom), axis=0).repeat(int(zoom), axis=1)
-    size = (image.shape[1] * int(zoom), image.shape[0] * int(zoom))
-    return np.array(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+    return image.repeat(int(zoom), axis=0).repeat(int(zoom), axis=1)
 
 
 def outline_box(
@@ -170,22 +164,18 @@ def load_font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(Path(get_data_path(), "fonts", "ttf", name)), size)
 
 
-def text_size(text: str, font_size: int = FONT_SIZE) -> tuple[int, int]:
+def text_size(text: str) -> tuple[int, int]:
     """Width and height in pixels that a label takes, its dark ground included; (0, 0) if empty."""
     if not text:
         return 0, 0
-    return int(np.ceil(load_font(font_size).getlength(text))) + 4, font_size + 3
+    return int(np.ceil(load_font(FONT_SIZE).getlength(text))) + 4, FONT_SIZE + 3
 
 
 def write_text(
-    pen: ImageDraw.ImageDraw,
-    place: tuple[int, int],
-    text: str,
-    color: tuple[int, int, int],
-    font_size: int = FONT_SIZE,
+    pen: ImageDraw.ImageDraw, place: tuple[int, int], text: str, color: tuple[int, int, int]
 ) -> None:
     """Write a label in its colour on a dark ground, ``place`` being its top left corner."""
     x, y = place
-    width, height = text_size(text, font_size)
+    width, height = text_size(text)
     pen.rectangle((x, y, x + width - 1, y + height - 1), fill=DARK)
-    pen.text((x + 2, y + height / 2), text, fill=color, font=load_font(font_size), anchor="lm")
+    pen.text((x + 2, y + height / 2), text, fill=color, font=load_font(FONT_SIZE), anchor="lm")

@@ -10,7 +10,6 @@ def place_labels(
     boxes: np.ndarray,
     sizes: np.ndarray,
     canvas: tuple[int, int],
-    obstacles: np.ndarray | None = None,
 ) -> list[tuple[int, int] | None]:
     """Find a free place outside every box for one label per box, as near to it as there is.
 
@@ -24,18 +23,15 @@ def place_labels(
         boxes: (B, 4) XYXY in canvas pixels; no label may cover any of them.
         sizes: (B, 2) width and height of each label; 0 width means that the box has none.
         canvas: (height, width); labels lie inside.
-        obstacles: (K, 4) further boxes that no label may cover.
 
     Returns:
         For each box the (x, y) of its label's top left corner, or None.
     """
     height, width = canvas
-    blocked = [np.asarray(boxes, dtype=np.float64).reshape(-1, 4)]
-    if obstacles is not None:
-        blocked.append(np.asarray(obstacles, dtype=np.float64).reshape(-1, 4))
-    occupied = np.concatenate(blocked)
+    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    occupied = boxes
     places: list[tuple[int, int] | None] = []
-    for box, (w, h) in zip(blocked[0], sizes, strict=True):
+    for box, (w, h) in zip(boxes, sizes, strict=True):
         place = None
         if w > 0:
             corners = _candidates(box, w, h)

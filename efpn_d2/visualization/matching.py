@@ -10,13 +10,13 @@ UNMATCHED = -1
 class MatchResult(NamedTuple):
     """Verdict on the D detections and G ground-truth objects of one image.
 
-    A detection below the score threshold, or one that lies on ignored ground truth, is neither a
+    A detection below the score threshold, or one that lies on a crowd region, is neither a
     true nor a false positive.
     """
 
     true_positive: np.ndarray  # (D,) bool
     false_positive: np.ndarray  # (D,) bool
-    missed: np.ndarray  # (G,) bool; never set for ignored ground truth
+    missed: np.ndarray  # (G,) bool; never set for a crowd region
     matched_gt: np.ndarray  # (D,) int, index of the object a true positive found, else UNMATCHED
 
 
@@ -49,7 +49,6 @@ def match_detections(
     gt_boxes: np.ndarray,
     gt_classes: np.ndarray,
     gt_crowd: np.ndarray | None = None,
-    gt_ignore: np.ndarray | None = None,
     *,
     score_threshold: float = 0.5,
     iou_threshold: float = 0.5,
@@ -57,8 +56,8 @@ def match_detections(
     """Match detections to the objects of one image, class by class, best score first.
 
     COCO's rule: each detection takes the free object of its class with the highest IoU of at least
-    ``iou_threshold``. Only if there is none may it rest on ignored ground truth, and then it counts
-    neither way. A crowd region is ignored ground truth that holds any number of detections.
+    ``iou_threshold``. Only if there is none may it rest on a crowd region, which holds any number
+    of detections, and then it counts neither way.
 
     Args:
         boxes: (D, 4) XYXY in pixels.
@@ -67,7 +66,6 @@ def match_detections(
         gt_boxes: (G, 4) XYXY in the same pixels.
         gt_classes: (G,) class ids.
         gt_crowd: (G,) bool, COCO's ``iscrowd``; None: no crowds.
-        gt_ignore: (G,) bool, further objects that must not be counted; None: none.
         score_threshold: detections below it are left out.
         iou_threshold: least overlap of a match, in (0, 1].
 
@@ -78,10 +76,10 @@ def match_detections(
     gt_boxes = np.asarray(gt_boxes, dtype=np.float64).reshape(-1, 4)
     scores, classes = np.asarray(scores), np.asarray(classes)
     gt_classes = np.asarray(gt_classes)
-    crowd = _flags(gt_crowd, len(gt_boxes))
-    ignore = _flags(gt_ignore, len(gt_boxes)) | crowd
+    crowd = np.zeros(len(gt_boxes)) if gt_crowd is None else gt_crowd
+    crowd = np.asarray(crowd, dtype=bool)
     _check_lengths("detections", len(boxes), scores=scores, classes=classes)
-    _check_lengths("objects", len(gt_boxes), gt_classes=gt_classes, crowd=crowd, ignore=ignore)
+    _check_lengths("objects", len(gt_boxes), gt_classes=gt_classes, gt_crowd=crowd)
 
     iou = pairwise_iou(boxes, gt_boxes, crowd)
     iou[classes[:, None] != gt_classes[None]] = 0.0
@@ -91,17 +89,13 @@ def match_detections(
     for d in np.argsort(-scores, kind="stable"):
         if scores[d] < score_threshold:
             break
-        g = _best(iou[d], ~taken & ~ignore, iou_threshold)
+        g = _best(iou[d], ~taken & ~crowd, iou_threshold)
         if g != UNMATCHED:
             matched_gt[d] = g
             taken[g] = True
-            continue
-        g = _best(iou[d], ignore & (crowd | ~taken), iou_threshold)
-        if g != UNMATCHED:
-            taken[g] = True
-        else:
+        elif _best(iou[d], crowd, iou_threshold) == UNMATCHED:
             false_positive[d] = True
-    return MatchResult(matched_gt != UNMATCHED, false_positive, ~taken & ~ignore, matched_gt)
+    return MatchResult(matched_gt != UNMATCHED, false_positive, ~taken & ~crowd, matched_gt)
 
 
 def _best(iou: np.ndarray, candidates: np.ndarray, threshold: float) -> int:
@@ -110,10 +104,6 @@ def _best(iou: np.ndarray, candidates: np.ndarray, threshold: float) -> int:
     if not len(iou) or iou.max() < threshold:
         return UNMATCHED
     return int(iou.argmax())
-
-
-def _flags(values: np.ndarray | None, length: int) -> np.ndarray:
-    return np.zeros(length, dtype=bool) if values is None else np.asarray(values, dtype=bool)
 
 
 def _check_lengths(what: str, length: int, **arrays: np.ndarray) -> None:

@@ -7,8 +7,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .draw import BLUE, DARK, GREEN, GREY, RED, YELLOW, Mark, class_name, draw_marks, load_font
-from .draw import match_marks as _match_marks
+from .draw import (
+    BLUE,
+    DARK,
+    GREEN,
+    GREY,
+    RED,
+    YELLOW,
+    Mark,
+    class_name,
+    draw_marks,
+    load_font,
+    match_marks,
+)
 from .matching import MatchResult, match_detections
 
 _MARGIN, _CAPTION, _HEADER = 8, 22, 64
@@ -79,7 +90,6 @@ def write_image_sheet(
     *,
     title: str = "Ground truth and detections",
     max_images: int = 6,
-    columns: int = 1,
     width: int = 1600,
     panel_height: int = 480,
     score_threshold: float = 0.5,
@@ -96,7 +106,6 @@ def write_image_sheet(
         class_names: name of every class id.
         title: first line of the header; the counts over all records follow it.
         max_images: at most this many images are shown.
-        columns: pairs of panels side by side.
         width: of the sheet in pixels.
         panel_height: greatest height of a panel in pixels.
         score_threshold: detections below it are not drawn and not counted.
@@ -113,11 +122,9 @@ def write_image_sheet(
         raise ValueError("an image sheet needs at least one image, got none")
     results = [record.match(score_threshold) for record in records]
     shown = select_informative(results, max_images)
-    columns = min(columns, len(shown))
-    panel_width = (width - (2 * columns + 1) * _MARGIN) // (2 * columns)
-    pairs = [_pair(records[i], results[i], class_names, (panel_width, panel_height)) for i in shown]
-    header = _header(title, results, len(shown), score_threshold, width)
-    sheet = _assemble(header, pairs, columns, panel_width)
+    panel = ((width - 3 * _MARGIN) // 2, panel_height)
+    rows = [_row(*_pair(records[i], results[i], class_names, panel), width) for i in shown]
+    sheet = np.concatenate([_header(title, results, len(shown), score_threshold, width), *rows])
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     picture = Image.fromarray(sheet)
@@ -221,7 +228,7 @@ def _pair(
     ]
     for g in np.flatnonzero(np.zeros(0) if record.gt_crowd is None else record.gt_crowd):
         truth[g] = truth[g]._replace(color=GREY, text="crowd")
-    verdict = _match_marks(
+    verdict = match_marks(
         result,
         record.boxes,
         record.scores,
@@ -295,26 +302,14 @@ def _header(
     return np.array(picture)
 
 
-def _assemble(
-    header: np.ndarray,
-    pairs: Sequence[tuple[np.ndarray, np.ndarray, str]],
-    columns: int,
-    panel_width: int,
-) -> np.ndarray:
-    """Stack the header and rows of ``columns`` pairs, each row as high as its highest panel."""
-    blocks = [header]
-    for start in range(0, len(pairs), columns):
-        row = pairs[start : start + columns]
-        height = _CAPTION + max(left.shape[0] for left, _, _ in row) + _MARGIN
-        picture = Image.new("RGB", (header.shape[1], height), (250, 250, 250))
-        pen = ImageDraw.Draw(picture)
-        for column, (left, right, caption) in enumerate(row):
-            x = _MARGIN + column * 2 * (panel_width + _MARGIN)
-            pen.text((x, 3), caption, fill=DARK, font=load_font(12))
-            picture.paste(Image.fromarray(left), (x, _CAPTION))
-            picture.paste(Image.fromarray(right), (x + panel_width + _MARGIN, _CAPTION))
-        blocks.append(np.array(picture))
-    return np.concatenate(blocks)
+def _row(left: np.ndarray, right: np.ndarray, caption: str, width: int) -> np.ndarray:
+    """The two panels of an image side by side, under their caption."""
+    height = _CAPTION + left.shape[0] + _MARGIN
+    picture = Image.new("RGB", (width, height), (250, 250, 250))
+    ImageDraw.Draw(picture).text((_MARGIN, 3), caption, fill=DARK, font=load_font(12))
+    picture.paste(Image.fromarray(left), (_MARGIN, _CAPTION))
+    picture.paste(Image.fromarray(right), ((width + _MARGIN) // 2, _CAPTION))
+    return np.array(picture)
 
 
 def _reduce_colors(picture: Image.Image) -> Image.Image:

@@ -59,12 +59,6 @@ def test_crowd_is_never_missed_and_absorbs_any_number_of_detections():
     assert not result.true_positive.any() and not result.missed.any()
 
 
-def test_ignored_object_absorbs_one_detection_only():
-    result = match([A, A], [0.9, 0.8], [0, 0], [A], [0], gt_ignore=[True])
-    assert result.false_positive.tolist() == [False, True]
-    assert not result.missed.any()
-
-
 def test_countable_object_is_preferred_over_a_better_overlapping_crowd():
     result = match([[0, 0, 10, 8]], [0.9], [0], [A, [0, 0, 50, 50]], [0, 0], gt_crowd=[0, 1])
     assert result.matched_gt.tolist() == [0]
@@ -103,7 +97,7 @@ def slow_reference(boxes, scores, classes, gts, score_threshold, iou_threshold):
         for countable in (True, False):
             options = []
             for i, gt in enumerate(gts):
-                if gt["class"] != classes[d] or countable == (gt["ignore"] or gt["crowd"]):
+                if gt["class"] != classes[d] or countable == gt["crowd"]:
                     continue
                 if i in used and not gt["crowd"]:
                     continue
@@ -115,7 +109,7 @@ def slow_reference(boxes, scores, classes, gts, score_threshold, iou_threshold):
                 break
         else:
             verdict[d] = "FP"
-    missed = [i not in used and not (g["ignore"] or g["crowd"]) for i, g in enumerate(gts)]
+    missed = [i not in used and not g["crowd"] for i, g in enumerate(gts)]
     return verdict, missed
 
 
@@ -126,20 +120,14 @@ def test_agrees_with_slow_reference_on_crowded_scenes(seed):
     corner = rng.integers(0, 20, (objects, 2))
     gt_boxes = np.hstack([corner, corner + rng.integers(3, 15, (objects, 2))])
     gt_classes, crowd = rng.integers(0, 3, objects), rng.random(objects) < 0.2
-    ignore = rng.random(objects) < 0.2
     if objects:
         boxes = gt_boxes[rng.integers(0, objects, count)] + rng.integers(-2, 3, (count, 4))
     else:
         boxes = rng.integers(0, 20, (count, 4))
     scores, classes = rng.random(count).round(1), rng.integers(0, 3, count)
 
-    got = match_detections(
-        boxes, scores, classes, gt_boxes, gt_classes, crowd, ignore, score_threshold=0.3
-    )
-    gts = [
-        {"box": gt_boxes[i], "class": gt_classes[i], "crowd": crowd[i], "ignore": ignore[i]}
-        for i in range(objects)
-    ]
+    got = match_detections(boxes, scores, classes, gt_boxes, gt_classes, crowd, score_threshold=0.3)
+    gts = [{"box": gt_boxes[i], "class": gt_classes[i], "crowd": crowd[i]} for i in range(objects)]
     verdict, missed = slow_reference(boxes, scores, classes, gts, 0.3, 0.5)
     assert got.true_positive.tolist() == [v == "TP" for v in verdict]
     assert got.false_positive.tolist() == [v == "FP" for v in verdict]

@@ -137,7 +137,7 @@ def test_large_sheet_is_reduced_and_keeps_the_colours_of_the_marks(tmp_path):
 def test_sheet_is_the_same_every_time(tmp_path):
     records = [record(), record((64, 64)), ImageRecord(np.zeros((50, 50, 3), np.uint8))]
     for name in ("a.png", "b.png"):
-        write_image_sheet(tmp_path / name, records, ["ring", "cross"], columns=2)
+        write_image_sheet(tmp_path / name, records, ["ring", "cross"])
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
