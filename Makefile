@@ -22,7 +22,7 @@ help:
 	@echo "make lint         set up, check style and format"
 	@echo "make format       set up, bring the code into the format"
 	@echo "make check-wheel  set up, build the wheel and load all its configs away from the source"
-	@echo "make clean        remove .venv and what builds and tests leave"
+	@echo "make clean        remove the folder .venv here (never another VENV) and what builds and tests leave"
 
 ifeq ($(strip $(VENV)),)
 PY := $(PYTHON)
@@ -90,6 +90,8 @@ demo: setup
 check-wheel: setup
 	$(PY) tools/check_wheel.py
 
+# By its name and not as $(VENV), which may be an environment that was there before.
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
