@@ -184,7 +184,7 @@ def test_image_of_a_suffix_that_cannot_be_written_becomes_a_png(config_file, ima
         ("VERSION: 2\nMODEL: {NOPE: 1}", "Non-existent config key: MODEL.NOPE"),
         ("VERSION: 2\nMODEL: {DEVICE: 3}", "config key: MODEL.DEVICE"),
         ("VERSION: 2\nMODEL: [1, 2", "while parsing a flow sequence"),
-        ("VERSION: 2\nMODEL: 3", "not iterable"),
+        ("VERSION: 2\nMODEL: 3", "for config key: MODEL"),
         ("only text", "'str' object has no attribute"),
         ("", "not iterable"),
     ],
