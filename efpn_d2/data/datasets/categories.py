@@ -1,14 +1,19 @@
-"""The classes of a COCO JSON, compared with the classes of a model."""
+"""What a COCO JSON holds: its classes, compared with a model's, and gaps in its annotations."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from functools import lru_cache
+from typing import NamedTuple
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.utils.file_io import PathManager
+
+# Beside the box and the ids, without which not even training works.
+_EVALUATED_KEYS = ("area", "iscrowd")
 
 
 def category_names(json_file: str) -> tuple[str, ...]:
@@ -17,16 +22,37 @@ def category_names(json_file: str) -> tuple[str, ...]:
     Raises:
         ValueError: the file is no COCO JSON.
     """
+    return _summary(json_file).category_names
+
+
+def incomplete_annotations(json_file: str) -> dict[str, int]:
+    """How many annotations lack a key that COCO's evaluation reads; keys that none lacks are out.
+
+    Raises:
+        ValueError: the file is no COCO JSON.
+    """
+    return dict(_summary(json_file).missing)
+
+
+class _Summary(NamedTuple):
+    category_names: tuple[str, ...]
+    missing: tuple[tuple[str, int], ...]  # key, number of annotations without it
+
+
+def _summary(json_file: str) -> _Summary:
     path = PathManager.get_local_path(json_file)
-    return _read_category_names(path, os.stat(path).st_mtime_ns)
+    return _read_summary(path, os.stat(path).st_mtime_ns)
 
 
 @lru_cache(maxsize=32)
-def _read_category_names(path: str, _modified: int) -> tuple[str, ...]:
+def _read_summary(path: str, _modified: int) -> _Summary:
     try:
         with open(path) as file:
-            categories = json.load(file)["categories"]
-        return tuple(entry["name"] for entry in sorted(categories, key=lambda entry: entry["id"]))
+            content = json.load(file)
+        categories = sorted(content["categories"], key=lambda entry: entry["id"])
+        annotations = content.get("annotations", ())
+        missing = Counter(key for a in annotations for key in _EVALUATED_KEYS if key not in a)
+        return _Summary(tuple(entry["name"] for entry in categories), tuple(missing.items()))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} is no COCO JSON: it must be an object whose list 'categories' has an id and "

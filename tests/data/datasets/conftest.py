@@ -37,14 +37,14 @@ def cfg():
 def write_coco(tmp_path):
     """Writes a COCO JSON of one image and box below ``tmp_path`` and creates its image folder."""
 
-    def write(name="signs", classes=("stop", "yield"), folder="mine"):
+    def write(name="signs", classes=("stop", "yield"), folder="mine", without=()):
         image_dir = tmp_path / folder / "images"
         image_dir.mkdir(parents=True, exist_ok=True)
+        annotation = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 4, 4]}
+        annotation |= {"area": 16, "iscrowd": 0}
         content = {
             "images": [{"id": 1, "file_name": "a.jpg", "width": 8, "height": 8}],
-            "annotations": [
-                {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 4, 4], "iscrowd": 0}
-            ],
+            "annotations": [{k: v for k, v in annotation.items() if k not in without}],
             # Not in the order of their ids, as some tools write them.
             "categories": [{"id": i, "name": n} for i, n in enumerate(classes, start=1)][::-1],
         }
