@@ -20,8 +20,16 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--val", type=int, default=200, help="number of validation images")
     parser.add_argument("--workers", type=int, help="processes (default: one per core)")
     options = parser.add_argument_group("what the images look like; sizes in student pixels")
+    options.add_argument(
+        "--size",
+        dest="student_size",
+        type=int,
+        default=argparse.SUPPRESS,
+        help="side of the image (320); set INPUT.MIN_SIZE_TRAIN and INPUT.MIN_SIZE_TEST to the "
+        "same, so that the network sees it as it is; Synthetic/demo_faster_rcnn_R_18_EFPN.yaml has "
+        "192",
+    )
     for flag, name, kind in (
-        ("--size", "student_size", int),
         ("--seed", "seed", int),
         ("--format", "image_format", str),
         ("--min-size", "min_size", float),

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from efpn_d2.data.datasets.synthetic import SyntheticConfig
+
 pytestmark = pytest.mark.fast
 
 TOOL = Path(__file__).resolve().parents[4] / "tools" / "make_synthetic.py"
@@ -33,6 +35,14 @@ def test_writes_both_variants_and_says_where(main, tmp_path, capsys):
             assert len(list((folder / split).glob("*.png"))) == count
             assert str(json_file) in output
             assert f"synthetic_signs_{variant}_{split}" in output
+
+
+def test_help_says_which_input_size_belongs_to_the_images(main, capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = capsys.readouterr().out
+    assert "INPUT.MIN_SIZE_TRAIN and INPUT.MIN_SIZE_TEST" in " ".join(text.split())
+    assert f"({SyntheticConfig().student_size})" in text
 
 
 def test_one_variant_under_the_environment_root(main, tmp_path, monkeypatch):
