@@ -17,7 +17,7 @@ help:
 	@echo "make demo         set up, train a small detector on generated images, show what it finds"
 	@echo "make test         set up, run the tests"
 	@echo "make test-fast    set up, run the tests of seconds only"
-	@echo "make test-slow    set up, run the tests of minutes"
+	@echo "make test-slow    set up, run the tests of minutes; one of them downloads Detectron2"
 	@echo "make setup        make $(or $(VENV),nothing: PYTHON is used) with all that is needed"
 	@echo "make lint         set up, check style and format"
 	@echo "make format       set up, bring the code into the format"
