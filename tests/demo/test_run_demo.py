@@ -28,7 +28,7 @@ def test_whole_way_and_back_again(run, tmp_path, capsys):
     assert json.loads((folder / "results.json").read_text())["seed"] == 1
     assert {"generate", "train", "evaluate", "draw"} == record["seconds"].keys()
     assert {"AP_0_16", "AP_16_inf", "AP50"} <= record["metrics"].keys()
-    assert Image.open(folder / "sheet.png").width == 1600
+    assert Image.open(folder / "sheet.png").width == 1200
     printed = capsys.readouterr().out
     assert str(folder / "sheet.png") in printed and "AP50" in printed
     weights = torch.load(folder / "model_final.pth", weights_only=False)["model"]
