@@ -103,3 +103,19 @@ def test_unknown_config_ends_in_one_sentence(folder):
     assert result.returncode == 2
     assert "efpn_d2 has no config 'no_such.yaml'; it has: " in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--train-json", "none.json", "--train-images", "images"), "none.json"),
+        (("MODEL.EFPN.SMALL_BOX_SIZE", "56"), "MODEL.EFPN.SMALL_BOX_SIZE"),
+        (("MODEL.EFPN.NO_SUCH_KEY", "1"), "MODEL.EFPN.NO_SUCH_KEY"),
+        ((), "coco_2017_train"),
+    ],
+)
+def test_what_is_wrong_with_the_arguments_ends_in_one_sentence(folder, args, message):
+    result = train_net(folder, *CONFIG, *args)
+    assert result.returncode != 0
+    assert message in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr

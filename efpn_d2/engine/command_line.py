@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 
 import torch
 from detectron2.config import CfgNode, get_cfg
@@ -10,7 +11,12 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from ..config import add_efpn_config
-from ..data.datasets import add_dataset_arguments, apply_dataset_arguments, register_datasets
+from ..data.datasets import (
+    add_dataset_arguments,
+    apply_dataset_arguments,
+    check_files_exist,
+    register_datasets,
+)
 from ..model_zoo import get_config_file
 
 __all__ = ["parse_args", "setup"]
@@ -38,15 +44,14 @@ def parse_args(epilog: str | None) -> argparse.Namespace:
 def setup(args: argparse.Namespace) -> CfgNode:
     """The config of the command line; logging is set up and the data sets are registered.
 
-    Raises:
-        ValueError, FileNotFoundError: see :func:`efpn_d2.data.datasets.register_datasets`.
+    What is wrong with the config or the data sets ends the program in one sentence.
     """
-    cfg = get_cfg()
-    add_efpn_config(cfg)
-    if args.config_file:
-        cfg.merge_from_file(args.config_file)
-    cfg.merge_from_list(args.opts)
-    apply_dataset_arguments(cfg, args)
+    try:
+        cfg = _load_config(args)
+        register_datasets(cfg)
+        check_files_exist(cfg, ("TEST",) if args.eval_only else ("TRAIN", "TEST"))
+    except (OSError, ValueError, KeyError, AssertionError) as error:
+        sys.exit(f"error: {error.args[0] if isinstance(error, KeyError) else error}")
     without_cuda = cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available()
     if without_cuda:
         cfg.MODEL.DEVICE = "cpu"
@@ -55,5 +60,14 @@ def setup(args: argparse.Namespace) -> CfgNode:
     logger = setup_logger(cfg.OUTPUT_DIR, comm.get_rank(), name="efpn_d2")
     if without_cuda:
         logger.info("CUDA is not available: running on the CPU.")
-    register_datasets(cfg)
+    return cfg
+
+
+def _load_config(args: argparse.Namespace) -> CfgNode:
+    cfg = get_cfg()
+    add_efpn_config(cfg)
+    if args.config_file:
+        cfg.merge_from_file(args.config_file)
+    cfg.merge_from_list(args.opts)
+    apply_dataset_arguments(cfg, args)
     return cfg
