@@ -108,7 +108,7 @@ def write_sheet(cfg: CfgNode, path: Path) -> None:
     title = f"Small EFPN after {cfg.SOLVER.MAX_ITER} iterations on {name}"
     names = MetadataCatalog.get(name).thing_classes
     layout = {"max_images": 5, "width": 1200, "panel_height": 640}
-    write_image_sheet(path, records, names, title=title, score_threshold=0.3, **layout)
+    write_image_sheet(path, records, names, title=title, score_threshold=0.4, **layout)
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:

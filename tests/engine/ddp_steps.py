@@ -13,7 +13,7 @@ from detectron2.engine import launch
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 
-from efpn_d2.engine import EFPNTrainer
+from efpn_d2.engine import DistillationTrainer
 
 from .tiny_training import STOCK_OPTS, register, tiny_config
 
@@ -31,13 +31,16 @@ MODELS = {
     ],
     "duplicate": ["MODEL.EFPN.ROUTING", "duplicate"],
     "not_read": ["MODEL.EFPN.ROUTING", "none"],
+    "distill": ["DISTILL.STAGE", "distill"],
+    "head": ["DISTILL.STAGE", "head"],
+    "joint": ["DISTILL.STAGE", "joint"],
 }
 
 
 def train(model: str, output_dir: Path) -> dict[str, object]:
     # Without a configured seed the ranks have to agree on one.
     cfg = tiny_config("ddp_test", output_dir, *MODELS[model], "SOLVER.IMS_PER_BATCH", 4, "SEED", -1)
-    trainer = EFPNTrainer(cfg)
+    trainer = DistillationTrainer(cfg)
     heads = trainer.model.module.roi_heads
     if hasattr(heads, "small_box_size"):
         heads.small_box_size = (0.0, 1e6)[comm.get_rank()]
@@ -46,7 +49,9 @@ def train(model: str, output_dir: Path) -> dict[str, object]:
         for trainer.iter in range(2):
             trainer.run_step()
             without_gradient |= {
-                name for name, p in trainer.model.named_parameters() if p.grad is None
+                name
+                for name, p in trainer.model.named_parameters()
+                if p.requires_grad and p.grad is None
             }
     return {
         "weights": torch.cat([p.detach().flatten() for p in trainer.model.parameters()]),
