@@ -86,7 +86,8 @@ def _distill_node() -> CN:
     node = CN()
     # What is trained [paper IV-A3]: "" (the detector's own losses, everything at once), "base" (the
     # stock FPN detector), "distill" (the extension alone, by Eq. 5 alone), "head" (the heads on P'2
-    # alone, with hard example mining) or "joint" (the detector's losses and Eq. 5 together).
+    # alone, with hard example mining), "joint" (the detector's losses and Eq. 5 together) or
+    # "finetune" (the detector's losses, after other stages).
     node.STAGE = ""
 
     # For tools/run_stages.py: the stages in their order, each [stage, iterations, learning rate].

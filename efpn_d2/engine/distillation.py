@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 __all__ = ["STAGES", "DistillationTrainer"]
 
-STAGES = ("", "base", "distill", "head", "joint")
+STAGES = ("", "base", "distill", "head", "joint", "finetune")
+
+# Stages that train the configured detector as it is.
+_PLAIN = ("", "base", "finetune")
 
 _EXTENSION, _SMALL_HEADS = "backbone.extension.", "roi_heads.small_"
 _DETECTOR = ("backbone.bottom_up.", "backbone.fpn_", "proposal_generator.", "roi_heads.box_")
@@ -29,9 +32,9 @@ _DETECTOR = ("backbone.bottom_up.", "backbone.fpn_", "proposal_generator.", "roi
 class DistillationTrainer(EFPNTrainer):
     """:class:`EFPNTrainer` of the stage ``DISTILL.STAGE``. Only ``build_*`` methods differ.
 
-    ``base`` and the empty stage train the configured detector as it is. ``distill`` trains
-    ``backbone.extension`` by Eq. 5 alone, ``head`` the heads on P'2 alone, ``joint`` everything by
-    all losses. Every stage's checkpoints are plain detector checkpoints.
+    ``base``, ``finetune`` and the empty stage train the configured detector as it is. ``distill``
+    trains ``backbone.extension`` by Eq. 5 alone, ``head`` the heads on P'2 alone, ``joint``
+    everything by all losses. Every stage's checkpoints are plain detector checkpoints.
     """
 
     @classmethod
@@ -84,7 +87,7 @@ def stage_config(cfg: CfgNode) -> CfgNode:
             f"DISTILL.STAGE is '{stage}', which does not exist: use '' or one of "
             f"{', '.join(STAGES[1:])}."
         )
-    if stage in ("", "base"):
+    if stage in _PLAIN:
         return cfg
     heads, meta_architecture = cfg.MODEL.ROI_HEADS.NAME, cfg.MODEL.META_ARCHITECTURE
     if meta_architecture != "GeneralizedRCNN":

@@ -108,6 +108,13 @@ def test_joint_trains_every_part_from_the_base(dataset, stages, tmp_path):
     assert {k for k in still if "anchor_generator" not in k and "pixel" not in k} == set()
 
 
+def test_finetuning_trains_every_part_after_the_other_stages(dataset, stages, tmp_path):
+    path = train(dataset, tmp_path, "finetune", stages["head"])
+    before, after = weights(stages["head"]), weights(path)
+    parts = {"bottom_up", "extension", "fpn_output2", "box_head", "small_box_head", "rpn_head"}
+    assert parts <= {k.split(".")[1] for k in changed(before, after)}
+
+
 def test_the_loader_gives_the_teachers_view(dataset, tmp_path):
     # Heights are drawn from 64 and 80 at student scale; random crops are a share of that.
     opts = ("DISTILL.STAGE", "distill", "INPUT.CROP.ENABLED", False)
