@@ -55,7 +55,9 @@ def stage_configs(cfg: CfgNode) -> list[CfgNode]:
         own.MODEL.WEIGHTS = weights
         share = iterations / cfg.SOLVER.MAX_ITER
         own.SOLVER.MAX_ITER = iterations
-        own.SOLVER.STEPS = tuple(round(step * share) for step in cfg.SOLVER.STEPS)
+        steps = (round(step * share) for step in cfg.SOLVER.STEPS)
+        # Very short stages round their last step up to their end, which the schedule refuses.
+        own.SOLVER.STEPS = tuple(step for step in steps if step < iterations)
         own.SOLVER.WARMUP_ITERS = round(cfg.SOLVER.WARMUP_ITERS * share)
         own.SOLVER.BASE_LR = float(learning_rate)
         if stage == "base":

@@ -85,6 +85,11 @@ def test_another_config_in_the_same_folder_is_refused(dataset, finished):
         run_stages(make_config(dataset, folder, "MODEL.EFPN.PRESET", "paper"))
 
 
+def test_a_step_that_falls_on_the_end_of_a_short_stage_is_left_out(dataset, tmp_path):
+    (only,) = stage_configs(make_config(dataset, tmp_path, "DISTILL.SCHEDULE", [["base", 2, 0.1]]))
+    assert only.SOLVER.STEPS == (1,)
+
+
 @pytest.mark.parametrize("schedule", [[], [["base", 4]]])
 def test_a_schedule_that_is_none_is_one_clear_sentence(dataset, tmp_path, schedule):
     with pytest.raises(ValueError, match="list the stages as"):
