@@ -8,7 +8,6 @@ of the CUDA allocator; on the CPU each case runs in a process of its own for it.
 """
 
 import argparse
-import resource
 import statistics
 import subprocess
 import sys
@@ -25,7 +24,7 @@ from torch.nn import functional as F
 import efpn_d2
 from efpn_d2.engine import DistillationTrainer
 from efpn_d2.losses import foreground_background_balanced_loss
-from efpn_d2.run_record import collect_run_record, write_json
+from efpn_d2.run_record import collect_run_record, peak_memory_gib, write_json
 
 RESULTS = Path(__file__).resolve().parent / "results"
 STOCK = [
@@ -120,9 +119,7 @@ def measure_memory(name: str, args: argparse.Namespace) -> float:
         step = make_case(name, args)
         step()
         step()
-    if args.device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return peak_memory_gib(args.device)
 
 
 def main() -> None:

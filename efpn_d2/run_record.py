@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import resource
 import shlex
 import subprocess
 import sys
@@ -114,6 +115,18 @@ def _memory_gib() -> float | None:
     with contextlib.suppress(AttributeError, ValueError, OSError):
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
     return None
+
+
+def peak_memory_gib(device: str = "cpu") -> float:
+    """Peak of the CUDA allocator or, for the CPU, of this process's resident memory, in GiB."""
+    if device.startswith("cuda"):
+        return round(torch.cuda.max_memory_allocated() / 2**30, 3)
+    # ru_maxrss would begin at what the process that started this one had.
+    with contextlib.suppress(OSError), open("/proc/self/status") as lines:
+        for line in lines:
+            if line.startswith("VmHWM"):
+                return round(int(line.split()[1]) / 2**20, 3)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 3)
 
 
 @contextlib.contextmanager

@@ -1,9 +1,18 @@
 import json
 import subprocess
+import sys
 
+import numpy as np
 import pytest
 
-from efpn_d2.run_record import collect_run_record, headline, source_commit, timed, write_json
+from efpn_d2.run_record import (
+    collect_run_record,
+    headline,
+    peak_memory_gib,
+    source_commit,
+    timed,
+    write_json,
+)
 
 pytestmark = pytest.mark.fast
 
@@ -74,3 +83,14 @@ def test_headline_names_sizes():
         "       0 to 8 px: AP   9.0",
         "   8 px and more: AP  40.0",
     ]
+
+
+def test_peak_memory_is_that_of_this_process_alone():
+    """A process begins at its own memory, whatever the one that started it has used."""
+    np.ones(2**30, dtype=np.uint8)
+    code = "from efpn_d2.run_record import peak_memory_gib as p; print(p())"
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    child = subprocess.run(command, capture_output=True, text=True, check=True)
+    own = peak_memory_gib()
+    assert own > 1
+    assert 0.05 < float(child.stdout) < own - 0.5

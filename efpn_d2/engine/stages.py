@@ -2,18 +2,16 @@
 
 import json
 import logging
-import resource
 import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
-from ..run_record import collect_run_record, write_json
+from ..run_record import collect_run_record, peak_memory_gib, write_json
 from .distillation import DistillationTrainer
 
 __all__ = ["run_stages", "stage_configs"]
@@ -153,14 +151,7 @@ def _train(cfg: CfgNode, record_file: Path) -> None:
             "stage": cfg.DISTILL.STAGE,
             "config": cfg.dump(),
             "seconds": round(stopwatch.seconds, 1),
-            "peak_memory_gib": _peak_memory_gib(cfg.MODEL.DEVICE),
+            "peak_memory_gib": peak_memory_gib(cfg.MODEL.DEVICE),
             "metrics": metrics,
         }
         write_json(record_file, record)
-
-
-def _peak_memory_gib(device: str) -> float:
-    """Of the CUDA allocator, or on the CPU of this process since its start."""
-    if device.startswith("cuda"):
-        return round(torch.cuda.max_memory_allocated() / 2**30, 3)
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 3)
