@@ -35,7 +35,7 @@ def test_every_row_has_the_same_total_of_iterations_and_the_same_data(args, row,
     starts_from_base = cfg.MODEL.WEIGHTS.endswith("shared/base/model_final.pth")
     assert starts_from_base == (cfg.DISTILL.SCHEDULE[0][0] != "base")
     assert own + (base if starts_from_base else 0) == 6000
-    assert cfg.DATASETS.TRAIN == (f"synthetic_signs_{variant}_train",)
+    assert (f"synthetic_signs_{variant}_train",) == cfg.DATASETS.TRAIN
     assert [c.SOLVER.IMS_PER_BATCH for c in stage_configs(cfg)] == [8] * len(cfg.DISTILL.SCHEDULE)
 
 
