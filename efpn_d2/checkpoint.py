@@ -135,6 +135,7 @@ class _AtomicPathManager:
         return getattr(self._path_manager, name)
 
     def open(self, path: str, mode: str = "r", **kwargs: Any) -> contextlib.AbstractContextManager:
+        """As the wrapped path manager's, but a local file to write appears when it is closed."""
         if "w" in mode and "://" not in path:
             return _atomic_write(path, mode)
         return self._path_manager.open(path, mode, **kwargs)

@@ -91,6 +91,7 @@ class ResumableBatchSampler(Sampler[list[SampleKey]]):
 
     @property
     def dataset_size(self) -> int:
+        """Images in the data set."""
         return len(self._groups)
 
     def __iter__(self) -> Iterator[list[SampleKey]]:

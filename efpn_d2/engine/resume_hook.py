@@ -35,6 +35,7 @@ class ResumeHook(HookBase):
         self.seed = comm.shared_random_seed() if self._sampler is None else self._sampler.seed
 
     def before_train(self) -> None:
+        """Agree on the seed, and move the data loader to the first iteration."""
         # Only the ranks that could read the checkpoint know its seed; rank 0 always can.
         self.seed = comm.all_gather(self.seed)[0]
         if self._sampler is not None:
@@ -42,12 +43,15 @@ class ResumeHook(HookBase):
             self._sampler.start_iteration = self.trainer.start_iter
 
     def before_step(self) -> None:
+        """Seed all generators of this process for the iteration."""
         seed_all_rng(derive_seed(self.seed, Purpose.STEP, comm.get_rank(), self.trainer.iter))
 
     def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must hold."""
         return {"seed": self.seed, "stream": self._stream()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take the seed over, and warn if the data stream is another one."""
         self.seed = state["seed"]
         before, now = state["stream"], self._stream()
         changes = [

@@ -120,15 +120,19 @@ class _Stopwatch(HookBase):
     seconds = 0.0
 
     def before_step(self) -> None:
+        """Start."""
         self._start = time.perf_counter()
 
     def after_step(self) -> None:
+        """Stop, and add up."""
         self.seconds += time.perf_counter() - self._start
 
     def state_dict(self) -> dict[str, float]:
+        """The seconds so far."""
         return {"seconds": self.seconds}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
+        """Go on from the seconds of an interrupted training."""
         self.seconds = state["seconds"]
 
 

@@ -68,6 +68,7 @@ class SizeBinnedCOCOEvaluator(COCOEvaluator):
 
 def _table(results: dict[str, float], bins: Sequence[SizeBin]) -> str:
     def row(size_bin: SizeBin) -> list[str]:
+        """One line of the table."""
         count = results[f"objects_{size_bin.label}"]
         values = [results[f"{metric}_{size_bin.label}"] for metric in ("AP", "AP50", "AR")]
         cells = ["n/a (0 objects)" if math.isnan(v) else f"{v:.3f}" for v in values]

@@ -21,10 +21,12 @@ class SizeBin:
 
     @property
     def label(self) -> str:
+        """The bin in names of metrics, e.g. ``8_16``."""
         return f"{self.low:g}_{self.high:g}"
 
     @property
     def area_range(self) -> list[float]:
+        """The bin as pycocotools takes it: squared, closed at both ends."""
         # pycocotools keeps areas that equal the upper end; here they belong to the next bin.
         return [self.low**2, math.nextafter(self.high**2, 0.0)]
 

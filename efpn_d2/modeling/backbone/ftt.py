@@ -158,6 +158,7 @@ class _Skip(nn.Sequential):
     """``x + layers(x)``."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H, W)."""
         out = x
         for layer in self:
             out = layer(out)

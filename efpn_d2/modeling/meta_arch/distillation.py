@@ -75,6 +75,7 @@ class DistillationRCNN(GeneralizedRCNN):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """The arguments of the constructor, from ``cfg.MODEL`` and ``cfg.DISTILL``."""
         ret = super().from_config(cfg)
         node = cfg.DISTILL
         ret.update(

@@ -83,6 +83,7 @@ class OHEMSmallROIHeads(EFPNROIHeads):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        """The arguments of the constructor; see :class:`SmallHeadMixin` for what is raised."""
         ret = super().from_config(cfg, input_shape)
         ret["ohem_batch"] = cfg.DISTILL.OHEM_BATCH
         ret["ohem_positive_fraction"] = cfg.DISTILL.OHEM_POSITIVE_FRACTION

@@ -55,7 +55,7 @@ def test_files_that_are_there_and_addresses_pass(catalogs, cfg, write_coco, monk
     register_coco_sets(cfg.COCO_DATA.REGISTER)
     address = "https://example.org/val.json"
     monkeypatch.setitem(vars(MetadataCatalog.get("coco_2017_val")), "json_file", address)
-    check_files_exist(cfg)
+    assert check_files_exist(cfg) is None
 
 
 @pytest.mark.parametrize("key", ["area", "iscrowd"])

@@ -165,8 +165,11 @@ def test_wrong_number_of_classes_names_the_key(catalogs, cfg, write_coco, archit
 def test_class_agnostic_model_is_not_checked(catalogs, cfg, write_coco):
     cfg.COCO_DATA.REGISTER = [["my_signs", *write_coco()]]
     cfg.DATASETS.TEST = ("my_signs",)
+    with pytest.raises(ValueError, match="NUM_CLASSES"):
+        register_datasets(cfg)
     cfg.MODEL.META_ARCHITECTURE = "ProposalNetwork"
     register_datasets(cfg)
+    assert "my_signs" in DatasetCatalog.list()
 
 
 def test_file_that_is_no_coco_json(catalogs, cfg, write_coco, tmp_path):

@@ -111,7 +111,8 @@ def test_other_options_are_fine_once_the_images_are_gone(tmp_path):
     make(tmp_path, num_images=1)
     for image in synthetic_paths("native2x", "train", str(tmp_path))[1].iterdir():
         image.unlink()
-    make(tmp_path, num_images=1, seed=5)
+    first = json.loads(make(tmp_path / "other", num_images=1).read_text())
+    assert json.loads(make(tmp_path, num_images=1, seed=5).read_text()) != first
 
 
 @pytest.fixture(scope="module")
