@@ -9,13 +9,14 @@ Examples:
 """
 
 import argparse
+import sys
 from typing import Any
 
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 
 from efpn_d2.checkpoint import EFPNCheckpointer
-from efpn_d2.engine import DistillationTrainer, EFPNTrainer, launch_or_join
+from efpn_d2.engine import DistillationTrainer, EFPNTrainer, StageError, launch_or_join
 from efpn_d2.engine.command_line import parse_args, setup
 
 
@@ -27,8 +28,11 @@ def main(args: argparse.Namespace) -> dict[str, Any] | None:
     """
     cfg = setup(args)
     if not args.eval_only:
-        trainer = DistillationTrainer(cfg) if cfg.DISTILL.STAGE else EFPNTrainer(cfg)
-        trainer.resume_or_load(resume=args.resume)
+        try:
+            trainer = DistillationTrainer(cfg) if cfg.DISTILL.STAGE else EFPNTrainer(cfg)
+            trainer.resume_or_load(resume=args.resume)
+        except StageError as error:
+            sys.exit(f"error: {error}")
         return trainer.train()
     model = EFPNTrainer.build_model(cfg)
     EFPNCheckpointer(

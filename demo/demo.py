@@ -78,7 +78,9 @@ def run_on_images(
         outputs[i].parent.mkdir(parents=True, exist_ok=True)
         if not cv2.imwrite(str(outputs[i]), picture):
             raise OSError(f"Cannot write the picture '{outputs[i]}'.")
-    where = f", written to {outputs[0].parent}" if outputs else ""
+    where = ""
+    if outputs:
+        where = f", written to {outputs[0] if len(outputs) == 1 else outputs[0].parent}"
     print(f"{total} objects in {len(inputs) - unreadable} of {len(inputs)} images{where}")
     if unreadable:
         logger.error(f"{unreadable} of {len(inputs)} images could not be read, see above.")

@@ -114,9 +114,14 @@ def initialize_small_heads(model: nn.Module, incompatible: "_IncompatibleKeys") 
     }
     if in_file.intersection(stock) or not in_file.intersection(stock.values()):
         return []
+    incompatible_keys = absent | misfits
     for small_name, stock_name in stock.items():
         getattr(roi_heads, small_name).load_state_dict(getattr(roi_heads, stock_name).state_dict())
-        logger.info(f"roi_heads.{small_name} starts from the weights of roi_heads.{stock_name}.")
+        complete = not any(key.startswith(f"roi_heads.{stock_name}.") for key in incompatible_keys)
+        logger.info(
+            f"roi_heads.{small_name} starts from the weights of roi_heads.{stock_name}"
+            + ("." if complete else ", which the file does not have (all of) itself.")
+        )
     incompatible.missing_keys[:] = [
         key
         for key in incompatible.missing_keys

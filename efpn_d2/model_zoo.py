@@ -19,15 +19,16 @@ def get_config_file(name: str) -> str:
     """Path of a packaged config.
 
     Args:
-        name: path below ``configs/``, e.g. ``"COCO-Detection/faster_rcnn_R_50_EFPN_1x.yaml"``.
+        name: path below ``configs/``, e.g. ``"COCO-Detection/faster_rcnn_R_50_EFPN_1x.yaml"``; or
+            the path of any file, which is returned as it is.
 
     Returns:
-        The absolute path of the YAML file.
+        The path of the YAML file, absolute for a packaged one.
 
     Raises:
         FileNotFoundError: no such config; the message lists those there are.
     """
-    path = _config_root() / name
+    path = Path(name) if Path(name).is_file() else _config_root() / name
     if not path.is_file():
         raise FileNotFoundError(
             f"efpn_d2 has no config '{name}'; it has: {', '.join(list_configs())}"
@@ -42,7 +43,7 @@ def list_configs() -> list[str]:
 
 
 def get_config(name: str) -> CfgNode:
-    """A packaged config, merged into Detectron2's defaults plus this package's nodes.
+    """A packaged config, or any file, merged into Detectron2's and this package's defaults.
 
     Args:
         name: see :func:`get_config_file`.

@@ -54,6 +54,12 @@ def test_each_call_gives_a_config_of_its_own():
     assert efpn_d2.get_config(name).OUTPUT_DIR != "changed"
 
 
+def test_a_file_of_ones_own_is_a_config_too(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("MODEL: {EFPN: {SMALL_BOX_SIZE: 33.0}}\nVERSION: 2\n")
+    assert efpn_d2.get_config(str(path)).MODEL.EFPN.SMALL_BOX_SIZE == 33.0
+
+
 def test_an_unknown_config_lists_those_there_are():
     with pytest.raises(FileNotFoundError, match="no config 'nope.yaml'; it has: .*mask_rcnn_R_50"):
         efpn_d2.get_config_file("nope.yaml")

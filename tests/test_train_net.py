@@ -14,6 +14,7 @@ from .engine.tiny_training import TINY_OPTS, write_coco
 ROOT = Path(__file__).parents[1]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 CONFIG = ("--config-file", "Base-RCNN-EFPN.yaml")
+DATA_OFF = ("DATASETS.TRAIN", "()", "DATASETS.TEST", "()", "MODEL.WEIGHTS", "")
 
 
 def train_net(folder, *args, launcher=(sys.executable,)):
@@ -112,6 +113,9 @@ def test_unknown_config_ends_in_one_sentence(folder):
         (("MODEL.EFPN.SMALL_BOX_SIZE", "56"), "MODEL.EFPN.SMALL_BOX_SIZE"),
         (("MODEL.EFPN.NO_SUCH_KEY", "1"), "MODEL.EFPN.NO_SUCH_KEY"),
         ((), "coco_2017_train"),
+        (("--eval-only", *DATA_OFF), "add --resume to take the last checkpoint"),
+        (("--eval-only", *DATA_OFF, "MODEL.WEIGHTS", "nope.pth"), "there is no file 'nope.pth'"),
+        ((*DATA_OFF, "DISTILL.STAGE", "destill"), "'destill', which does not exist"),
     ],
 )
 def test_what_is_wrong_with_the_arguments_ends_in_one_sentence(folder, args, message):

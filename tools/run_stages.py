@@ -8,15 +8,20 @@ Example:
 """
 
 import argparse
+import sys
 
-from efpn_d2.engine import launch_or_join
+from efpn_d2.engine import StageError, launch_or_join
 from efpn_d2.engine.command_line import parse_args, setup
 from efpn_d2.engine.stages import run_stages
 
 
 def main(args: argparse.Namespace) -> None:
     """Run in every process of the job."""
-    run_stages(setup(args))
+    cfg = setup(args)
+    try:
+        run_stages(cfg)
+    except StageError as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

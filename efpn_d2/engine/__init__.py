@@ -1,6 +1,6 @@
 """Training: trainers, stages, resumable data stream, process start-up."""
 
-from .distillation import DistillationTrainer
+from .distillation import DistillationTrainer, StageError
 from .launch import launch_or_join
 from .resumable_loader import build_resumable_train_loader
 from .trainer import EFPNTrainer
@@ -8,6 +8,7 @@ from .trainer import EFPNTrainer
 __all__ = [
     "DistillationTrainer",
     "EFPNTrainer",
+    "StageError",
     "build_resumable_train_loader",
     "launch_or_join",
 ]

@@ -50,8 +50,12 @@ def setup(args: argparse.Namespace) -> CfgNode:
         cfg = _load_config(args)
         register_datasets(cfg)
         check_files_exist(cfg, ("TEST",) if args.eval_only else ("TRAIN", "TEST"))
+        _check_weights(cfg, args)
     except (OSError, ValueError, KeyError, AssertionError) as error:
-        sys.exit(f"error: {error.args[0] if isinstance(error, KeyError) else error}")
+        text = str(error.args[0] if isinstance(error, KeyError) else error)
+        if "<class 'float'> vs. <class 'int'>" in text:
+            text += "; write it with a decimal point, like 56.0"
+        sys.exit(f"error: {text}")
     without_cuda = cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available()
     if without_cuda:
         cfg.MODEL.DEVICE = "cpu"
@@ -61,6 +65,19 @@ def setup(args: argparse.Namespace) -> CfgNode:
     if without_cuda:
         logger.info("CUDA is not available: running on the CPU.")
     return cfg
+
+
+def _check_weights(cfg: CfgNode, args: argparse.Namespace) -> None:
+    if args.resume and os.path.isfile(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint")):
+        return
+    weights = cfg.MODEL.WEIGHTS
+    if weights and "://" not in weights and not os.path.isfile(weights):
+        raise FileNotFoundError(f"MODEL.WEIGHTS: there is no file '{weights}'.")
+    if args.eval_only and not weights:
+        raise ValueError(
+            "--eval-only has no weights to evaluate: set MODEL.WEIGHTS, or add --resume to take "
+            f"the last checkpoint of OUTPUT_DIR {cfg.OUTPUT_DIR}."
+        )
 
 
 def _load_config(args: argparse.Namespace) -> CfgNode:

@@ -18,7 +18,7 @@ from .trainer import EFPNTrainer
 if TYPE_CHECKING:
     from fvcore.common.checkpoint import _IncompatibleKeys
 
-__all__ = ["STAGES", "DistillationTrainer"]
+__all__ = ["STAGES", "DistillationTrainer", "StageError"]
 
 STAGES = ("", "base", "distill", "head", "joint", "finetune")
 
@@ -27,6 +27,10 @@ _PLAIN = ("", "base", "finetune")
 
 _EXTENSION, _SMALL_HEADS = "backbone.extension.", "roi_heads.small_"
 _DETECTOR = ("backbone.bottom_up.", "backbone.fpn_", "proposal_generator.", "roi_heads.box_")
+
+
+class StageError(ValueError):
+    """A stage that cannot be trained as it is configured; the message says what to do."""
 
 
 class DistillationTrainer(EFPNTrainer):
@@ -42,7 +46,7 @@ class DistillationTrainer(EFPNTrainer):
         """The detector of the stage, with what it does not train frozen.
 
         Raises:
-            ValueError: the stage is unknown or does not fit the configured detector.
+            StageError: the stage is unknown or does not fit the configured detector.
         """
         stage = cfg.DISTILL.STAGE
         model = super().build_model(stage_config(cfg))
@@ -79,11 +83,11 @@ def stage_config(cfg: CfgNode) -> CfgNode:
     """``cfg`` with the registered names that its stage trains with.
 
     Raises:
-        ValueError: the stage is unknown or does not fit the configured detector.
+        StageError: the stage is unknown or does not fit the configured detector.
     """
     stage = cfg.DISTILL.STAGE
     if stage not in STAGES:
-        raise ValueError(
+        raise StageError(
             f"DISTILL.STAGE is '{stage}', which does not exist: use '' or one of "
             f"{', '.join(STAGES[1:])}."
         )
@@ -91,12 +95,12 @@ def stage_config(cfg: CfgNode) -> CfgNode:
         return cfg
     heads, meta_architecture = cfg.MODEL.ROI_HEADS.NAME, cfg.MODEL.META_ARCHITECTURE
     if meta_architecture != "GeneralizedRCNN":
-        raise ValueError(
+        raise StageError(
             f"DISTILL.STAGE {stage} trains two-stage detectors, but MODEL.META_ARCHITECTURE is "
             f"{meta_architecture}: use GeneralizedRCNN or DISTILL.STAGE ''."
         )
     if stage == "head" and heads != "EFPNROIHeads":
-        raise ValueError(
+        raise StageError(
             f"DISTILL.STAGE head trains EFPNROIHeads, but MODEL.ROI_HEADS.NAME is {heads}: train "
             "it with DISTILL.STAGE joint."
         )
@@ -130,7 +134,7 @@ class StageCheckpointer(EFPNCheckpointer):
         """As in the base class.
 
         Raises:
-            ValueError: the file, or its absence, is not what the stage starts from.
+            StageError: the file, or its absence, is not what the stage starts from.
         """
         self._path = path
         if not path and self._stage in self._NEEDS:
@@ -147,7 +151,7 @@ class StageCheckpointer(EFPNCheckpointer):
 
     def _refuse(self, reason: str) -> None:
         before, _ = self._NEEDS[self._stage]
-        raise ValueError(
+        raise StageError(
             f"DISTILL.STAGE {self._stage} starts from the output of stage {before}, but {reason}: "
             "set MODEL.WEIGHTS to that output."
         )

@@ -12,7 +12,7 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
 from ..run_record import collect_run_record, peak_memory_gib, write_json
-from .distillation import DistillationTrainer
+from .distillation import STAGES, DistillationTrainer, StageError
 
 __all__ = ["run_stages", "stage_configs"]
 
@@ -35,13 +35,13 @@ def stage_configs(cfg: CfgNode) -> list[CfgNode]:
     place relative to the number of iterations; stage ``base`` trains the stock detector.
 
     Raises:
-        ValueError: the schedule is empty or an entry is not [stage, iterations, learning rate].
+        StageError: the schedule is empty or an entry is not [stage, iterations, learning rate].
     """
     schedule = cfg.DISTILL.SCHEDULE
-    if not schedule or any(len(entry) != 3 for entry in schedule):
-        raise ValueError(
+    if not schedule or not all(_is_stage(entry) for entry in schedule):
+        raise StageError(
             f"DISTILL.SCHEDULE is {schedule}: list the stages as [stage, iterations, learning "
-            "rate]."
+            f"rate], each stage one of {', '.join(STAGES[1:])}."
         )
     configs = []
     weights = cfg.MODEL.WEIGHTS
@@ -66,6 +66,14 @@ def stage_configs(cfg: CfgNode) -> list[CfgNode]:
     return configs
 
 
+def _is_stage(entry: Any) -> bool:
+    if not isinstance(entry, list | tuple) or len(entry) != 3:
+        return False
+    stage, iterations, learning_rate = entry
+    known = stage in STAGES[1:] and isinstance(iterations, int)
+    return known and iterations > 0 and isinstance(learning_rate, int | float) and learning_rate > 0
+
+
 def _use_stock_names(cfg: CfgNode) -> None:
     for node in (cfg.MODEL.BACKBONE, cfg.MODEL.PROPOSAL_GENERATOR, cfg.MODEL.ROI_HEADS):
         node.NAME = _STOCK_NAMES.get(node.NAME, node.NAME)
@@ -84,7 +92,7 @@ def run_stages(cfg: CfgNode) -> list[dict[str, Any]]:
         The stages' run records, as written to ``OUTPUT_DIR/<stage>/record.json``.
 
     Raises:
-        ValueError: see :func:`stage_configs`, or the folder holds stages of another config.
+        StageError: see :func:`stage_configs`, or the folder holds stages of another config.
     """
     configs = stage_configs(cfg)
     records = []
@@ -102,15 +110,19 @@ def run_stages(cfg: CfgNode) -> list[dict[str, Any]]:
 
 
 def _check_same_config(cfg: CfgNode) -> None:
+    """Refuse a folder in which this stage was trained otherwise; other stages may have changed."""
+    own = cfg.clone()
+    own.defrost()
+    own.DISTILL.SCHEDULE = []
     if comm.is_main_process():
-        noted = Path(cfg.OUTPUT_DIR, "config.yaml")
-        if noted.exists() and noted.read_text() != cfg.dump():
-            raise ValueError(
-                f"'{cfg.OUTPUT_DIR}' holds this stage trained with another config: choose another "
-                "OUTPUT_DIR or delete the folder."
+        noted = Path(own.OUTPUT_DIR, "config.yaml")
+        if noted.exists() and noted.read_text() != own.dump():
+            raise StageError(
+                f"'{own.OUTPUT_DIR}' holds this stage trained with another config (compare "
+                f"{noted}): choose another OUTPUT_DIR or delete the folder."
             )
         noted.parent.mkdir(parents=True, exist_ok=True)
-        noted.write_text(cfg.dump())
+        noted.write_text(own.dump())
     comm.synchronize()
 
 

@@ -4,7 +4,9 @@ import contextlib
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import DefaultPredictor
@@ -52,11 +54,15 @@ def load_inference_config(
     if score_threshold is not None:
         cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = score_threshold
         cfg.MODEL.RETINANET.SCORE_THRESH_TEST = score_threshold
+    _use_cpu_without_cuda(cfg)
+    cfg.freeze()
+    return cfg
+
+
+def _use_cpu_without_cuda(cfg: CfgNode) -> None:
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         logger.warning("No CUDA device: running on the CPU.")
         cfg.MODEL.DEVICE = "cpu"
-    cfg.freeze()
-    return cfg
 
 
 def _reason(error: Exception) -> str:
@@ -67,9 +73,9 @@ def _reason(error: Exception) -> str:
 
 
 class EFPNPredictor(DefaultPredictor):
-    """:class:`DefaultPredictor` that loads weights as training does.
+    """:class:`DefaultPredictor` that loads weights as training does, and runs without CUDA.
 
-    So a stock FPN checkpoint gives its heads to P'2 as well, see
+    A stock FPN checkpoint gives its heads to P'2 as well, see
     :class:`efpn_d2.checkpoint.EFPNCheckpointer`.
     """
 
@@ -89,13 +95,27 @@ class EFPNPredictor(DefaultPredictor):
         without_weights = cfg.clone()
         without_weights.defrost()
         without_weights.MODEL.WEIGHTS = ""
+        _use_cpu_without_cuda(without_weights)
         with _without_messages("fvcore.common.checkpoint"):  # of a start from scratch
             super().__init__(without_weights)
-        self.cfg = cfg.clone()
+        self.cfg.MODEL.WEIGHTS = weights
         if weights:
             EFPNCheckpointer(self.model, init_from_stock=cfg.MODEL.EFPN.INIT_FROM_STOCK).load(
                 weights
             )
+
+    def __call__(self, original_image: np.ndarray) -> dict[str, Any]:
+        """As ``DefaultPredictor``.
+
+        Args:
+            original_image: (H, W, 3), as ``cv2.imread`` gives it.
+
+        Raises:
+            ValueError: there is no image.
+        """
+        if original_image is None:
+            raise ValueError("The image is None: cv2.imread could not read its file.")
+        return super().__call__(original_image)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -79,9 +80,20 @@ def test_finished_stages_are_skipped(dataset, finished):
     assert [p.stat().st_mtime_ns for p in files] == before
 
 
+def test_another_later_stage_leaves_the_finished_ones_alone(dataset, finished, tmp_path):
+    folder, records = finished
+    shutil.copytree(folder, tmp_path / "copy")
+    for record in (tmp_path / "copy").glob("*/config.yaml"):
+        record.write_text(record.read_text().replace(str(folder), str(tmp_path / "copy")))
+    longer = [*SCHEDULE, ["finetune", 2, 0.001]]
+    again = run_stages(make_config(dataset, tmp_path / "copy", "DISTILL.SCHEDULE", longer))
+    assert again[:3] == records
+    assert again[3]["stage"] == "finetune"
+
+
 def test_another_config_in_the_same_folder_is_refused(dataset, finished):
     folder, _ = finished
-    with pytest.raises(ValueError, match="trained with another config: choose another OUTPUT_DIR"):
+    with pytest.raises(ValueError, match="trained with another config .*choose another OUTPUT_DIR"):
         run_stages(make_config(dataset, folder, "MODEL.EFPN.PRESET", "paper"))
 
 
@@ -90,7 +102,9 @@ def test_a_step_that_falls_on_the_end_of_a_short_stage_is_left_out(dataset, tmp_
     assert only.SOLVER.STEPS == (1,)
 
 
-@pytest.mark.parametrize("schedule", [[], [["base", 4]]])
+@pytest.mark.parametrize(
+    "schedule", [[], [["base", 4]], [["base", 4, 0.1], ["destill", 4, 0.1]], [["base", 0, 0.1]]]
+)
 def test_a_schedule_that_is_none_is_one_clear_sentence(dataset, tmp_path, schedule):
     with pytest.raises(ValueError, match="list the stages as"):
         stage_configs(make_config(dataset, tmp_path, "DISTILL.SCHEDULE", schedule))
