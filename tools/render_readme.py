@@ -34,8 +34,7 @@ def render_demo(record: dict[str, Any]) -> str:
             f"It took {minutes:.1f} minutes after set-up ({seconds['train'] / 60:.1f} of them "
             f"training) on {machine['cpu_cores']} cores ({machine['cpu']}, "
             f"{len(machine['gpus']) or 'no'} GPU), with torch {versions['torch']}, seed "
-            f"{record['seed']}, at commit {record['commit'][:7]}. Other processors round "
-            "differently, and AP50 with them.",
+            f"{record['seed']}, at commit {record['commit'][:7]}.",
             "",
             "It ends by printing where the image sheet, `output/demo/sheet.png`, and all numbers, "
             "`output/demo/results.json`, are. Run again, it goes on where it was stopped.",

@@ -25,6 +25,7 @@ _STOCK_NAMES = {
     "build_resnet_efpn_backbone": "build_resnet_fpn_backbone",
     "EFPNRPN": "RPN",
     "EFPNROIHeads": "StandardROIHeads",
+    "EFPNCascadeROIHeads": "CascadeROIHeads",
 }
 
 

@@ -8,8 +8,7 @@ from .conv import conv_layer
 __all__ = ["BRANCH_GAIN", "BottleneckResidualBlock", "ResidualBlock"]
 
 # Residual branches start at a tenth of Kaiming's scale. Without normalisation each full-scale
-# branch would double the variance, and training from scratch diverges; super-resolution networks
-# do the same.
+# branch would double the variance, with which a training from scratch diverged.
 BRANCH_GAIN = 0.1
 
 

@@ -58,6 +58,13 @@ def test_configs_pass_the_weights_on_and_scale_the_schedule(dataset, tmp_path):
     assert [c.SOLVER.BASE_LR for c in (base, distill, head)] == [0.002, 0.001, 0.001]
 
 
+def test_the_base_of_a_cascade_is_the_stock_cascade(dataset, tmp_path):
+    heads = ("MODEL.ROI_HEADS.NAME", "EFPNCascadeROIHeads")
+    base, distill, _ = stage_configs(make_config(dataset, tmp_path, *heads))
+    assert base.MODEL.ROI_HEADS.NAME == "CascadeROIHeads"
+    assert distill.MODEL.ROI_HEADS.NAME == "EFPNCascadeROIHeads"
+
+
 def test_each_stage_starts_where_the_one_before_ended(finished):
     folder, records = finished
     base, distill, head = (weights(folder, stage) for stage in STAGES)
