@@ -6,147 +6,208 @@ Finished runs are skipped and interrupted ones resumed, so the whole can be done
 
     benchmarks/ablation.py --rows fpn_1x efpn --variants native1x --seeds 0
 
-Each finished run is one JSON in benchmarks/results/ablation/.
+Each finished run is one JSON in benchmarks/results/ablation/; benchmarks/render_results.py writes
+benchmarks/RESULTS.md from them.
 """
 
 import argparse
+import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
+import probes  # noqa: F401  registers the pyramids of rows that are only evaluated
+from ablation_rows import (
+    PROTOCOLS,
+    ROWS,
+    VARIANTS,
+    Protocol,
+    base_config,
+    pixels_per_student_pixel,
+    row_config,
+)
 from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
+from pycocotools.coco import COCO
 
-import efpn_d2
+from efpn_d2.checkpoint import EFPNCheckpointer
 from efpn_d2.data.datasets import register_datasets
 from efpn_d2.data.datasets.synthetic import SyntheticConfig, generate_synthetic
+from efpn_d2.engine import DistillationTrainer
 from efpn_d2.engine.stages import run_stages
-from efpn_d2.run_record import write_json
+from efpn_d2.evaluation.size_bins import SizeBin, evaluate_size_bins
+from efpn_d2.run_record import collect_run_record, peak_memory_gib, write_json
 
 RESULTS = Path(__file__).resolve().parent / "results" / "ablation"
-CONFIG = "Synthetic/ablation_small_R_18_EFPN.yaml"
-BINS = (0.0, 8.0, 16.0, 32.0)  # student pixels
-
-# Of each row: its stages after the shared base, or ("base",) for one long base; and its options.
-# A row of one stage after the base trains it for as long as others train two.
-ROWS: dict[str, tuple[tuple[str, ...], list[Any]]] = {
-    "fpn_1x": (("base",), []),
-    "fpn_2x": (("base",), ["SCALE", 2]),
-    "efpn": (("distill", "head"), []),
-    "efpn_without_distillation": (("finetune",), []),
-    "espcn": (("distill", "head"), ["MODEL.EFPN.UPSAMPLER", "espcn"]),
-    "espcn_without_distillation": (("finetune",), ["MODEL.EFPN.UPSAMPLER", "espcn"]),
-    "joint": (("joint",), []),
-    "nearest": (("distill", "head"), ["MODEL.EFPN.UPSAMPLER", "nearest"]),
-    "p2_only_global": (
-        ("distill", "head"),
-        ["DISTILL.LEVELS", ["p2_prime"], "DISTILL.POSITIVE_WEIGHT", 0.0],
-    ),
-    "p2_only_balanced": (("distill", "head"), ["DISTILL.LEVELS", ["p2_prime"]]),
-    "lambda_0.5": (("distill", "head"), ["DISTILL.POSITIVE_WEIGHT", 0.5]),
-    "lambda_1.5": (("distill", "head"), ["DISTILL.POSITIVE_WEIGHT", 1.5]),
-    "efpn_unfrozen_extension": (("distill", "head"), ["DISTILL.UNFREEZE_EXTENSION", True]),
-}
+SMALL = 16.0  # student pixels: the objects that the claim is about
 
 
-def make_config(args: argparse.Namespace, variant: str, seed: int, name: str) -> CfgNode:
-    """What all rows of a variant and seed have in common; ``name`` is the output's folder."""
-    cfg = efpn_d2.get_config(CONFIG)
-    cfg.MODEL.DEVICE = args.device
-    cfg.SEED = seed
-    cfg.DATASETS.TRAIN = (f"synthetic_signs_{variant}_train",)
-    cfg.DATASETS.TEST = (f"synthetic_signs_{variant}_val",)
-    # Annotations are in pixels of the files, the bins in pixels of the student.
-    cfg.EVALUATION.SIZE_BINS = [edge * (2 if variant == "native2x" else 1) for edge in BINS]
-    if variant == "native1x":
-        cfg.DISTILL.VIEW = "upsample"
-    for entry in cfg.DISTILL.SCHEDULE:
-        entry[1] = max(int(entry[1] * args.iterations_scale), 2)
-    cfg.OUTPUT_DIR = str(args.output / variant / f"seed{seed}" / name)
-    return cfg
+class Study:
+    """One variant and seed of a protocol: what its rows share."""
+
+    def __init__(self, args: argparse.Namespace, variant: str, seed: int) -> None:
+        self.args = args
+        self.protocol: Protocol = PROTOCOLS[args.protocol]
+        self.variant = variant
+        self.seed = seed
+        self.folder: Path = args.output / args.protocol / variant / f"seed{seed}"
+
+    def run(self, row_name: str) -> dict[str, Any]:
+        """Train or evaluate a row, and what it starts from, unless its JSON is there already."""
+        name = f"{self.args.protocol}_{row_name}_{self.variant}_seed{self.seed}.json"
+        result = self.args.results / name
+        if result.exists():
+            return json.loads(result.read_text())
+        row = ROWS[row_name]
+        before: list[dict[str, Any]] = []
+        starts = {}
+        if row.start == "base":
+            before = self.train_base()
+            starts["base"] = self.weights("shared", "base")
+        elif row.start:
+            before = self.run(row.start)["stages"]
+            starts[row.start] = self.weights(row.start, ROWS[row.start].stages[-1])
+        cfg = self.own(row_config(row, self.protocol, self.variant, self.seed, starts), row_name)
+        register_datasets(cfg)
+        records = run_stages(cfg) if row.stages else [evaluate(cfg)]
+        stages = [*before, *(summary(record, cfg) for record in records)]
+        identity = {
+            "protocol": self.args.protocol,
+            "row": row_name,
+            "variant": self.variant,
+            "seed": self.seed,
+        }
+        written = {**identity, **records[-1], "by_size": self.by_size(cfg), "stages": stages}
+        write_json(result, written)
+        return written
+
+    def weights(self, row_name: str, stage: str) -> str:
+        """Path of a finished stage's weights."""
+        return str(self.folder / row_name / stage / "model_final.pth")
+
+    def own(self, cfg: CfgNode, row_name: str) -> CfgNode:
+        """``cfg`` with this study's device, folder and length."""
+        cfg.MODEL.DEVICE = self.args.device
+        cfg.OUTPUT_DIR = str(self.folder / row_name)
+        for entry in cfg.DISTILL.SCHEDULE:
+            entry[1] = max(int(entry[1] * self.args.iterations_scale), 2)
+        return cfg
+
+    def train_base(self) -> list[dict[str, Any]]:
+        """The base that the rows of this variant and seed share."""
+        cfg = self.own(base_config(self.protocol, self.variant, self.seed), "shared")
+        cfg.DISTILL.SCHEDULE = cfg.DISTILL.SCHEDULE[:1]
+        register_datasets(cfg)
+        return [summary(record, cfg) for record in run_stages(cfg)]
+
+    def by_size(self, cfg: CfgNode) -> dict[str, float]:
+        """AP, AP50 and AR of the last evaluation by size in student pixels, small ones together."""
+        folders = [cfg.OUTPUT_DIR, *(Path(cfg.OUTPUT_DIR, s) for s, _, _ in cfg.DISTILL.SCHEDULE)]
+        predictions = Path(folders[-1], "inference", "coco_instances_results.json")
+        truth = COCO(MetadataCatalog.get(cfg.DATASETS.TEST[0]).json_file)
+        found = truth.loadRes(str(predictions)) if json.loads(predictions.read_text()) else None
+        edges = self.protocol.size_bins
+        pairs = [(0.0, SMALL), *zip(edges, (*edges[1:], float("inf")), strict=True)]
+        factor = pixels_per_student_pixel(self.variant)
+        result = {}
+        for low, high in pairs:
+            scaled = SizeBin(low * factor, high * factor)
+            metrics = evaluate_size_bins(truth, found, "bbox", [scaled])
+            label = SizeBin(low, high).label
+            result.update({k.replace(scaled.label, label): v for k, v in metrics.items()})
+        return result
 
 
-def train_base(args: argparse.Namespace, variant: str, seed: int) -> dict[str, Any]:
-    """The base that the rows of this variant and seed share."""
-    cfg = make_config(args, variant, seed, "shared")
-    cfg.DISTILL.SCHEDULE = cfg.DISTILL.SCHEDULE[:1]
-    register_datasets(cfg)
-    return run_stages(cfg)[0]
+def evaluate(cfg: CfgNode) -> dict[str, Any]:
+    """The record of a row without training."""
+    seed_all_rng(cfg.SEED)
+    start = time.perf_counter()
+    model = DistillationTrainer.build_model(cfg)
+    EFPNCheckpointer(model, init_from_stock=cfg.MODEL.EFPN.INIT_FROM_STOCK).load(cfg.MODEL.WEIGHTS)
+    metrics = DistillationTrainer.test(cfg, model)
+    return {
+        **collect_run_record(cfg.SEED),
+        "stage": "evaluate",
+        "config": cfg.dump(),
+        "seconds": round(time.perf_counter() - start, 1),
+        "peak_memory_gib": peak_memory_gib(cfg.MODEL.DEVICE),
+        "metrics": metrics,
+    }
 
 
-def row_config(args: argparse.Namespace, variant: str, seed: int, row: str) -> CfgNode:
-    """The config of what a row trains: all of it, or what comes after the shared base."""
-    stages, options = ROWS[row]
-    cfg = make_config(args, variant, seed, row)
-    base, distill, head = cfg.DISTILL.SCHEDULE
-    if stages == ("base",):
-        cfg.DISTILL.SCHEDULE = [["base", base[1] + distill[1] + head[1], base[2]]]
-    elif len(stages) == 1:
-        cfg.DISTILL.SCHEDULE = [[stages[0], distill[1] + head[1], head[2]]]
-    else:
-        cfg.DISTILL.SCHEDULE = [distill, head]
-    if stages != ("base",):
-        shared = make_config(args, variant, seed, "shared").OUTPUT_DIR
-        cfg.MODEL.WEIGHTS = str(Path(shared, "base", "model_final.pth"))
-    _apply_options(cfg, options)
-    return cfg
+def summary(record: dict[str, Any], cfg: CfgNode) -> dict[str, Any]:
+    """What a row's JSON keeps of each stage, with the curve of its evaluations."""
+    keys = ("stage", "seconds", "peak_memory_gib", "metrics")
+    lengths = {stage: iterations for stage, iterations, _ in cfg.DISTILL.SCHEDULE}
+    return {
+        **{key: record[key] for key in keys},
+        "iterations": lengths.get(record["stage"], 0),
+        "curve": evaluation_curve(Path(cfg.OUTPUT_DIR, record["stage"], "metrics.json")),
+    }
 
 
-def _apply_options(cfg: CfgNode, options: list[Any]) -> None:
-    options = list(options)
-    if "SCALE" in options:
-        i = options.index("SCALE")
-        scale = options[i + 1]
-        del options[i : i + 2]
-        cfg.INPUT.MIN_SIZE_TRAIN = tuple(scale * size for size in cfg.INPUT.MIN_SIZE_TRAIN)
-        cfg.INPUT.MIN_SIZE_TEST *= scale
-    cfg.merge_from_list(options)
+def evaluation_curve(metrics_file: Path) -> list[dict[str, float]]:
+    """Iterations done and AP by size, from Detectron2's log of a training."""
+    if not metrics_file.exists():
+        return []
+    points = {}
+    for line in metrics_file.read_text().splitlines():
+        entry = json.loads(line)
+        own = {k.removeprefix("bbox/"): v for k, v in entry.items() if k.startswith("bbox/AP")}
+        if own:
+            chosen = {k: round(v, 3) for k, v in own.items() if k == "AP" or k.startswith("AP_")}
+            # A resumed training repeats some iterations.
+            points[entry["iteration"]] = {"iterations": entry["iteration"] + 1, **chosen}
+    return [points[i] for i in sorted(points)]
 
 
-def run_row(args: argparse.Namespace, variant: str, seed: int, row: str) -> None:
-    """Train one row and write its JSON."""
-    result = RESULTS / f"{args.protocol}_{row}_{variant}_seed{seed}.json"
-    if result.exists():
-        print(f"{result.stem} is finished.")
-        return
-    cfg = row_config(args, variant, seed, row)
-    records = [] if ROWS[row][0] == ("base",) else [train_base(args, variant, seed)]
-    register_datasets(cfg)
-    records += run_stages(cfg)
-    identity = {"protocol": args.protocol, "row": row, "variant": variant, "seed": seed}
-    stages = [
-        {key: record[key] for key in ("stage", "seconds", "peak_memory_gib", "metrics")}
-        for record in records
-    ]
-    last = {k: v for k, v in records[-1].items() if k not in stages[-1] or k == "metrics"}
-    write_json(result, {**identity, **last, "stages": stages})
+def generate(args: argparse.Namespace) -> None:
+    """The data sets, unless they are there."""
+    protocol = PROTOCOLS[args.protocol]
+    for variant in args.variants:
+        for split, count in (
+            ("train", args.train_images or protocol.train_images),
+            ("val", args.val_images or protocol.val_images),
+        ):
+            generate_synthetic(
+                SyntheticConfig(
+                    variant=variant,
+                    split=split,
+                    num_images=count,
+                    student_size=protocol.student_size,
+                    max_size=protocol.max_object_size,
+                )
+            )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS)
-    parser.add_argument("--variants", nargs="+", default=["native1x", "native2x"])
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--output", type=Path, default=Path("output/ablation"))
+    parser.add_argument("--protocol", default="small", choices=PROTOCOLS)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--protocol", default="small", help="prefix of the result files")
-    parser.add_argument("--train-images", type=int, default=2000)
-    parser.add_argument("--val-images", type=int, default=300)
-    parser.add_argument("--iterations-scale", type=float, default=1.0, help="for dry runs")
+    parser.add_argument("--output", type=Path, default=Path("output/ablation"))
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON files")
+    dry = parser.add_argument_group("for dry runs, with --results elsewhere")
+    dry.add_argument("--train-images", type=int, default=0)
+    dry.add_argument("--val-images", type=int, default=0)
+    dry.add_argument("--iterations-scale", type=float, default=1.0)
     args = parser.parse_args()
-    os.environ["DETECTRON2_DATASETS"] = str((args.output / "datasets").resolve())
+    if args.results == RESULTS and (args.train_images or args.val_images):
+        parser.error("--train-images and --val-images change the protocol: give --results too.")
+    datasets = args.output / args.protocol / "datasets"
+    os.environ["DETECTRON2_DATASETS"] = str(datasets.resolve())
     for logger in ("detectron2", "fvcore", "efpn_d2"):
         setup_logger(str(args.output), name=logger)
+    generate(args)
     for variant in args.variants:
-        for split, count in (("train", args.train_images), ("val", args.val_images)):
-            generate_synthetic(
-                SyntheticConfig(
-                    variant=variant, split=split, num_images=count, student_size=96, max_size=48.0
-                )
-            )
         for seed in args.seeds:
             for row in args.rows:
-                run_row(args, variant, seed, row)
+                Study(args, variant, seed).run(row)
 
 
 if __name__ == "__main__":

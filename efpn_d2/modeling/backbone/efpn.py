@@ -180,13 +180,24 @@ def _check_inputs(shapes: dict[str, ShapeSpec], in_features: list[str]) -> bool:
     return in_features[0] == "res3"
 
 
-def build_efpn(cfg: CfgNode, bottom_up: Backbone, top_block: nn.Module | None) -> EFPN:
+def build_efpn(
+    cfg: CfgNode,
+    bottom_up: Backbone,
+    top_block: nn.Module | None,
+    pyramid_class: type[EFPN] = EFPN,
+) -> EFPN:
     """EFPN on ``bottom_up``, all else as ``MODEL.FPN`` and ``MODEL.EFPN`` say.
+
+    Args:
+        cfg: a config.
+        bottom_up: see :class:`EFPN`.
+        top_block: see Detectron2's ``FPN``.
+        pyramid_class: a subclass with the same constructor.
 
     Raises: as :class:`EFPN`, and KeyError if ``add_efpn_config`` was not called.
     """
     node = require_node(cfg, "MODEL.EFPN")
-    return EFPN(
+    return pyramid_class(
         bottom_up=bottom_up,
         in_features=cfg.MODEL.FPN.IN_FEATURES,
         out_channels=cfg.MODEL.FPN.OUT_CHANNELS,

@@ -1,0 +1,66 @@
+import pytest
+from ablation_rows import PROTOCOLS, ROWS, VARIANTS, base_config, row_config
+
+from efpn_d2.engine.stages import stage_configs
+
+pytestmark = pytest.mark.fast
+
+SMALL = PROTOCOLS["small"]
+STARTS = {"base": "base.pth", "efpn": "efpn.pth"}
+
+
+def make(row, variant="native1x", protocol=SMALL):
+    return row_config(ROWS[row], protocol, variant, 0, STARTS)
+
+
+@pytest.mark.parametrize("row", [name for name, row in ROWS.items() if row.stages])
+@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_trained_row_has_the_same_total_and_the_same_data(variant, protocol, row):
+    common = base_config(protocol, variant, 0)
+    total = sum(iterations for _, iterations, _ in common.DISTILL.SCHEDULE)
+    cfg = make(row, variant, protocol)
+    own = sum(iterations for _, iterations, _ in cfg.DISTILL.SCHEDULE)
+    before = common.DISTILL.SCHEDULE[0][1] if cfg.MODEL.WEIGHTS == "base.pth" else 0
+    assert own + before == total
+    assert cfg.MODEL.WEIGHTS == ("" if ROWS[row].start == "" else "base.pth")
+    assert cfg.DATASETS.TRAIN == common.DATASETS.TRAIN
+    batches = [c.SOLVER.IMS_PER_BATCH for c in stage_configs(cfg)]
+    assert batches == [common.SOLVER.IMS_PER_BATCH] * len(cfg.DISTILL.SCHEDULE)
+
+
+@pytest.mark.parametrize("row", [name for name, row in ROWS.items() if not row.stages])
+def test_rows_without_stages_start_from_trained_weights(row):
+    cfg = make(row)
+    assert cfg.DISTILL.SCHEDULE == []
+    assert cfg.MODEL.WEIGHTS in STARTS.values()
+
+
+def test_bins_are_in_pixels_of_the_annotations():
+    native1x, native2x = (base_config(SMALL, variant, 0) for variant in VARIANTS)
+    assert native1x.EVALUATION.SIZE_BINS == [0, 8, 16, 32]
+    assert native2x.EVALUATION.SIZE_BINS == [0, 16, 32, 64]
+    assert (native1x.DISTILL.VIEW, native2x.DISTILL.VIEW) == ("upsample", "downsample")
+
+
+def test_2x_rows_see_the_image_at_twice_the_side():
+    assert make("fpn_1x").INPUT.MIN_SIZE_TEST == 96
+    for row in ("fpn_2x", "teacher_2x", "p3_2x"):
+        assert make(row).INPUT.MIN_SIZE_TRAIN == (192,)
+        assert make(row).INPUT.MIN_SIZE_TEST == 192
+
+
+def test_an_object_fits_the_same_anchor_on_p3_of_2x_and_on_p3_prime():
+    # On the 2x image it is twice as large in pixels.
+    assert make("p3_1x").MODEL.ANCHOR_GENERATOR.SIZES == [[12]]
+    assert make("p3_2x").MODEL.ANCHOR_GENERATOR.SIZES == [[12]]
+    assert make("p3_prime").MODEL.ANCHOR_GENERATOR.SIZES == [[6]]
+
+
+def test_the_upper_bound_takes_all_lengths_in_pixels_of_its_images():
+    native1x, native2x = (make("teacher_p2", variant) for variant in VARIANTS)
+    assert (native1x.INPUT.MIN_SIZE_TEST, native2x.INPUT.MIN_SIZE_TEST) == (96, 192)
+    assert native1x.MODEL.EFPN.SMALL_BOX_SIZE == 16
+    assert native2x.MODEL.EFPN.SMALL_BOX_SIZE == 32
+    assert native1x.MODEL.ANCHOR_GENERATOR.SIZES == [[6], [12], [24], [48], [96]]
+    assert native2x.MODEL.ANCHOR_GENERATOR.SIZES == [[12], [24], [48], [96], [192]]
