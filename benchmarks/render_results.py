@@ -1,0 +1,159 @@
+#!/usr/bin/env python
+"""Write benchmarks/RESULTS.md from its template and the records in benchmarks/results/ablation.
+
+In the template, a line ``<!-- table PROTOCOL VARIANT -->`` becomes a table and ``<!-- recovered
+PROTOCOL -->`` what each row recovers of the gain of FPN 2x. In sentences,
+``[[PROTOCOL ROW VARIANT METRIC]]`` becomes the mean over the seeds. A value without a record is
+"not run".
+"""
+
+import argparse
+import json
+import re
+import statistics
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ablation_rows import ROWS
+
+ROOT = Path(__file__).resolve().parent
+NOT_RUN = "not run"
+COLUMNS = {
+    "AP": "AP",
+    "AP_0_16": "AP 0-16",
+    "AP_0_8": "AP 0-8",
+    "AP_8_16": "AP 8-16",
+    "AP_16_32": "AP 16-32",
+    "AP_32_inf": "AP 32+",
+    "AR_0_16": "AR 0-16",
+}
+Records = dict[tuple[str, str, str], dict[int, dict[str, Any]]]
+
+
+def load_records(folder: Path) -> Records:
+    """All records by (protocol, row, variant), then by seed."""
+    records: Records = defaultdict(dict)
+    for file in sorted(folder.glob("*.json")):
+        record = json.loads(file.read_text())
+        key = (record["protocol"], record["row"], record["variant"])
+        records[key][record["seed"]] = record
+    return records
+
+
+def metric(record: dict[str, Any], name: str) -> float | None:
+    """One number of a record; sizes are in student pixels."""
+    return record["by_size"].get(name, record["metrics"]["bbox"].get(name))
+
+
+def mean_and_spread(values: Sequence[float | None]) -> str:
+    """``mean``, with the sample standard deviation where there are several values."""
+    known = [v for v in values if v is not None]
+    if not known:
+        return NOT_RUN
+    mean = f"{statistics.mean(known):.1f}"
+    return mean if len(known) == 1 else f"{mean} ± {statistics.stdev(known):.1f}"
+
+
+def render_table(records: Records, protocol: str, variant: str) -> str:
+    """All rows of a protocol and variant that were run."""
+    heads = ["row", "the paper's", "seeds", *COLUMNS.values(), "iterations", "minutes"]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    for name, row in ROWS.items():
+        seeds = records.get((protocol, name, variant))
+        if not seeds:
+            continue
+        runs = list(seeds.values())
+        values = [mean_and_spread([metric(run, column) for run in runs]) for column in COLUMNS]
+        iterations = {sum(stage["iterations"] for stage in run["stages"]) for run in runs}
+        minutes = statistics.mean(sum(s["seconds"] for s in run["stages"]) / 60 for run in runs)
+        cells = [row.title, row.paper or "-", str(len(runs)), *values]
+        cells += ["/".join(str(i) for i in sorted(iterations)), f"{minutes:.0f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    if len(lines) == 2:
+        return f"({NOT_RUN})"
+    return "\n".join([*lines, "", provenance(records, protocol, variant)])
+
+
+def provenance(records: Records, protocol: str, variant: str) -> str:
+    """Where the numbers of a table were measured."""
+    runs = [
+        run
+        for (own, _, of), seeds in records.items()
+        for run in seeds.values()
+        if (own, of) == (protocol, variant)
+    ]
+    commits = sorted({(run["commit"] or "unknown")[:7] for run in runs})
+    versions = sorted({f"torch {run['versions']['torch']}" for run in runs})
+    machines = sorted(
+        {f"{run['hardware']['cpu_cores']} cores of {run['hardware']['cpu']}" for run in runs}
+    )
+    gpus = sorted({str(gpu) for run in runs for gpu in run["hardware"]["gpus"]})
+    return (
+        f"Mean ± standard deviation over the seeds. {'; '.join([*machines, *gpus])}; "
+        f"{', '.join(versions)}; commits {', '.join(commits)}."
+    )
+
+
+def recovered(records: Records, protocol: str, row: str, variant: str) -> list[float]:
+    """Per seed: the share of FPN 2x's gain over FPN 1x in AP below 16 px that a row has, in %."""
+    one, two, own = (records.get((protocol, x, variant), {}) for x in ("fpn_1x", "fpn_2x", row))
+    shares = []
+    for seed in sorted(one.keys() & two.keys() & own.keys()):
+        low, high, value = (metric(x[seed], "AP_0_16") for x in (one, two, own))
+        if high > low:
+            shares.append(100 * (value - low) / (high - low))
+    return shares
+
+
+def render_recovered(records: Records, protocol: str) -> str:
+    """Of all rows and both variants."""
+    variants = sorted({variant for own, _, variant in records if own == protocol})
+    lines = [f"| row | {' | '.join(variants)} |", "|" + "---|" * (1 + len(variants))]
+    for name, row in ROWS.items():
+        cells = [recovered(records, protocol, name, variant) for variant in variants]
+        if any(cells) and name not in ("fpn_1x", "fpn_2x"):
+            texts = [f"{mean_and_spread(c)} % ({len(c)})" if c else NOT_RUN for c in cells]
+            lines.append(f"| {row.title} | {' | '.join(texts)} |")
+    return "\n".join(lines)
+
+
+def render(template: str, records: Records) -> str:
+    """The template with everything filled in."""
+    blocks: dict[str, Callable[..., str]] = {
+        "table": lambda *a: render_table(records, *a),
+        "recovered": lambda *a: render_recovered(records, *a),
+    }
+
+    def block(match: re.Match[str]) -> str:
+        kind, *arguments = match[1].split()
+        return blocks[kind](*arguments)
+
+    def value(match: re.Match[str]) -> str:
+        protocol, row, variant, name = match[1].split()
+        if name == "recovered":
+            return mean_and_spread(recovered(records, protocol, row, variant))
+        runs = records.get((protocol, row, variant), {}).values()
+        return mean_and_spread([metric(run, name) for run in runs])
+
+    text = re.sub(r"<!-- (table[^>]*?|recovered[^>]*?) -->", block, template)
+    return re.sub(r"\[\[([^\]]+)\]\]", value, text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", type=Path, default=ROOT / "results" / "ablation")
+    parser.add_argument("--output", type=Path, default=ROOT / "RESULTS.md")
+    parser.add_argument("--check", action="store_true", help="only say whether it is up to date")
+    args = parser.parse_args()
+    text = render((ROOT / "RESULTS.template.md").read_text(), load_records(args.results))
+    if not args.check:
+        args.output.write_text(text)
+    elif args.output.read_text() != text:
+        sys.exit("RESULTS.md is not what benchmarks/render_results.py writes: run it and commit.")
+
+
+if __name__ == "__main__":
+    main()
