@@ -6,11 +6,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import yaml
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
+from ..model_zoo import get_config
 from ..run_record import collect_run_record, peak_memory_gib, write_json
 from .distillation import STAGES, DistillationTrainer, StageError
 
@@ -80,7 +82,9 @@ def _use_stock_names(cfg: CfgNode) -> None:
         node.NAME = _STOCK_NAMES.get(node.NAME, node.NAME)
 
 
-def run_stages(cfg: CfgNode) -> list[dict[str, Any]]:
+def run_stages(
+    cfg: CfgNode, trainer_class: type[DistillationTrainer] = DistillationTrainer
+) -> list[dict[str, Any]]:
     """Train the stages of ``DISTILL.SCHEDULE`` one after the other.
 
     A finished stage is skipped and an interrupted one resumed. Progress and remaining time of a
@@ -88,6 +92,7 @@ def run_stages(cfg: CfgNode) -> list[dict[str, Any]]:
 
     Args:
         cfg: its data sets must be registered.
+        trainer_class: trains and evaluates the stages.
 
     Returns:
         The stages' run records, as written to ``OUTPUT_DIR/<stage>/record.json``.
@@ -104,7 +109,7 @@ def run_stages(cfg: CfgNode) -> list[dict[str, Any]]:
         if record_file.exists():
             logger.info("It is finished already.")
         else:
-            _train(own, record_file)
+            _train(own, record_file, trainer_class)
             comm.synchronize()
         records.append(json.loads(record_file.read_text()))
     return records
@@ -117,7 +122,7 @@ def _check_same_config(cfg: CfgNode) -> None:
     own.DISTILL.SCHEDULE = []
     if comm.is_main_process():
         noted = Path(own.OUTPUT_DIR, "config.yaml")
-        if noted.exists() and noted.read_text() != own.dump():
+        if noted.exists() and not _same_values(noted, own):
             raise StageError(
                 f"'{own.OUTPUT_DIR}' holds this stage trained with another config (compare "
                 f"{noted}): choose another OUTPUT_DIR or delete the folder."
@@ -125,6 +130,12 @@ def _check_same_config(cfg: CfgNode) -> None:
         noted.parent.mkdir(parents=True, exist_ok=True)
         noted.write_text(own.dump())
     comm.synchronize()
+
+
+def _same_values(noted: Path, cfg: CfgNode) -> bool:
+    """Whether the file says what ``cfg`` does; a key that is younger than it has its default."""
+    then, now = (yaml.safe_load(x.dump()) for x in (get_config(str(noted)), cfg))
+    return then == now
 
 
 class _Stopwatch(HookBase):
@@ -149,10 +160,10 @@ class _Stopwatch(HookBase):
         self.seconds = state["seconds"]
 
 
-def _train(cfg: CfgNode, record_file: Path) -> None:
+def _train(cfg: CfgNode, record_file: Path, trainer_class: type[DistillationTrainer]) -> None:
     # New weights are drawn from the seed, whatever ran before in this process.
     seed_all_rng(cfg.SEED if cfg.SEED >= 0 else None)
-    trainer = DistillationTrainer(cfg)
+    trainer = trainer_class(cfg)
     stopwatch = _Stopwatch()
     trainer.register_hooks([stopwatch])
     trainer.resume_or_load(resume=True)
@@ -161,7 +172,7 @@ def _train(cfg: CfgNode, record_file: Path) -> None:
     # A training ends with an evaluation, but it may have been stopped before that.
     metrics = getattr(trainer, "_last_eval_results", None)
     if metrics is None:
-        metrics = DistillationTrainer.test(cfg, trainer.model)
+        metrics = trainer_class.test(cfg, trainer.model)
     if comm.is_main_process():
         record = {
             **collect_run_record(trainer.seed),
