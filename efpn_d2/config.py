@@ -4,7 +4,7 @@ from detectron2.config import CfgNode as CN
 
 
 def add_efpn_config(cfg: CN) -> None:
-    """Add ``MODEL.EFPN``, ``DISTILL``, ``COCO_DATA`` and ``EVALUATION`` to ``cfg``, in place.
+    """Add ``MODEL.EFPN``, ``DISTILL``, ``TRAINING``, ``COCO_DATA`` and ``EVALUATION``, in place.
 
     No key of Detectron2 is touched. A key that is already there keeps its value, so calling this
     twice (or after a user's changes) is harmless.
@@ -15,6 +15,7 @@ def add_efpn_config(cfg: CN) -> None:
     for parent, name, build in (
         (cfg.MODEL, "EFPN", _efpn_node),
         (cfg, "DISTILL", _distill_node),
+        (cfg, "TRAINING", _training_node),
         (cfg, "COCO_DATA", _coco_data_node),
         (cfg, "EVALUATION", _evaluation_node),
     ):
@@ -114,6 +115,17 @@ def _distill_node() -> CN:
     node.OHEM_POSITIVE_FRACTION = 0.25
     # Stage "head": train the extension too, as the authors' code does.
     node.UNFREEZE_EXTENSION = False
+    return node
+
+
+def _training_node() -> CN:
+    node = CN()
+    # Parts that a batch goes through the network in, one after the other, to save memory.
+    # SOLVER.IMS_PER_BATCH stays the images of one optimizer step, and an iteration one such step,
+    # so no learning rate or schedule changes; per process it must be a multiple of this.
+    node.ACCUMULATE_GRADIENTS = 1
+    # What SOLVER.AMP.ENABLED computes in: "float16" (with a loss scale) or "bfloat16" (without).
+    node.AMP_PRECISION = "float16"
     return node
 
 

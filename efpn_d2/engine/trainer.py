@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, HookBase, defaults
@@ -15,23 +15,33 @@ from ..checkpoint import EFPNCheckpointer
 from ..evaluation import build_evaluator
 from .resumable_loader import build_resumable_train_loader
 from .resume_hook import ResumeHook
+from .training_loop import build_training_loop, training_options
 
 
 class EFPNTrainer(DefaultTrainer):
     """:class:`DefaultTrainer` whose resumed training equals the uninterrupted one, bit for bit.
 
-    Only what is built differs: the training data loader, the checkpointer, one more hook, and the
-    evaluator, chosen by the data set's metadata. Mixed precision, data parallelism, gradient
-    clipping, schedule and logging are Detectron2's. Exact resumption excludes ``TEST.PRECISE_BN``,
-    whose statistics depend on how often it ran.
+    Only what is built differs: the training data loader, the optimizer step (see
+    :mod:`.training_loop`), the checkpointer, one more hook, and the evaluator, chosen by the data
+    set's metadata. Data parallelism, gradient clipping, schedule and logging are Detectron2's.
+    Exact resumption excludes ``TEST.PRECISE_BN``, whose statistics depend on how often it ran.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
         """
         Args:
             cfg: a config.
+
+        Raises: as :func:`training_options`.
         """
-        with _data_parallel_on(cfg.MODEL.DEVICE):
+        cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        loop = functools.partial(build_training_loop, training_options(cfg))
+        parts: dict[str, Callable] = {"SimpleTrainer": loop, "AMPTrainer": loop}
+        if cfg.MODEL.DEVICE == "cpu":
+            # A model on the CPU must not be given device ids.
+            ddp = functools.partial(defaults.create_ddp_model, device_ids=None)
+            parts["create_ddp_model"] = ddp
+        with _default_trainer_takes(parts):
             super().__init__(cfg)
 
     @classmethod
@@ -69,14 +79,11 @@ class EFPNTrainer(DefaultTrainer):
 
 
 @contextlib.contextmanager
-def _data_parallel_on(device: str) -> Iterator[None]:
-    """Let ``DefaultTrainer`` wrap a model on the CPU, which must not be given device ids."""
-    if device != "cpu" or comm.get_world_size() == 1:
-        yield
-        return
-    create_ddp_model = defaults.create_ddp_model
-    defaults.create_ddp_model = functools.partial(create_ddp_model, device_ids=None)
+def _default_trainer_takes(parts: dict[str, Callable]) -> Iterator[None]:
+    """Let ``DefaultTrainer``, which has no ``build_*`` for them, take these parts by their name."""
+    originals = {name: getattr(defaults, name) for name in parts}
+    vars(defaults).update(parts)
     try:
         yield
     finally:
-        defaults.create_ddp_model = create_ddp_model
+        vars(defaults).update(originals)

@@ -12,8 +12,14 @@ import torch
 from detectron2.engine import launch
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
+from torch import nn
+from torch.distributed import GradBucket
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.futures import Future
+from torch.nn.parallel import DistributedDataParallel
 
 from efpn_d2.engine import DistillationTrainer
+from efpn_d2.engine.training_loop import AMPMicroBatchTrainer, MicroBatchTrainer
 
 from .tiny_training import STOCK_OPTS, register, tiny_config
 
@@ -34,6 +40,14 @@ MODELS = {
     "distill": ["DISTILL.STAGE", "distill"],
     "head": ["DISTILL.STAGE", "head"],
     "joint": ["DISTILL.STAGE", "joint"],
+    **{
+        f"{stage}_in_parts_{precision}": [
+            *("DISTILL.STAGE", stage, "TRAINING.ACCUMULATE_GRADIENTS", 2),
+            *("SOLVER.AMP.ENABLED", True, "TRAINING.AMP_PRECISION", precision),
+            *("INPUT.MIN_SIZE_TRAIN", "(32,)"),
+        ]
+        for stage, precision in (("joint", "bfloat16"), ("head", "float16"))
+    },
 }
 
 
@@ -64,9 +78,44 @@ def train(model: str, output_dir: Path) -> dict[str, object]:
     }
 
 
+class Scale(nn.Module):
+    """``weight * mean(batch)``, so that the gradient is the batch's mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([2.0]))
+
+    def forward(self, batch: list[float]) -> dict[str, torch.Tensor]:
+        return {"loss_scale": (self.weight * torch.tensor(batch)).mean()}
+
+
+def one_step_in_parts(amp: bool) -> dict[str, object]:
+    """A step of 2 processes with 2 parts each, on batches of their own."""
+    model = DistributedDataParallel(Scale())
+    exchanges = []
+
+    def count(group: object, bucket: GradBucket) -> Future[torch.Tensor]:
+        exchanges.append(bucket.index())
+        return allreduce_hook(group, bucket)
+
+    model.register_comm_hook(None, count)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    batch = [[1.0, 2.0, 6.0, 7.0], [0.0, 4.0, 12.0, 16.0]][comm.get_rank()]
+    loop_class = AMPMicroBatchTrainer if amp else MicroBatchTrainer
+    loop = loop_class(model, [batch], optimizer, micro_batches=2)
+    with EventStorage() as storage:
+        loop.iter = 0
+        loop.run_step()
+    logged = storage.latest()["total_loss"][0] if comm.is_main_process() else None
+    weight = model.module.weight.item()
+    return {"weight": weight, "exchanges": len(exchanges), "logged": logged}
+
+
 def main(output_dir: str) -> None:
     torch.set_num_threads(1)
     rank = comm.get_rank()
+    steps = {f"amp={amp}": one_step_in_parts(amp) for amp in (False, True)}
+    torch.save(steps, Path(output_dir) / f"steps_{rank}.pth")
     register("ddp_test", Path(output_dir) / f"data{rank}")
     for model in MODELS:
         torch.save(train(model, Path(output_dir)), Path(output_dir) / f"{model}_{rank}.pth")

@@ -42,3 +42,13 @@ def test_ranks_agree_on_the_stream_and_share_it(job):
     samples = [key for batch in first["batches"] + second["batches"] for key in batch]
     assert len(samples) == 20
     assert len({seed for _, seed in samples}) == 20
+
+
+@pytest.mark.parametrize("amp", [False, True])
+def test_processes_exchange_the_gradients_of_all_parts_once(amp, job):
+    """The mean over processes of the mean over their parts: (1.5 + 6.5 + 2 + 14) / 4."""
+    output_dir, _ = job
+    steps = [torch.load(output_dir / f"steps_{rank}.pth")[f"amp={amp}"] for rank in range(2)]
+    assert [step["exchanges"] for step in steps] == [1, 1]
+    assert [step["weight"] for step in steps] == [2.0 - 6.0, 2.0 - 6.0]
+    assert steps[0]["logged"] == 2.0 * 6.0

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from efpn_d2.engine.stages import run_stages, stage_configs
 
@@ -102,6 +103,20 @@ def test_another_config_in_the_same_folder_is_refused(dataset, finished):
     folder, _ = finished
     with pytest.raises(ValueError, match="trained with another config .*choose another OUTPUT_DIR"):
         run_stages(make_config(dataset, folder, "MODEL.EFPN.PRESET", "paper"))
+
+
+def test_a_folder_of_before_a_key_existed_has_its_default(dataset, finished, tmp_path):
+    folder, records = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    for record in copy.glob("*/config.yaml"):
+        values = yaml.safe_load(record.read_text().replace(str(folder), str(copy)))
+        del values["TRAINING"]
+        record.write_text(yaml.safe_dump(values))
+    with pytest.raises(ValueError, match="trained with another config"):
+        run_stages(make_config(dataset, copy, "TRAINING.ACCUMULATE_GRADIENTS", 2))
+    assert run_stages(make_config(dataset, copy)) == records
+    assert "TRAINING" in yaml.safe_load((copy / "base" / "config.yaml").read_text())
 
 
 def test_a_step_that_falls_on_the_end_of_a_short_stage_is_left_out(dataset, tmp_path):
