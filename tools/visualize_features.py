@@ -1,0 +1,126 @@
+#!/usr/bin/env python
+"""Look at what distillation does to P'2: maps beside their target, or the distance over training.
+
+Examples:
+    visualize_features.py maps --input a.jpg b.jpg --annotations val.json --output maps.png \\
+        --model ESPCN=espcn/config.yaml:espcn/model_final.pth \\
+        --model FTT=ftt/config.yaml:ftt/model_final.pth
+    visualize_features.py curve --run ESPCN=espcn --run FTT=ftt --output curve.png
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from detectron2.utils.logger import setup_logger
+
+from efpn_d2.data.image_annotations import find_records, load_records
+from efpn_d2.inference.feature_comparison import ComparisonOptions, compare_features
+from efpn_d2.inference.feature_maps import STRIDES, FeatureMapExtractor
+from efpn_d2.inference.files import find_images
+from efpn_d2.inference.pyramids import parse_pyramid_source
+from efpn_d2.visualization.channels import REDUCTIONS
+from efpn_d2.visualization.distance_curves import read_distances, write_distance_curves
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    maps = commands.add_parser("maps", help="maps of images, their target and the stock map")
+    maps.add_argument("--input", nargs="+", required=True, help="images, folders, patterns")
+    maps.add_argument(
+        "--model",
+        action="append",
+        required=True,
+        metavar="LABEL=CONFIG:WEIGHTS",
+        help="a model; repeat it for more. Scale, view and target are the first one's",
+    )
+    maps.add_argument("--teacher", default="", metavar="WEIGHTS", help="another teacher's weights")
+    maps.add_argument("--annotations", help="boxes: a COCO JSON or the name of a data set")
+    maps.add_argument("--level", choices=STRIDES, default="p2_prime")
+    maps.add_argument(
+        "--reduction", choices=REDUCTIONS, default="deviation", help="of channels to a colour"
+    )
+    maps.add_argument("--crop", metavar="X0,Y0,X1,Y1", help="show this part, in pixels of the file")
+    maps.add_argument("--differences", action="store_true", help="add |map - target|, by cell")
+    maps.add_argument(
+        "--output", type=Path, required=True, help="a file (one line per image) or a folder"
+    )
+    maps.add_argument(
+        "--opts", nargs=argparse.REMAINDER, default=[], help="config keys and values, at the end"
+    )
+    maps.set_defaults(run=run_maps)
+
+    curve = commands.add_parser("curve", help="distance to the target over training")
+    curve.add_argument(
+        "--run",
+        action="append",
+        required=True,
+        dest="runs",
+        metavar="LABEL=FOLDER",
+        help="output folder of a stage distill or joint; repeat it for more",
+    )
+    curve.add_argument("--smoothing", type=int, default=3, help="points of the running mean")
+    curve.add_argument("--output", type=Path, required=True, help="a .png, .pdf or .svg file")
+    curve.set_defaults(run=run_curve)
+    return parser
+
+
+def run_maps(args: argparse.Namespace) -> list[Path]:
+    crop = parse_crop(args.crop) if args.crop else None
+    images = find_images(args.input)
+    sources = [parse_pyramid_source(text) for text in args.model]
+    extractor = FeatureMapExtractor(
+        sources, level=args.level, teacher_weights=args.teacher, opts=args.opts
+    )
+    records = [{"file_name": str(path)} for path in images]
+    if args.annotations:
+        known = load_records(args.annotations, extractor.cfg.COCO_DATA.REGISTER)
+        records = find_records(known, images)
+    options = ComparisonOptions(args.level, args.reduction, crop, args.differences)
+    return compare_features(extractor, records, args.output, options)
+
+
+def run_curve(args: argparse.Namespace) -> list[Path]:
+    runs = dict(split_label(text) for text in args.runs)
+    if len(runs) < len(args.runs):
+        raise ValueError("Two runs have the same label: give each its own.")
+    curves = {label: read_distances(folder) for label, folder in runs.items()}
+    write_distance_curves(args.output, curves, args.smoothing)
+    return [args.output]
+
+
+def split_label(text: str) -> tuple[str, str]:
+    label, _, folder = text.partition("=")
+    if not label or not folder:
+        raise ValueError(f"'{text}' does not name a run: write LABEL=FOLDER.")
+    return label, folder
+
+
+def parse_crop(text: str) -> tuple[float, ...]:
+    try:
+        x0, y0, x1, y1 = map(float, text.split(","))
+    except ValueError as error:
+        raise ValueError(f"--crop is '{text}': write four numbers, x0,y0,x1,y1.") from error
+    return x0, y0, x1, y1
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; what cannot be done ends the program in one sentence."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    setup_logger(name="efpn_d2")
+    try:
+        written = args.run(args)
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    for path in written:
+        print(path)
+
+
+if __name__ == "__main__":
+    main()
