@@ -23,7 +23,6 @@ from ablation_rows import (
     ROWS,
     VARIANTS,
     Protocol,
-    base_config,
     pixels_per_student_pixel,
     row_config,
 )
@@ -32,6 +31,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 from pycocotools.coco import COCO
+from torch import nn
 
 from efpn_d2.checkpoint import EFPNCheckpointer
 from efpn_d2.data.datasets import register_datasets
@@ -39,6 +39,7 @@ from efpn_d2.data.datasets.synthetic import SyntheticConfig, generate_synthetic
 from efpn_d2.engine import DistillationTrainer
 from efpn_d2.engine.stages import run_stages
 from efpn_d2.evaluation.size_bins import SizeBin, evaluate_size_bins
+from efpn_d2.modeling.freezing import freeze_all_but
 from efpn_d2.run_record import collect_run_record, peak_memory_gib, write_json
 
 RESULTS = Path(__file__).resolve().parent / "results" / "ablation"
@@ -62,17 +63,14 @@ class Study:
         if result.exists():
             return json.loads(result.read_text())
         row = ROWS[row_name]
-        before: list[dict[str, Any]] = []
-        starts = {}
-        if row.start == "base":
-            before = self.train_base()
-            starts["base"] = self.weights("shared", "base")
-        elif row.start:
-            before = self.run(row.start)["stages"]
-            starts[row.start] = self.weights(row.start, ROWS[row.start].stages[-1])
-        cfg = self.own(row_config(row, self.protocol, self.variant, self.seed, starts), row_name)
+        before = self.run(row.start)["stages"] if row.start else []
+        if row.teacher:
+            self.run(row.teacher)
+        weights = {name: self.weights(name) for name in (row.start, row.teacher) if name}
+        cfg = self.own(row_config(row, self.protocol, self.variant, self.seed, weights), row_name)
         register_datasets(cfg)
-        records = run_stages(cfg) if row.stages else [evaluate(cfg)]
+        trainer_class = HeadsTrainer if row.frozen_backbone else DistillationTrainer
+        records = run_stages(cfg, trainer_class) if row.stages else [evaluate(cfg)]
         stages = [*before, *(summary(record, cfg) for record in records)]
         identity = {
             "protocol": self.args.protocol,
@@ -84,8 +82,9 @@ class Study:
         write_json(result, written)
         return written
 
-    def weights(self, row_name: str, stage: str) -> str:
-        """Path of a finished stage's weights."""
+    def weights(self, row_name: str) -> str:
+        """Path of a finished row's weights."""
+        stage, _ = ROWS[row_name].stages[-1]
         return str(self.folder / row_name / stage / "model_final.pth")
 
     def own(self, cfg: CfgNode, row_name: str) -> CfgNode:
@@ -95,13 +94,6 @@ class Study:
         for entry in cfg.DISTILL.SCHEDULE:
             entry[1] = max(int(entry[1] * self.args.iterations_scale), 2)
         return cfg
-
-    def train_base(self) -> list[dict[str, Any]]:
-        """The base that the rows of this variant and seed share."""
-        cfg = self.own(base_config(self.protocol, self.variant, self.seed), "shared")
-        cfg.DISTILL.SCHEDULE = cfg.DISTILL.SCHEDULE[:1]
-        register_datasets(cfg)
-        return [summary(record, cfg) for record in run_stages(cfg)]
 
     def by_size(self, cfg: CfgNode) -> dict[str, float]:
         """AP, AP50 and AR of the last evaluation by size in student pixels, small ones together."""
@@ -119,6 +111,17 @@ class Study:
             label = SizeBin(low, high).label
             result.update({k.replace(scaled.label, label): v for k, v in metrics.items()})
         return result
+
+
+class HeadsTrainer(DistillationTrainer):
+    """Trains RPN and heads on frozen maps, as a measure of what the maps contain."""
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        """The detector with a frozen backbone."""
+        model = super().build_model(cfg)
+        freeze_all_but(model, ("proposal_generator.", "roi_heads."))
+        return model
 
 
 def evaluate(cfg: CfgNode) -> dict[str, Any]:

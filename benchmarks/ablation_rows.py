@@ -29,6 +29,14 @@ PROTOCOLS = {
     "small": Protocol(
         "Synthetic/ablation_small_R_18_EFPN.yaml", 96, 48.0, 2000, 500, (0.0, 8.0, 16.0, 32.0)
     ),
+    "large": Protocol(
+        "Synthetic/ablation_large_R_50_EFPN.yaml",
+        320,
+        160.0,
+        10000,
+        1000,
+        (0.0, 8.0, 16.0, 32.0, 96.0),
+    ),
 }
 
 
@@ -39,12 +47,19 @@ class Row:
     title: str
     paper: str
     """Its counterpart there."""
-    stages: tuple[str, ...] = ()
-    """After ``start``; none: the weights of ``start`` are evaluated as the options say."""
+    stages: tuple[tuple[str, str], ...] = ()
+    """Each a stage and which part of the schedule it lasts (see :func:`lengths`); none: the weights
+    of ``start`` are evaluated as the options say."""
     start: str = "base"
-    """"base", shared by all rows; another row; or "" for new weights."""
+    """The row that it goes on from, which is trained once for all; "": new weights."""
+    teacher: str = ""
+    """The row whose weights are the teacher; "": the network itself."""
+    frozen_backbone: bool = False
+    """Only RPN and heads are trained, to compare what maps contain; not of the same total."""
     scale: int = 1
     """Side of the images: 1 is the student's, 2 the teacher's."""
+    train_scales: tuple[int, ...] = ()
+    """Of which each image of a training gets one; none: ``scale`` alone."""
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -55,63 +70,127 @@ _STOCK = {
 }
 _ONLY_P3 = {
     **_STOCK,
+    "MODEL.META_ARCHITECTURE": "DistillationRCNN",  # keeps what is frozen in evaluation mode
     "MODEL.RPN.IN_FEATURES": ["p3"],
     "MODEL.ROI_HEADS.IN_FEATURES": ["p3"],
 }
-_DISTILL = ("distill", "head")
+_PROPOSE = {"MODEL.EFPN.RPN_ON_P2_PRIME": True}
+_RECIPE = (("distill", "distill"), ("head", "head"))
+_FINETUNE = (("finetune", "rest"),)
+_HEADS = (("finetune", "head"),)
 
 ROWS = {
-    "fpn_1x": Row("FPN 1x, all iterations", "Table III", ("base",), start=""),
-    "fpn_2x": Row("FPN trained and tested at 2x, all iterations", "", ("base",), start="", scale=2),
-    "teacher_2x": Row("FPN 1x tested at 2x: the teacher", "Table III", scale=2, options=_STOCK),
+    "base": Row("FPN 1x, the base of the rows below", "", (("base", "base"),), start=""),
+    "fpn_1x": Row("FPN 1x, all iterations", "Table III", (("base", "all"),), start=""),
+    "fpn_2x": Row(
+        "FPN trained and tested at 2x, all iterations", "", (("base", "all"),), start="", scale=2
+    ),
+    "teacher_2x": Row("the base tested at 2x: the teacher", "Table III", scale=2, options=_STOCK),
     "teacher_p2": Row(
-        "FPN 1x + teacher's P2 as fifth level",
+        "the base + teacher's P2 as fifth level",
         "Table III, upper bound",
         options={"MODEL.BACKBONE.NAME": "build_teacher_p2_backbone"},
     ),
-    "efpn_without_distillation": Row("EFPN without distillation", "", ("finetune",)),
-    "efpn": Row("EFPN", "Tables II, III, VIII, IX", _DISTILL),
+    "efpn": Row("EFPN, the paper's recipe: distill, head", "Tables II, III, VIII, IX", _RECIPE),
+    "efpn_without_distillation": Row("EFPN finetuned without distillation", "", _FINETUNE),
+    "finetune_rpn": Row(
+        "EFPN finetuned without distillation, P'2 in the RPN", "ours", _FINETUNE, options=_PROPOSE
+    ),
+    "joint_rpn": Row(
+        "EFPN finetuned with distillation, P'2 in the RPN",
+        "ours",
+        (("joint", "rest"),),
+        options=_PROPOSE,
+    ),
+    "joint_rpn_other_teacher": Row(
+        "the same, FPN 2x the teacher",
+        "ours",
+        (("joint", "rest"),),
+        teacher="fpn_2x",
+        options=_PROPOSE,
+    ),
+    "base_multi_scale": Row(
+        "FPN 1x, a base trained at 1x and 2x",
+        "",
+        (("base", "base"),),
+        start="",
+        train_scales=(1, 2),
+    ),
+    "teacher_2x_multi_scale": Row(
+        "the multi-scale base tested at 2x: its teacher",
+        "",
+        start="base_multi_scale",
+        scale=2,
+        options=_STOCK,
+    ),
+    "teacher_p2_multi_scale": Row(
+        "the multi-scale base + teacher's P2 as fifth level",
+        "",
+        start="base_multi_scale",
+        options={"MODEL.BACKBONE.NAME": "build_teacher_p2_backbone"},
+    ),
+    "efpn_multi_scale": Row(
+        "EFPN, the paper's recipe from the multi-scale base", "", _RECIPE, start="base_multi_scale"
+    ),
+    "joint_rpn_multi_scale": Row(
+        "EFPN finetuned with distillation from the multi-scale base, P'2 in the RPN",
+        "ours",
+        (("joint", "rest"),),
+        start="base_multi_scale",
+        options=_PROPOSE,
+    ),
     "espcn_without_distillation": Row(
         "+ extended level with ESPCN, no distillation",
         "Table II",
-        ("finetune",),
+        _FINETUNE,
         options={"MODEL.EFPN.UPSAMPLER": "espcn"},
     ),
     "espcn": Row(
         "+ distillation (ESPCN)",
         "Tables II, IV",
-        _DISTILL,
+        _RECIPE,
         options={"MODEL.EFPN.UPSAMPLER": "espcn"},
     ),
     "nearest": Row(
         "nearest instead of FTT",
         "Table III, w/o FTT",
-        _DISTILL,
+        _RECIPE,
         options={"MODEL.EFPN.UPSAMPLER": "nearest"},
     ),
     "p2_only_global": Row(
         "loss on P'2 only, global",
         "Table IV",
-        _DISTILL,
+        _RECIPE,
         options={"DISTILL.LEVELS": ["p2_prime"], "DISTILL.POSITIVE_WEIGHT": 0.0},
     ),
     "p2_only_balanced": Row(
-        "loss on P'2 only, balanced", "Table IV", _DISTILL, options={"DISTILL.LEVELS": ["p2_prime"]}
+        "loss on P'2 only, balanced", "Table IV", _RECIPE, options={"DISTILL.LEVELS": ["p2_prime"]}
     ),
-    "lambda_0.5": Row("lambda 0.5", "IV-B3", _DISTILL, options={"DISTILL.POSITIVE_WEIGHT": 0.5}),
-    "lambda_1.5": Row("lambda 1.5", "IV-B3", _DISTILL, options={"DISTILL.POSITIVE_WEIGHT": 1.5}),
-    "efpn_unfrozen_extension": Row(
+    "lambda_0.5": Row("lambda 0.5", "IV-B3", _RECIPE, options={"DISTILL.POSITIVE_WEIGHT": 0.5}),
+    "lambda_1.5": Row("lambda 1.5", "IV-B3", _RECIPE, options={"DISTILL.POSITIVE_WEIGHT": 1.5}),
+    "unfrozen_extension": Row(
         "EFPN, extension trained in the head stage too",
         "the authors' code",
-        _DISTILL,
+        _RECIPE,
         options={"DISTILL.UNFREEZE_EXTENSION": True},
     ),
-    "p3_1x": Row("detecting on merged3 of 1x", "Table V", options=_ONLY_P3),
-    "p3_2x": Row("detecting on merged3 of 2x", "Table V", scale=2, options=_ONLY_P3),
+    "p3_1x": Row(
+        "detecting on merged3 of 1x", "Table V", _HEADS, frozen_backbone=True, options=_ONLY_P3
+    ),
+    "p3_2x": Row(
+        "detecting on merged3 of 2x",
+        "Table V",
+        _HEADS,
+        scale=2,
+        frozen_backbone=True,
+        options=_ONLY_P3,
+    ),
     "p3_prime": Row(
         "detecting on P'3",
         "Table V",
+        _HEADS,
         start="efpn",
+        frozen_backbone=True,
         options={**_ONLY_P3, "MODEL.BACKBONE.NAME": "build_p3_prime_backbone"},
     ),
 }
@@ -136,24 +215,26 @@ def pixels_per_student_pixel(variant: str) -> int:
 
 
 def row_config(
-    row: Row, protocol: Protocol, variant: str, seed: int, starts: dict[str, str]
+    row: Row, protocol: Protocol, variant: str, seed: int, weights: dict[str, str]
 ) -> CfgNode:
     """What a row trains after its start, or evaluates if its schedule is empty.
 
     Args:
         row: the row.
         protocol, variant, seed: see :func:`base_config`.
-        starts: path of the final weights of "base" and of each row that rows start from.
+        weights: paths of the final weights of the rows that this one starts from or is taught by.
     """
     cfg = base_config(protocol, variant, seed)
-    base, *rest = cfg.DISTILL.SCHEDULE
-    cfg.DISTILL.SCHEDULE = _schedule(row, base, rest)
-    cfg.MODEL.WEIGHTS = starts[row.start] if row.start else ""
+    parts = lengths(cfg.DISTILL.SCHEDULE)
+    cfg.DISTILL.SCHEDULE = [[stage, *parts[part]] for stage, part in row.stages]
+    cfg.MODEL.WEIGHTS = weights[row.start] if row.start else ""
+    cfg.DISTILL.TEACHER_WEIGHTS = weights[row.teacher] if row.teacher else ""
     scale = row.scale
     if row.options.get("MODEL.BACKBONE.NAME") == "build_teacher_p2_backbone":
         # It makes the student's image itself, of the teacher's where that has more detail.
         scale = _use_images_of_the_teacher(cfg) if variant == "native2x" else 1
-    cfg.INPUT.MIN_SIZE_TRAIN = tuple(scale * size for size in cfg.INPUT.MIN_SIZE_TRAIN)
+    scales = row.train_scales or (scale,)
+    cfg.INPUT.MIN_SIZE_TRAIN = tuple(x * size for size in cfg.INPUT.MIN_SIZE_TRAIN for x in scales)
     cfg.INPUT.MIN_SIZE_TEST *= scale
     for key, value in row.options.items():
         cfg.merge_from_list([key, value])
@@ -165,17 +246,16 @@ def row_config(
     return cfg
 
 
-def _schedule(row: Row, base: list[Any], rest: list[list[Any]]) -> list[list[Any]]:
-    """The same total for every row: all at once, one stage after the base, or one each."""
-    after = sum(iterations for _, iterations, _ in rest)
-    if not row.stages:
-        return []
-    if row.start == "":
-        return [[row.stages[0], base[1] + after, base[2]]]
-    if len(row.stages) == 1:
-        return [[row.stages[0], after, rest[-1][2]]]
-    pairs = zip(row.stages, rest, strict=True)
-    return [[stage, iterations, rate] for stage, (_, iterations, rate) in pairs]
+def lengths(schedule: list[list[Any]]) -> dict[str, tuple[int, float]]:
+    """Iterations and learning rate of the parts of a schedule that rows' stages last.
+
+    "base", "distill" and "head" are its own; "rest" is all after the base, "all" is everything.
+    """
+    parts = {stage: (iterations, rate) for stage, iterations, rate in schedule}
+    rest = parts["distill"][0] + parts["head"][0]
+    parts["rest"] = (rest, parts["head"][1])
+    parts["all"] = (parts["base"][0] + rest, parts["base"][1])
+    return parts
 
 
 def _use_images_of_the_teacher(cfg: CfgNode) -> int:

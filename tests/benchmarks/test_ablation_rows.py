@@ -6,34 +6,47 @@ from efpn_d2.engine.stages import stage_configs
 pytestmark = pytest.mark.fast
 
 SMALL = PROTOCOLS["small"]
-STARTS = {"base": "base.pth", "efpn": "efpn.pth"}
+WEIGHTS = {name: f"{name}.pth" for name in ROWS}
 
 
 def make(row, variant="native1x", protocol=SMALL):
-    return row_config(ROWS[row], protocol, variant, 0, STARTS)
+    return row_config(ROWS[row], protocol, variant, 0, WEIGHTS)
 
 
-@pytest.mark.parametrize("row", [name for name, row in ROWS.items() if row.stages])
+def own_iterations(row, variant, protocol):
+    return sum(n for _, n, _ in make(row, variant, protocol).DISTILL.SCHEDULE)
+
+
+def is_compared(name, row):
+    return row.stages and not row.frozen_backbone and not name.startswith("base")
+
+
+@pytest.mark.parametrize("row", [name for name, row in ROWS.items() if is_compared(name, row)])
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_every_trained_row_has_the_same_total_and_the_same_data(variant, protocol, row):
+def test_every_compared_row_has_the_same_total_and_the_same_data(variant, protocol, row):
     common = base_config(protocol, variant, 0)
     total = sum(iterations for _, iterations, _ in common.DISTILL.SCHEDULE)
     cfg = make(row, variant, protocol)
-    own = sum(iterations for _, iterations, _ in cfg.DISTILL.SCHEDULE)
-    before = common.DISTILL.SCHEDULE[0][1] if cfg.MODEL.WEIGHTS == "base.pth" else 0
-    assert own + before == total
-    assert cfg.MODEL.WEIGHTS == ("" if ROWS[row].start == "" else "base.pth")
+    start = ROWS[row].start
+    before = own_iterations(start, variant, protocol) if start else 0
+    assert before + own_iterations(row, variant, protocol) == total
+    assert (f"{start}.pth" if start else "") == cfg.MODEL.WEIGHTS
     assert cfg.DATASETS.TRAIN == common.DATASETS.TRAIN
     batches = [c.SOLVER.IMS_PER_BATCH for c in stage_configs(cfg)]
     assert batches == [common.SOLVER.IMS_PER_BATCH] * len(cfg.DISTILL.SCHEDULE)
+
+
+def test_rows_that_compare_maps_train_equally_long():
+    totals = {own_iterations(name, "native1x", SMALL) for name in ("p3_1x", "p3_2x", "p3_prime")}
+    assert len(totals) == 1
 
 
 @pytest.mark.parametrize("row", [name for name, row in ROWS.items() if not row.stages])
 def test_rows_without_stages_start_from_trained_weights(row):
     cfg = make(row)
     assert cfg.DISTILL.SCHEDULE == []
-    assert cfg.MODEL.WEIGHTS in STARTS.values()
+    assert cfg.MODEL.WEIGHTS in ("base.pth", "base_multi_scale.pth")
 
 
 def test_bins_are_in_pixels_of_the_annotations():
@@ -48,6 +61,12 @@ def test_2x_rows_see_the_image_at_twice_the_side():
     for row in ("fpn_2x", "teacher_2x", "p3_2x"):
         assert make(row).INPUT.MIN_SIZE_TRAIN == (192,)
         assert make(row).INPUT.MIN_SIZE_TEST == 192
+
+
+def test_a_multi_scale_base_sees_both_views_and_is_tested_on_the_students():
+    cfg = make("base_multi_scale")
+    assert cfg.INPUT.MIN_SIZE_TRAIN == (96, 192)
+    assert cfg.INPUT.MIN_SIZE_TEST == 96
 
 
 def test_an_object_fits_the_same_anchor_on_p3_of_2x_and_on_p3_prime():

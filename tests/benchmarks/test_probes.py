@@ -10,8 +10,8 @@ pytestmark = pytest.mark.fast
 
 def build(row, variant="native1x"):
     torch.manual_seed(0)
-    starts = {"base": "", "efpn": ""}
-    cfg = row_config(ROWS[row], PROTOCOLS["small"], variant, 0, starts)
+    weights = dict.fromkeys(ROWS, "")
+    cfg = row_config(ROWS[row], PROTOCOLS["small"], variant, 0, weights)
     return build_backbone(cfg).eval()
 
 
