@@ -91,7 +91,7 @@ def _feature_line(maps: FeatureMaps, options: ComparisonOptions) -> FeatureLine:
         size=maps.size,
         boxes=maps.boxes.numpy(),
         image=maps.image,
-        caption=f"{maps.name}, {count or 'no'} box{'' if count == 1 else 'es'}",
+        caption=maps.name + (f", {count} box{'es' if count > 1 else ''}" if count else ""),
         window=_window(maps, options.crop),
     )
 

@@ -179,7 +179,7 @@ def draw_distance_curves(runs: Mapping[str, Mapping[str, Curve]], smoothing: int
         fontsize=8.5,
         frameon=False,
     )
-    note = "Distance to the target on training batches, as logged (median of 20 iterations)"
+    note = "On training batches, as logged (median of 20 iterations)"
     if smoothing > 1:
         note += f"; bold: running mean of {smoothing} logged points"
     figure.supxlabel(wrap_text(f"{note}.", width, 7.5), fontsize=7.5, color="0.25")

@@ -50,10 +50,10 @@ def test_panels_are_target_models_and_stock_with_their_distances():
     assert (line.cell, line.size, line.window) == (2, (30, 20), None)
 
 
-@pytest.mark.parametrize(("boxes", "text"), [(0, "no boxes"), (1, "1 box"), (2, "2 boxes")])
+@pytest.mark.parametrize(("boxes", "text"), [(0, ""), (1, ", 1 box"), (2, ", 2 boxes")])
 def test_boxes_are_counted_and_without_them_there_is_no_distance_on_objects(boxes, text):
     (line,) = comparison_lines(make_maps(boxes=boxes), ComparisonOptions())
-    assert line.caption == f"image.png, {text}"
+    assert line.caption == f"image.png{text}"
     assert all(("L_{pos}" in p.caption) == (boxes > 0) for p in line.panels[1:])
     assert ("in boxes" in line.panels[0].caption) == (boxes > 0)
 
