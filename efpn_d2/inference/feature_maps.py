@@ -13,11 +13,10 @@ from detectron2.data import transforms as T
 from detectron2.data.detection_utils import convert_image_to_rgb, read_image
 from detectron2.structures import Boxes
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..layers import nearest_up2
 from ..losses import foreground_background_balanced_loss
-from ..modeling.meta_arch.views import halve_image_list, halve_instances, pad_to_multiple
+from ..modeling.meta_arch.views import halve_instances, make_views
 from .pyramids import PyramidSource, load_pyramid
 
 __all__ = ["STRIDES", "Distance", "FeatureMapExtractor", "FeatureMaps", "measure_distance"]
@@ -155,15 +154,11 @@ class FeatureMapExtractor:
         return width, height
 
     def _views(self, model: nn.Module, sample: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """The student's and the teacher's image, (1, 3, H, W) and (1, 3, 2H, 2W), with padding.
-
-        As ``DistillationRCNN`` makes them.
-        """
+        """The student's and the teacher's image, (1, 3, H, W) and (1, 3, 2H, 2W), with padding."""
         images = model.preprocess_image([sample])
-        if self._scale == 1:
-            return images.tensor, F.interpolate(images.tensor, scale_factor=2.0, mode="bilinear")
-        teacher_view = pad_to_multiple(images.tensor, 2 * model.backbone.size_divisibility)
-        return halve_image_list(teacher_view, images.image_sizes).tensor, teacher_view
+        divisibility = model.backbone.size_divisibility
+        student, teacher = make_views(images, self.cfg.DISTILL.VIEW, divisibility)
+        return student.tensor, teacher
 
     def _stock_map(self, model: nn.Module, view: Tensor) -> Tensor:
         return model.backbone.teacher_maps(view)[self._level]

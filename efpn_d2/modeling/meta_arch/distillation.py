@@ -8,16 +8,13 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone, GeneralizedRCNN
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor
-from torch.nn import functional as F
 
 from efpn_d2.losses import foreground_background_balanced_loss
 from efpn_d2.modeling.freezing import eval_frozen_modules
 
-from .views import halve_image_list, halve_instances, pad_to_multiple
+from .views import VIEWS, halve_instances, make_views
 
 __all__ = ["DistillationRCNN"]
-
-VIEWS = ("downsample", "upsample")
 
 
 @META_ARCH_REGISTRY.register()
@@ -112,12 +109,9 @@ class DistillationRCNN(GeneralizedRCNN):
             return super().forward(batched_inputs)
         instances = [x["instances"].to(self.device) for x in batched_inputs]
         images = self.preprocess_image(batched_inputs)
+        images, teacher_images = make_views(images, self.view, self.backbone.size_divisibility)
         if self.view == "downsample":
-            teacher_images = pad_to_multiple(images.tensor, 2 * self.backbone.size_divisibility)
-            images = halve_image_list(teacher_images, images.image_sizes)
             instances = [halve_instances(x) for x in instances]
-        else:
-            teacher_images = F.interpolate(images.tensor, scale_factor=2.0, mode="bilinear")
         if not self.detect:
             maps = self.backbone.student_maps(images.tensor)
             return self._distillation_losses(maps, teacher_images, instances)

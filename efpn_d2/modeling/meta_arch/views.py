@@ -10,7 +10,27 @@ from detectron2.structures import BitMasks, Boxes, ImageList, Instances, Keypoin
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["halve_image_list", "halve_instances", "pad_to_multiple"]
+__all__ = ["VIEWS", "halve_image_list", "halve_instances", "make_views", "pad_to_multiple"]
+
+VIEWS = ("downsample", "upsample")
+
+
+def make_views(images: ImageList, view: str, size_divisibility: int) -> tuple[ImageList, Tensor]:
+    """The student's and the teacher's view of the same images.
+
+    Args:
+        images: as loaded, padded or not.
+        view: ``downsample``: they are the teacher's; ``upsample``: they are the student's.
+        size_divisibility: of the student's pyramid.
+
+    Returns:
+        The student's images, and the teacher's (N, 3, 2H, 2W), where (N, 3, H, W) is the shape of
+        the student's.
+    """
+    if view == "downsample":
+        teacher_images = pad_to_multiple(images.tensor, 2 * size_divisibility)
+        return halve_image_list(teacher_images, images.image_sizes), teacher_images
+    return images, F.interpolate(images.tensor, scale_factor=2.0, mode="bilinear")
 
 
 def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
