@@ -1,7 +1,9 @@
 #!/usr/bin/env python
 """Parameters and multiply-accumulates of the pyramid, FPN against EFPN.
 
-Writes benchmarks/results/cost.json, from which the README's table is made.
+Writes benchmarks/results/cost.json, from which the README's table is made. For another config:
+
+    benchmarks/cost.py --config Synthetic/ablation_small_R_18_EFPN.yaml --size 96 --name cost_small
 """
 
 import argparse
@@ -18,19 +20,23 @@ from fvcore.nn import FlopCountAnalysis
 import efpn_d2
 from efpn_d2.run_record import collect_run_record, write_json
 
-RESULTS = Path(__file__).resolve().parent / "results" / "cost.json"
+RESULTS = Path(__file__).resolve().parent / "results"
 CONFIG = "COCO-Detection/faster_rcnn_R_50_EFPN_1x.yaml"
-VARIANTS = {
-    "FPN": ["MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone"],
-    "EFPN, preset paper": ["MODEL.EFPN.PRESET", "paper"],
-    "EFPN, preset reference": ["MODEL.EFPN.PRESET", "reference"],
-    "EFPN, preset fast": ["MODEL.EFPN.PRESET", "fast"],
+_FPN = ["MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone"]
+# Options, and the side of the image as a multiple of the student's.
+VARIANTS: dict[str, tuple[list[str], int]] = {
+    "FPN": (_FPN, 1),
+    "EFPN, preset paper": (["MODEL.EFPN.PRESET", "paper"], 1),
+    "EFPN, preset reference": (["MODEL.EFPN.PRESET", "reference"], 1),
+    "EFPN, preset fast": (["MODEL.EFPN.PRESET", "fast"], 1),
+    "FPN on the image at twice the side": (_FPN, 2),
 }
 
 
-def measure(opts: list[str], size: int) -> dict[str, float]:
+def measure(config: str, opts: list[str], size: int) -> dict[str, float]:
     """Millions of parameters and 10^9 multiply-accumulates of backbone and pyramid."""
-    cfg = efpn_d2.get_config(CONFIG)
+    cfg = efpn_d2.get_config(config)
+    cfg.MODEL.DEVICE = "cpu"
     cfg.merge_from_list(opts)
     backbone = build_backbone(cfg, ShapeSpec(channels=3)).eval()
     with torch.no_grad(), warnings.catch_warnings():
@@ -40,21 +46,22 @@ def measure(opts: list[str], size: int) -> dict[str, float]:
         # fvcore counts one multiply-accumulate as one.
         macs = counts.total()
     parameters = sum(p.numel() for p in backbone.parameters())
-    return {"parameters_m": round(parameters / 1e6, 2), "gmacs": round(macs / 1e9, 1)}
+    return {"parameters_m": round(parameters / 1e6, 2), "gmacs": round(macs / 1e9, 2)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=800, help="side of the image in pixels")
+    parser.add_argument("--config", default=CONFIG, help="a packaged config")
+    parser.add_argument("--name", default="cost", help="of the record in benchmarks/results")
     args = parser.parse_args()
     logging.getLogger("fvcore").setLevel(logging.ERROR)
     rows: dict[str, Any] = {}
-    for name, opts in VARIANTS.items():
-        rows[name] = measure(opts, args.size)
-        print(f"{name:>24}: {rows[name]}")
-    write_json(
-        RESULTS, {**collect_run_record(0), "config": CONFIG, "size": args.size, "rows": rows}
-    )
+    for name, (opts, scale) in VARIANTS.items():
+        rows[name] = measure(args.config, opts, scale * args.size)
+        print(f"{name:>36}: {rows[name]}")
+    record = {"config": args.config, "size": args.size, "rows": rows}
+    write_json(RESULTS / f"{args.name}.json", {**collect_run_record(0), **record})
 
 
 if __name__ == "__main__":
