@@ -96,6 +96,12 @@ ROWS = {
     "finetune_rpn": Row(
         "EFPN finetuned without distillation, P'2 in the RPN", "ours", _FINETUNE, options=_PROPOSE
     ),
+    "finetune_rpn_fast": Row(
+        "the same with the preset fast",
+        "ours",
+        _FINETUNE,
+        options={**_PROPOSE, "MODEL.EFPN.PRESET": "fast"},
+    ),
     "joint_rpn": Row(
         "EFPN finetuned with distillation, P'2 in the RPN",
         "ours",

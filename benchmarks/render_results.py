@@ -2,7 +2,8 @@
 """Write benchmarks/RESULTS.md from its template and the records in benchmarks/results/ablation.
 
 In the template, a line ``<!-- table PROTOCOL VARIANT -->`` becomes a table and ``<!-- recovered
-PROTOCOL -->`` what each row recovers of the gain of FPN 2x. In sentences,
+PROTOCOL -->`` what each row recovers of the gain of FPN 2x; ``<!-- cost NAME -->`` shows the record
+of benchmarks/cost.py of that name, ``<!-- curves PROTOCOL VARIANT -->`` a figure. In sentences,
 ``[[PROTOCOL ROW VARIANT METRIC]]`` becomes the mean over the seeds. A value without a record is
 "not run".
 """
@@ -17,10 +18,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ablation_rows import ROWS
+from ablation_rows import ROWS, pixels_per_student_pixel
+from draw_curves import write_training_curves
 
 ROOT = Path(__file__).resolve().parent
 NOT_RUN = "not run"
+CURVES = ("base", "fpn_1x", "fpn_2x", "efpn", "efpn_without_distillation", "finetune_rpn")
 COLUMNS = {
     "AP": "AP",
     "AP_0_16": "AP 0-16",
@@ -120,11 +123,48 @@ def render_recovered(records: Records, protocol: str) -> str:
     return "\n".join(lines)
 
 
+def render_cost(record: dict[str, Any]) -> str:
+    """Multiply-accumulates of backbone and pyramid."""
+    rows = record["rows"]
+    lines = [
+        f"Backbone and pyramid on a {record['size']} px image, multiply-accumulates counted by "
+        f"fvcore (commit {record['commit'][:7]}):",
+        "",
+        "| | 10^9 | of FPN's |",
+        "|---|---|---|",
+    ]
+    for name, row in rows.items():
+        lines.append(f"| {name} | {row['gmacs']} | {row['gmacs'] / rows['FPN']['gmacs']:.2f} x |")
+    return "\n".join(lines)
+
+
+def render_curves(records: Records, protocol: str, variant: str) -> str:
+    """Draw the curves of a protocol and variant; the link to them."""
+    runs = {
+        ROWS[row].title: list(records[protocol, row, variant].values())
+        for row in CURVES
+        if (protocol, row, variant) in records
+    }
+    if not runs:
+        return f"({NOT_RUN})"
+    file = ROOT / "results" / f"curves_{protocol}_{variant}.png"
+    # In training the evaluator counts in pixels of the files.
+    factor = pixels_per_student_pixel(variant)
+    edges = [(0, 8), (8, 16), (16, 32)]
+    panels = {f"AP_{a * factor}_{b * factor}": f"objects of {a} to {b} px" for a, b in edges}
+    write_training_curves(file, runs, panels)
+    return f"![AP over the iterations, {variant}](results/{file.name})"
+
+
 def render(template: str, records: Records) -> str:
     """The template with everything filled in."""
     blocks: dict[str, Callable[..., str]] = {
         "table": lambda *a: render_table(records, *a),
         "recovered": lambda *a: render_recovered(records, *a),
+        "curves": lambda *a: render_curves(records, *a),
+        "cost": lambda name: render_cost(
+            json.loads((ROOT / "results" / f"{name}.json").read_text())
+        ),
     }
 
     def block(match: re.Match[str]) -> str:
@@ -138,7 +178,7 @@ def render(template: str, records: Records) -> str:
         runs = records.get((protocol, row, variant), {}).values()
         return mean_and_spread([metric(run, name) for run in runs])
 
-    text = re.sub(r"<!-- (table[^>]*?|recovered[^>]*?) -->", block, template)
+    text = re.sub(r"<!-- ((?:table|recovered|curves|cost) [^>]*?) -->", block, template)
     return re.sub(r"\[\[([^\]]+)\]\]", value, text)
 
 
