@@ -28,6 +28,8 @@ from ablation_rows import (
 )
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
+from detectron2.engine import launch
+from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 from pycocotools.coco import COCO
@@ -78,9 +80,11 @@ class Study:
             "variant": self.variant,
             "seed": self.seed,
         }
-        written = {**identity, **records[-1], "by_size": self.by_size(cfg), "stages": stages}
-        write_json(result, written)
-        return written
+        if comm.is_main_process():
+            by_size = self.by_size(cfg)
+            write_json(result, {**identity, **records[-1], "by_size": by_size, "stages": stages})
+        comm.synchronize()
+        return json.loads(result.read_text())
 
     def weights(self, row_name: str) -> str:
         """Path of a finished row's weights."""
@@ -193,6 +197,9 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--protocol", default="small", choices=PROTOCOLS)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--processes", type=int, default=1, help="of one training; batches are divided among them"
+    )
     parser.add_argument("--output", type=Path, default=Path("output/ablation"))
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON files")
     dry = parser.add_argument_group("for dry runs, with --results elsewhere")
@@ -204,9 +211,14 @@ def main() -> None:
         parser.error("--train-images and --val-images change the protocol: give --results too.")
     datasets = args.output / args.protocol / "datasets"
     os.environ["DETECTRON2_DATASETS"] = str(datasets.resolve())
-    for logger in ("detectron2", "fvcore", "efpn_d2"):
-        setup_logger(str(args.output), name=logger)
     generate(args)
+    launch(run_all, args.processes, dist_url="auto", args=(args,))
+
+
+def run_all(args: argparse.Namespace) -> None:
+    """Run in every process of the trainings."""
+    for logger in ("detectron2", "fvcore", "efpn_d2"):
+        setup_logger(str(args.output), comm.get_rank(), name=logger)
     for variant in args.variants:
         for seed in args.seeds:
             for row in args.rows:
