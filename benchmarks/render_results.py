@@ -60,20 +60,21 @@ def mean_and_spread(values: Sequence[float | None]) -> str:
     return mean if len(known) == 1 else f"{mean} ± {statistics.stdev(known):.1f}"
 
 
-def render_table(records: Records, protocol: str, variant: str) -> str:
-    """All rows of a protocol and variant that were run."""
-    heads = ["row", "the paper's", "seeds", *COLUMNS.values(), "iterations", "minutes"]
+def render_table(
+    records: Records, protocol: str, variant: str, rows: Sequence[str] = tuple(ROWS)
+) -> str:
+    """Those of ``rows`` that were run in a protocol and variant."""
+    heads = ["row", "the paper's", "seeds", *COLUMNS.values(), "iterations"]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
-    for name, row in ROWS.items():
-        seeds = records.get((protocol, name, variant))
+    for name in rows:
+        row, seeds = ROWS[name], records.get((protocol, name, variant))
         if not seeds:
             continue
         runs = list(seeds.values())
         values = [mean_and_spread([metric(run, column) for run in runs]) for column in COLUMNS]
         iterations = {sum(stage["iterations"] for stage in run["stages"]) for run in runs}
-        minutes = statistics.mean(sum(s["seconds"] for s in run["stages"]) / 60 for run in runs)
         cells = [row.title, row.paper or "-", str(len(runs)), *values]
-        cells += ["/".join(str(i) for i in sorted(iterations)), f"{minutes:.0f}"]
+        cells.append("/".join(str(i) for i in sorted(iterations)))
         lines.append(f"| {' | '.join(cells)} |")
     if len(lines) == 2:
         return f"({NOT_RUN})"

@@ -10,6 +10,12 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from render_results import load_records, render_table  # noqa: E402  of that folder
+
+# The rows of the ablation that the README shows.
+EVIDENCE = ("fpn_1x", "fpn_2x", "efpn", "efpn_without_distillation", "finetune_rpn", "joint_rpn")
 
 
 def render_demo(record: dict[str, Any]) -> str:
@@ -59,6 +65,11 @@ def render_cost(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def render_evidence(folder: Path) -> str:
+    """The key rows of the ablation's small protocol, from its records."""
+    return render_table(load_records(folder), "small", "native1x", EVIDENCE)
+
+
 def replace_block(text: str, name: str, content: str) -> str:
     """``text`` with what stands between the comments ``name:begin`` and ``name:end`` replaced.
 
@@ -79,7 +90,7 @@ def rendered(root: Path = ROOT) -> str:
     for name, render in (("demo", render_demo), ("cost", render_cost)):
         record = json.loads((root / f"benchmarks/results/{name}.json").read_text())
         text = replace_block(text, name, render(record))
-    return text
+    return replace_block(text, "evidence", render_evidence(root / "benchmarks/results/ablation"))
 
 
 def main() -> None:

@@ -1,0 +1,108 @@
+import json
+
+import pytest
+import render_results
+from draw_curves import training_curve, write_training_curves
+from render_results import load_records, mean_and_spread, recovered, render, render_table
+
+pytestmark = pytest.mark.fast
+
+
+def record(row, seed, small, variant="native1x", **stage):
+    stages = [{"iterations": 100, "seconds": 60.0, "curve": [], **stage}]
+    return {
+        "protocol": "small",
+        "row": row,
+        "variant": variant,
+        "seed": seed,
+        "commit": "0123456789",
+        "versions": {"torch": "2"},
+        "hardware": {"cpu": "some", "cpu_cores": 2, "gpus": []},
+        "metrics": {"bbox": {"AP": 70.0}},
+        "by_size": {"AP_0_16": small},
+        "stages": stages,
+    }
+
+
+@pytest.fixture
+def folder(tmp_path):
+    values = {
+        ("fpn_1x", 0): 40.0,
+        ("fpn_1x", 1): 42.0,
+        ("fpn_2x", 0): 60.0,
+        ("fpn_2x", 1): 62.0,
+        ("efpn", 0): 50.0,
+        ("efpn", 1): 57.0,
+        ("efpn", 2): 99.0,  # without FPN of the same seed
+    }
+    for (row, seed), small in values.items():
+        file = tmp_path / f"{row}_{seed}.json"
+        file.write_text(json.dumps(record(row, seed, small)))
+    return tmp_path
+
+
+def test_mean_and_sample_standard_deviation():
+    assert mean_and_spread([1.0, 3.0]) == "2.0 ± 1.4"
+    assert mean_and_spread([1.04]) == "1.0"
+    assert mean_and_spread([]) == mean_and_spread([None]) == "not run"
+
+
+def test_recovered_is_per_seed_and_of_seeds_with_both_ends(folder):
+    assert recovered(load_records(folder), "small", "efpn", "native1x") == [50.0, 75.0]
+
+
+def test_recovered_of_no_gain_is_not_defined(folder):
+    (folder / "fpn_2x_0.json").write_text(json.dumps(record("fpn_2x", 0, 39.0)))
+    assert recovered(load_records(folder), "small", "efpn", "native1x") == [75.0]
+
+
+def test_table_has_the_rows_that_were_run(folder):
+    lines = render_table(load_records(folder), "small", "native1x").splitlines()
+    assert len(lines) == 2 + 3 + 2
+    row = next(line for line in lines if line.startswith("| EFPN, the paper's"))
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[2:5] == ["3", "70.0 ± 0.0", "68.7 ± 26.5"]
+    assert cells[-1] == "100"
+    assert "commits 0123456" in lines[-1]
+
+
+def test_values_in_sentences(folder):
+    text = render(
+        "[[small fpn_1x native1x AP_0_16]], [[small efpn native1x recovered]] %, "
+        "[[small espcn native1x AP]]",
+        load_records(folder),
+    )
+    assert text == "41.0 ± 1.4, 62.5 ± 17.7 %, not run"
+
+
+def test_unknown_variants_are_not_run(folder):
+    assert render("<!-- table small native2x -->", load_records(folder)) == "(not run)"
+
+
+def test_the_committed_results_are_what_is_rendered_now(monkeypatch):
+    # Figures are made beside it; only the text is compared.
+    monkeypatch.setattr(render_results, "write_training_curves", lambda *args: None)
+    root = render_results.ROOT
+    text = render(
+        (root / "RESULTS.template.md").read_text(), load_records(root / "results" / "ablation")
+    )
+    assert (root / "RESULTS.md").read_text() == text
+
+
+def test_curve_counts_iterations_over_the_stages():
+    run = record("efpn", 0, 1.0)
+    point = {"iterations": 101, "AP_0_8": 3.0}  # evaluated after the last of 100 iterations
+    empty = {"iterations": 50, "AP_0_8": None}
+    run["stages"] = [
+        {"iterations": 100, "curve": [empty, point]},
+        {"iterations": 40, "curve": []},
+        {"iterations": 60, "curve": [{"iterations": 60, "AP_0_8": 5.0}]},
+    ]
+    assert training_curve(run, "AP_0_8") == ([100, 200], [3.0, 5.0])
+
+
+def test_figure_of_curves(tmp_path):
+    run = record("efpn", 0, 1.0, curve=[{"iterations": 100, "AP_0_8": 3.0}])
+    path = tmp_path / "curves.png"
+    write_training_curves(path, {"EFPN": [run]}, {"AP_0_8": "objects of 0 to 8 px"})
+    assert path.read_bytes().startswith(b"\x89PNG")
