@@ -1,0 +1,106 @@
+"""Context enhancement: P5 and P6 as context for the lower levels [abstract of E-FPN-BS].
+
+A reconstruction from the abstract, which names two branches that "align and compress high-level
+features for effective global-local fusion"; the inside is ours.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from detectron2.layers import ShapeSpec
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from efpn_d2.layers import BRANCH_GAIN, conv_layer
+
+__all__ = ["ContextEnhancementModule"]
+
+
+class ContextEnhancementModule(nn.Module):
+    """Adds to each low level ``E_l``, made of the high levels by a local and a global branch.
+
+    For each high level h (P5 and P6):
+
+    * local: ``pixel_shuffle(conv3x3(compress1x1(h)))``, cut to the size of the low level, whose
+      cells it is aligned with;
+    * global: ``relu(conv1x1(global_average(h)))``, the same for all cells.
+
+    Both are summed over the high levels, and ``E_l = conv1x1([local ; global])``, which starts
+    small: a trained pyramid keeps its maps nearly as they are, and yet P5 gets a gradient from the
+    first step on, also where no box or anchor reads it. [ours]
+    """
+
+    def __init__(
+        self,
+        high: Mapping[str, ShapeSpec],
+        low: Mapping[str, ShapeSpec],
+        *,
+        compressed_channels: int = 64,
+        local_channels: int = 16,
+    ) -> None:
+        """
+        Args:
+            high: name, channels and stride of the levels that give context.
+            low: the same of the levels that get it; their strides divide those of ``high``.
+            compressed_channels: of a high level before it is spread, and of the global branch.
+            local_channels: of a high level spread to a low level's size.
+
+        Raises:
+            ValueError: there is no high or no low level, or a low level is not lower.
+        """
+        super().__init__()
+        if not high or not low:
+            raise ValueError("CEM: name at least one level that gives context and one to get it.")
+        self.high, self.low = tuple(high), tuple(low)
+        self.compress, self.pool, self.spread, self.fuse_local, self.fuse_global = (
+            nn.ModuleDict() for _ in range(5)
+        )
+        for name, shape in high.items():
+            self.compress[name] = conv_layer(shape.channels, compressed_channels, 1)
+            self.pool[name] = conv_layer(shape.channels, compressed_channels, 1)
+            self.spread[name] = nn.ModuleDict(
+                {
+                    target: _spread(compressed_channels, local_channels, shape, low[target])
+                    for target in low
+                }
+            )
+        # One convolution on the concatenation, in two parts: the global one has one cell only.
+        for name, shape in low.items():
+            self.fuse_local[name] = conv_layer(local_channels, shape.channels, 1, gain=BRANCH_GAIN)
+            self.fuse_global[name] = conv_layer(
+                compressed_channels, shape.channels, 1, bias=False, gain=BRANCH_GAIN
+            )
+
+    def forward(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A pyramid's outputs, each (N, C, H_l, W_l) -> the same, with the low levels enhanced."""
+        compressed = {name: F.relu_(self.compress[name](outputs[name])) for name in self.high}
+        pooled = torch.stack(
+            [
+                F.relu_(self.pool[name](outputs[name].mean(dim=(2, 3), keepdim=True)))
+                for name in self.high
+            ]
+        ).sum(dim=0)
+        enhanced = dict(outputs)
+        for target in self.low:
+            height, width = outputs[target].shape[-2:]
+            # Where sides are odd, a high level reaches beyond the low one on the right and below.
+            local = sum(
+                self.spread[name][target](compressed[name])[..., :height, :width]
+                for name in self.high
+            )
+            context = self.fuse_local[target](local) + self.fuse_global[target](pooled)
+            enhanced[target] = outputs[target] + context
+        return enhanced
+
+
+def _spread(channels: int, local_channels: int, high: ShapeSpec, low: ShapeSpec) -> nn.Sequential:
+    """conv3x3 and pixel shuffle from the stride of ``high`` to that of ``low``."""
+    factor, rest = divmod(high.stride, low.stride)
+    if rest or factor < 2:
+        raise ValueError(
+            f"CEM: a level of stride {high.stride} cannot give context to one of stride "
+            f"{low.stride}: name higher levels (P5, P6) to give it and lower ones to get it."
+        )
+    return nn.Sequential(
+        conv_layer(channels, local_channels * factor**2, 3), nn.PixelShuffle(factor)
+    )

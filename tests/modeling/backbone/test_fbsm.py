@@ -1,0 +1,58 @@
+import pytest
+import torch
+from detectron2.layers import ShapeSpec
+
+from efpn_d2.modeling.backbone.fbsm import ForegroundBackgroundSeparationModule
+
+pytestmark = pytest.mark.fast
+
+C = 4
+
+
+def make(levels=("p2", "p3")):
+    torch.manual_seed(0)
+    shapes = {name: ShapeSpec(channels=C, stride=4) for name in levels}
+    return ForegroundBackgroundSeparationModule(shapes)
+
+
+def pyramid():
+    torch.manual_seed(1)
+    return {name: torch.randn(2, C, 6, 8) for name in ("p2", "p3", "p4")}
+
+
+@torch.no_grad()
+def test_the_start_is_the_identity_bit_for_bit():
+    outputs = pyramid()
+    gated = make()(outputs)
+    for name, x in outputs.items():
+        assert torch.equal(gated[name], x)
+
+
+@torch.no_grad()
+def test_the_formula():
+    fbsm, outputs = make(), pyramid()
+    fbsm.gamma["p2"].fill_(0.5)
+    fbsm.mask["p2"].weight.zero_()
+    fbsm.mask["p2"].weight[0, 1, 1, 1] = 1.0  # the mask is channel 1
+    gated = fbsm(outputs)
+    mask = 1 / (1 + torch.exp(-outputs["p2"][:, 1:2]))
+    torch.testing.assert_close(gated["p2"], outputs["p2"] * (1 + 0.5 * mask))
+    assert torch.equal(gated["p3"], outputs["p3"])
+    assert gated["p4"] is outputs["p4"]
+
+
+def test_gamma_learns_from_the_first_step_and_the_masks_after_it():
+    fbsm, outputs = make(), pyramid()
+    sum(x.square().sum() for x in fbsm(outputs).values()).backward()
+    assert all(gamma.grad != 0 for gamma in fbsm.gamma.values())
+    assert all(mask.weight.grad is not None for mask in fbsm.mask.values())
+    with torch.no_grad():
+        for gamma in fbsm.gamma.values():
+            gamma.add_(0.1)
+    sum(x.square().sum() for x in fbsm(outputs).values()).backward()
+    assert all(mask.weight.grad.abs().sum() > 0 for mask in fbsm.mask.values())
+
+
+def test_no_level_is_refused():
+    with pytest.raises(ValueError, match="at least one level"):
+        make(())
