@@ -4,8 +4,8 @@
 In the template, a line ``<!-- table PROTOCOL VARIANT -->`` becomes a table and ``<!-- recovered
 PROTOCOL -->`` what each row recovers of the gain of FPN 2x; ``<!-- cost NAME -->`` shows the record
 of benchmarks/cost.py of that name, ``<!-- curves PROTOCOL VARIANT -->`` a figure. In sentences,
-``[[PROTOCOL ROW VARIANT METRIC]]`` becomes the mean over the seeds. A value without a record is
-"not run".
+``[[PROTOCOL ROW VARIANT METRIC]]`` becomes the mean over the seeds, and with ``STAGE:METRIC`` that
+after one of the row's stages. A value without a record is "not run".
 """
 
 import argparse
@@ -47,8 +47,15 @@ def load_records(folder: Path) -> Records:
 
 
 def metric(record: dict[str, Any], name: str) -> float | None:
-    """One number of a record; sizes are in student pixels."""
-    return record["by_size"].get(name, record["metrics"]["bbox"].get(name))
+    """One number of a record; ``STAGE:NAME``: after that stage. Sizes are in student pixels."""
+    if ":" not in name:
+        return record["by_size"].get(name, record["metrics"]["bbox"].get(name))
+    stage, name = name.split(":")
+    factor = pixels_per_student_pixel(record["variant"])
+    # In training the evaluator counts in pixels of the files.
+    own = re.sub(r"(?<=_)\d+", lambda size: str(int(size[0]) * factor), name)
+    (after,) = (x["metrics"]["bbox"] for x in record["stages"] if x["stage"] == stage)
+    return after.get(own)
 
 
 def mean_and_spread(values: Sequence[float | None]) -> str:

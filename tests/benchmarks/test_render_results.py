@@ -3,7 +3,7 @@ import json
 import pytest
 import render_results
 from draw_curves import training_curve, write_training_curves
-from render_results import load_records, mean_and_spread, recovered, render, render_table
+from render_results import load_records, mean_and_spread, metric, recovered, render, render_table
 
 pytestmark = pytest.mark.fast
 
@@ -73,6 +73,14 @@ def test_values_in_sentences(folder):
         load_records(folder),
     )
     assert text == "41.0 ± 1.4, 62.5 ± 17.7 %, not run"
+
+
+@pytest.mark.parametrize(("variant", "label"), [("native1x", "0_8"), ("native2x", "0_16")])
+def test_values_after_a_stage_are_by_size_in_student_pixels(variant, label):
+    stage = {"stage": "distill", "metrics": {"bbox": {f"AP_{label}": 7.0, f"AP50_{label}": 9.0}}}
+    run = record("efpn", 0, 1.0, variant, **stage)
+    assert metric(run, "distill:AP_0_8") == 7.0
+    assert metric(run, "distill:AP50_0_8") == 9.0
 
 
 def test_unknown_variants_are_not_run(folder):
