@@ -7,13 +7,15 @@ features for effective global-local fusion"; the inside is ours.
 from collections.abc import Mapping
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from efpn_d2.config import require_node
 from efpn_d2.layers import BRANCH_GAIN, conv_layer
 
-__all__ = ["ContextEnhancementModule"]
+__all__ = ["ContextEnhancementModule", "build_cem"]
 
 
 class ContextEnhancementModule(nn.Module):
@@ -103,4 +105,30 @@ def _spread(channels: int, local_channels: int, high: ShapeSpec, low: ShapeSpec)
         )
     return nn.Sequential(
         conv_layer(channels, local_channels * factor**2, 3), nn.PixelShuffle(factor)
+    )
+
+
+def build_cem(cfg: CfgNode, levels: dict[str, ShapeSpec]) -> ContextEnhancementModule | None:
+    """CEM between those of ``MODEL.EFPN_BS``'s levels that the pyramid has; None: it is off.
+
+    Args:
+        cfg: a config.
+        levels: the pyramid's ``output_shape()``.
+
+    Raises:
+        ValueError: the pyramid has none of the levels, or see :class:`ContextEnhancementModule`.
+        KeyError: ``add_efpn_config`` was not called.
+    """
+    node = require_node(cfg, "MODEL.EFPN_BS")
+    if not node.CEM_ENABLED:
+        return None
+    high, low = (
+        {name: levels[name] for name in names if name in levels}
+        for names in (node.CEM_FROM_LEVELS, node.CEM_TO_LEVELS)
+    )
+    return ContextEnhancementModule(
+        high,
+        low,
+        compressed_channels=node.CEM_COMPRESSED_CHANNELS,
+        local_channels=node.CEM_LOCAL_CHANNELS,
     )

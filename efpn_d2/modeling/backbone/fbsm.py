@@ -7,12 +7,18 @@ discriminative regions"; the inside is ours.
 from collections.abc import Mapping
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from torch import Tensor, nn
 
+from efpn_d2.config import require_node
 from efpn_d2.layers import conv_layer
 
-__all__ = ["ForegroundBackgroundSeparationModule"]
+__all__ = ["MASK_LOGITS", "ForegroundBackgroundSeparationModule", "build_fbsm"]
+
+# In training a pyramid returns each mask, before the sigmoid, beside the level that it gates, under
+# the level's name with this added: boxes, to compare it with, are not known in the pyramid.
+MASK_LOGITS = "_mask_logits"
 
 
 class ForegroundBackgroundSeparationModule(nn.Module):
@@ -44,8 +50,34 @@ class ForegroundBackgroundSeparationModule(nn.Module):
         return {name: self.mask[name](outputs[name]) for name in self.levels}
 
     def forward(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A pyramid's outputs, each (N, C, H_l, W_l) -> the same, with the levels gated."""
+        """A pyramid's outputs, each (N, C, H_l, W_l) -> the same, with the levels gated.
+
+        In training also the masks, see ``MASK_LOGITS``.
+        """
         gated = dict(outputs)
         for name, logits in self.mask_logits(outputs).items():
             gated[name] = outputs[name] * (1 + self.gamma[name] * logits.sigmoid())
+            if self.training:
+                gated[name + MASK_LOGITS] = logits
         return gated
+
+
+def build_fbsm(
+    cfg: CfgNode, levels: dict[str, ShapeSpec]
+) -> ForegroundBackgroundSeparationModule | None:
+    """FBSM on those of ``MODEL.EFPN_BS.FBSM_LEVELS`` that the pyramid has; None: it is off.
+
+    Args:
+        cfg: a config.
+        levels: the pyramid's ``output_shape()``.
+
+    Raises:
+        ValueError: the pyramid has none of the levels.
+        KeyError: ``add_efpn_config`` was not called.
+    """
+    node = require_node(cfg, "MODEL.EFPN_BS")
+    if not node.FBSM_ENABLED:
+        return None
+    return ForegroundBackgroundSeparationModule(
+        {name: levels[name] for name in node.FBSM_LEVELS if name in levels}
+    )

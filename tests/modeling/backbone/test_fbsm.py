@@ -2,7 +2,7 @@ import pytest
 import torch
 from detectron2.layers import ShapeSpec
 
-from efpn_d2.modeling.backbone.fbsm import ForegroundBackgroundSeparationModule
+from efpn_d2.modeling.backbone.fbsm import MASK_LOGITS, ForegroundBackgroundSeparationModule
 
 pytestmark = pytest.mark.fast
 
@@ -13,6 +13,14 @@ def make(levels=("p2", "p3")):
     torch.manual_seed(0)
     shapes = {name: ShapeSpec(channels=C, stride=4) for name in levels}
     return ForegroundBackgroundSeparationModule(shapes)
+
+
+def test_masks_are_returned_in_training_only():
+    fbsm, outputs = make(), pyramid()
+    masks = {name + MASK_LOGITS for name in ("p2", "p3")}
+    assert set(fbsm(outputs)) == set(outputs) | masks
+    assert set(fbsm.eval()(outputs)) == set(outputs)
+    assert torch.equal(fbsm.train()(outputs)["p2_mask_logits"], fbsm.mask["p2"](outputs["p2"]))
 
 
 def pyramid():
@@ -43,13 +51,13 @@ def test_the_formula():
 
 def test_gamma_learns_from_the_first_step_and_the_masks_after_it():
     fbsm, outputs = make(), pyramid()
-    sum(x.square().sum() for x in fbsm(outputs).values()).backward()
+    sum(fbsm(outputs)[name].square().sum() for name in outputs).backward()
     assert all(gamma.grad != 0 for gamma in fbsm.gamma.values())
     assert all(mask.weight.grad is not None for mask in fbsm.mask.values())
     with torch.no_grad():
         for gamma in fbsm.gamma.values():
             gamma.add_(0.1)
-    sum(x.square().sum() for x in fbsm(outputs).values()).backward()
+    sum(fbsm(outputs)[name].square().sum() for name in outputs).backward()
     assert all(mask.weight.grad.abs().sum() > 0 for mask in fbsm.mask.values())
 
 
