@@ -96,8 +96,21 @@ ROWS = {
     "finetune_rpn": Row(
         "EFPN finetuned without distillation, P'2 in the RPN", "ours", _FINETUNE, options=_PROPOSE
     ),
+    "finetune_rpn_small_anchors": Row(
+        "EFPN finetuned without distillation, P'2 in the RPN with anchors of 4 px",
+        "ours",
+        _FINETUNE,
+        options={**_PROPOSE, "MODEL.EFPN.P2_PRIME_ANCHOR_SIZES": [4]},
+    ),
+    "scratch_rpn": Row(
+        "EFPN from the start, all iterations, P'2 in the RPN",
+        "ours",
+        (("finetune", "all"),),
+        start="",
+        options=_PROPOSE,
+    ),
     "finetune_rpn_fast": Row(
-        "the same with the preset fast",
+        "EFPN finetuned without distillation, P'2 in the RPN, preset fast",
         "ours",
         _FINETUNE,
         options={**_PROPOSE, "MODEL.EFPN.PRESET": "fast"},
