@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Parameters and multiply-accumulates of the pyramid, FPN against EFPN.
+"""Parameters and multiply-accumulates of the pyramid, FPN against EFPN, and of inserted blocks.
 
 Writes benchmarks/results/cost.json, from which the README's table is made. For another config:
 
@@ -16,25 +16,37 @@ import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_backbone
 from fvcore.nn import FlopCountAnalysis
+from torch import nn
 
 import efpn_d2
+from efpn_d2.modeling import StaticGuidedDynamicModule
 from efpn_d2.run_record import collect_run_record, write_json
 
 RESULTS = Path(__file__).resolve().parent / "results"
 CONFIG = "COCO-Detection/faster_rcnn_R_50_EFPN_1x.yaml"
+# What is counted by itself too.
+INSERTED = (StaticGuidedDynamicModule,)
 _FPN = ["MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone"]
+_ENHANCED_FPN = ["MODEL.BACKBONE.NAME", "build_resnet_enhanced_fpn_backbone"]
+_SGDM = ["MODEL.SGDM.AFTER_STAGES", ["res2", "res3", "res4", "res5"]]
 # Options, and the side of the image as a multiple of the student's.
-VARIANTS: dict[str, tuple[list[str], int]] = {
+VARIANTS: dict[str, tuple[list[Any], int]] = {
     "FPN": (_FPN, 1),
     "EFPN, preset paper": (["MODEL.EFPN.PRESET", "paper"], 1),
     "EFPN, preset reference": (["MODEL.EFPN.PRESET", "reference"], 1),
     "EFPN, preset fast": (["MODEL.EFPN.PRESET", "fast"], 1),
     "FPN on the image at twice the side": (_FPN, 2),
+    "FPN + SGDM after res2-res5": ([*_ENHANCED_FPN, *_SGDM], 1),
+    "EFPN, preset paper + SGDM after res2-res5": (_SGDM, 1),
 }
 
 
-def measure(config: str, opts: list[str], size: int) -> dict[str, float]:
-    """Millions of parameters and 10^9 multiply-accumulates of backbone and pyramid."""
+def measure(config: str, opts: list[Any], size: int) -> dict[str, Any]:
+    """Millions of parameters and 10^9 multiply-accumulates of backbone and pyramid.
+
+    Where something is inserted, "blocks" has the thousands and millions of each inserted block,
+    over all maps that it runs on (that after res2 runs on C'2 too).
+    """
     cfg = efpn_d2.get_config(config)
     cfg.MODEL.DEVICE = "cpu"
     cfg.merge_from_list(opts)
@@ -44,9 +56,18 @@ def measure(config: str, opts: list[str], size: int) -> dict[str, float]:
         counts = FlopCountAnalysis(backbone, torch.zeros(1, 3, size, size))
         counts.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         # fvcore counts one multiply-accumulate as one.
-        macs = counts.total()
-    parameters = sum(p.numel() for p in backbone.parameters())
-    return {"parameters_m": round(parameters / 1e6, 2), "gmacs": round(macs / 1e9, 2)}
+        macs = counts.by_module()
+    row = {"parameters_m": round(count(backbone) / 1e6, 2), "gmacs": round(macs[""] / 1e9, 2)}
+    blocks = {
+        name: {"parameters_k": round(count(block) / 1e3, 1), "mmacs": round(macs[name] / 1e6, 1)}
+        for name, block in backbone.named_modules()
+        if isinstance(block, INSERTED)
+    }
+    return {**row, "blocks": blocks} if blocks else row
+
+
+def count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
 
 
 def main() -> None:
@@ -59,7 +80,10 @@ def main() -> None:
     rows: dict[str, Any] = {}
     for name, (opts, scale) in VARIANTS.items():
         rows[name] = measure(args.config, opts, scale * args.size)
-        print(f"{name:>36}: {rows[name]}")
+        blocks = rows[name].get("blocks", {})
+        print(f"{name:>42}: {rows[name]['parameters_m']} M, {rows[name]['gmacs']} GMACs")
+        for block, row in blocks.items():
+            print(f"{block:>42}: {row['parameters_k']} k, {row['mmacs']} MMACs")
     record = {"config": args.config, "size": args.size, "rows": rows}
     write_json(RESULTS / f"{args.name}.json", {**collect_run_record(0), **record})
 

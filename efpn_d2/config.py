@@ -4,7 +4,7 @@ from detectron2.config import CfgNode as CN
 
 
 def add_efpn_config(cfg: CN) -> None:
-    """Add ``MODEL.EFPN``, ``DISTILL``, ``TRAINING``, ``COCO_DATA`` and ``EVALUATION``, in place.
+    """Add the nodes of this package, those of the table below, in place.
 
     No key of Detectron2 is touched. A key that is already there keeps its value, so calling this
     twice (or after a user's changes) is harmless.
@@ -14,6 +14,7 @@ def add_efpn_config(cfg: CN) -> None:
     """
     for parent, name, build in (
         (cfg.MODEL, "EFPN", _efpn_node),
+        (cfg.MODEL, "SGDM", _sgdm_node),
         (cfg, "DISTILL", _distill_node),
         (cfg, "TRAINING", _training_node),
         (cfg, "COCO_DATA", _coco_data_node),
@@ -80,6 +81,29 @@ def _efpn_node() -> CN:
     # Anchor side lengths on P'2, in pixels of the network's input. As many as each of
     # MODEL.ANCHOR_GENERATOR.SIZES has, for the RPN head is shared by all levels.
     node.P2_PRIME_ANCHOR_SIZES = [16]
+    return node
+
+
+def _sgdm_node() -> CN:
+    node = CN()
+    # Stages of the bottom-up network, of res2 ... res5, whose output goes through an SGDM before
+    # anything else reads it.
+    node.AFTER_STAGES = []
+    # Outputs of the pyramid that go through one, e.g. ["p2", "p3"] or ["p2_prime"].
+    node.ON_LEVELS = []
+    # Without P'2, MODEL.BACKBONE.NAME must be build_resnet_enhanced_fpn_backbone (RetinaNet:
+    # build_retinanet_resnet_enhanced_fpn_backbone): Detectron2's own builders read none of this.
+
+    # rho: 1 / rho of the channels are convolved dynamically, the others pass. Divides them.
+    node.RAZOR_RATIO = 4
+    # k of the dynamic k x k kernels, odd.
+    node.KERNEL_SIZE = 3
+    # The hidden layer that makes kernels from C channels has C / this.
+    node.REDUCTION = 4
+    # Static kernels of each shape (1 x k, k x 1, k x k) that all channels of a block share.
+    node.SHARED_KERNELS = 4
+    # False: dynamic kernels alone, for comparison.
+    node.STATIC_GUIDE = True
     return node
 
 

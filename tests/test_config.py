@@ -26,7 +26,14 @@ def test_only_own_nodes_are_added_and_no_default_changes():
     efpn_d2.add_efpn_config(cfg)
     before, after = leaves(get_cfg()), leaves(cfg)
     assert {k: after[k] for k in before} == before
-    own = ("MODEL.EFPN.", "DISTILL.", "TRAINING.", "COCO_DATA.", "EVALUATION.")
+    nodes = ("EFPN", "EFPN_BS", "SGDM")
+    own = (
+        *(f"MODEL.{node}." for node in nodes),
+        "DISTILL.",
+        "TRAINING.",
+        "COCO_DATA.",
+        "EVALUATION.",
+    )
     assert all(k.startswith(own) for k in after.keys() - before.keys())
 
 

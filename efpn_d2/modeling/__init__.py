@@ -3,13 +3,19 @@
 from .backbone import (
     EFPN,
     ESPCN,
+    EnhancedFPN,
     ExtendedResNet,
     FeatureTextureTransfer,
     NearestUpsample,
     PyramidExtension,
+    RazorDynamicConv,
+    StaticGuidedDynamicModule,
     build_efpn,
+    build_enhanced_fpn,
     build_resnet_efpn_backbone,
+    build_resnet_enhanced_fpn_backbone,
     build_retinanet_resnet_efpn_backbone,
+    build_retinanet_resnet_enhanced_fpn_backbone,
 )
 from .meta_arch import DistillationRCNN
 from .proposal_generator import EFPNRPN
@@ -22,12 +28,18 @@ __all__ = [
     "ESPCN",
     "EFPNCascadeROIHeads",
     "EFPNROIHeads",
+    "EnhancedFPN",
     "ExtendedResNet",
     "FeatureTextureTransfer",
     "NearestUpsample",
     "OHEMSmallROIHeads",
     "PyramidExtension",
+    "RazorDynamicConv",
+    "StaticGuidedDynamicModule",
     "build_efpn",
+    "build_enhanced_fpn",
     "build_resnet_efpn_backbone",
+    "build_resnet_enhanced_fpn_backbone",
     "build_retinanet_resnet_efpn_backbone",
+    "build_retinanet_resnet_enhanced_fpn_backbone",
 ]

@@ -1,16 +1,41 @@
 from .efpn import EFPN, build_efpn, build_resnet_efpn_backbone, build_retinanet_resnet_efpn_backbone
+from .enhanced_fpn import (
+    EnhancedFPN,
+    build_enhanced_fpn,
+    build_resnet_enhanced_fpn_backbone,
+    build_retinanet_resnet_enhanced_fpn_backbone,
+)
+from .enhancement import PyramidEnhancement, build_enhancement
 from .extended_resnet import ExtendedResNet
 from .extension import PyramidExtension
 from .ftt import ESPCN, FeatureTextureTransfer, NearestUpsample
+from .sgdm import (
+    PyramidSGDM,
+    RazorDynamicConv,
+    StaticGuidedDynamicModule,
+    add_sgdm_after_stages,
+    build_sgdm,
+)
 
 __all__ = [
     "EFPN",
     "ESPCN",
+    "EnhancedFPN",
     "ExtendedResNet",
     "FeatureTextureTransfer",
     "NearestUpsample",
+    "PyramidEnhancement",
     "PyramidExtension",
+    "PyramidSGDM",
+    "RazorDynamicConv",
+    "StaticGuidedDynamicModule",
+    "add_sgdm_after_stages",
     "build_efpn",
+    "build_enhanced_fpn",
+    "build_enhancement",
     "build_resnet_efpn_backbone",
+    "build_resnet_enhanced_fpn_backbone",
     "build_retinanet_resnet_efpn_backbone",
+    "build_retinanet_resnet_enhanced_fpn_backbone",
+    "build_sgdm",
 ]

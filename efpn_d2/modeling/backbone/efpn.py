@@ -5,17 +5,19 @@ import logging
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
-from detectron2.modeling.backbone import FPN, Backbone
+from detectron2.modeling.backbone import Backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
 from detectron2.modeling.backbone.resnet import build_resnet_backbone
 from torch import Tensor, nn
 
 from efpn_d2.config import require_node
-from efpn_d2.layers import nearest_up2
 from efpn_d2.modeling.checks import check_features
 
+from .enhanced_fpn import EnhancedFPN
+from .enhancement import build_enhancement
 from .extended_resnet import ExtendedResNet
 from .extension import PyramidExtension
+from .sgdm import add_sgdm_after_stages
 
 __all__ = [
     "EFPN",
@@ -27,11 +29,13 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 
-class EFPN(FPN):
+class EFPN(EnhancedFPN):
     """FPN with the extended level P'2 (``p2_prime``, stride 2) below it [paper III-A].
 
     ``extension`` is the only child that stock FPN does not have. With equal weights, all other
     outputs are bitwise equal to those of stock FPN.
+
+    Distillation compares the maps before their enhancement.
     """
 
     def __init__(
@@ -88,9 +92,7 @@ class EFPN(FPN):
         bottom_up_features = self.bottom_up(x)
         merged = self.top_down(bottom_up_features)
         _, p2_prime = self.extend(bottom_up_features, merged)
-        outputs = {"p2_prime": p2_prime}
-        outputs.update(self.stock_outputs(bottom_up_features, merged))
-        return outputs
+        return self.outputs(bottom_up_features, merged, p2_prime)
 
     def teacher_maps(self, x: Tensor) -> dict[str, Tensor]:
         """The targets of distillation [paper Eq. 5]: levels 3 and 2 of ``x`` at twice the scale.
@@ -117,29 +119,6 @@ class EFPN(FPN):
         p3_prime, p2_prime = self.extend(bottom_up_features, self.top_down(bottom_up_features))
         return {"p3_prime": p3_prime, "p2_prime": p2_prime}
 
-    def top_down(self, bottom_up_features: dict[str, Tensor]) -> dict[str, Tensor]:
-        """FPN's top-down pathway up to, not including, the output convolutions.
-
-        ``FPN.forward`` keeps these maps to itself, and forward hooks, the way to get at them, end
-        with scripting; hence the pathway is spelled out here. Bitwise equality to ``FPN.forward``
-        is tested.
-
-        Returns:
-            ``merged{i}`` of each level, low to high resolution.
-        """
-        merged: dict[str, Tensor] = {}
-        last = bottom_up_features[self.in_features[-1]]
-        for i, lateral in enumerate(self.lateral_convs):
-            stage = self.in_features[-i - 1]
-            if i == 0:
-                last = lateral(last)
-            else:
-                last = lateral(bottom_up_features[stage]) + nearest_up2(last)
-                if self._fuse_type == "avg":
-                    last = last / 2
-            merged[stage.replace("res", "merged")] = last
-        return merged
-
     def extend(
         self, bottom_up_features: dict[str, Tensor], merged: dict[str, Tensor]
     ) -> tuple[Tensor, Tensor]:
@@ -147,22 +126,13 @@ class EFPN(FPN):
         level2 = bottom_up_features["res2"] if self._own_level2 else merged["merged2"]
         return self.extension(bottom_up_features["c2_prime"], level2, merged["merged3"])
 
-    def stock_outputs(
-        self, bottom_up_features: dict[str, Tensor], merged: dict[str, Tensor]
+    def outputs(
+        self, bottom_up_features: dict[str, Tensor], merged: dict[str, Tensor], p2_prime: Tensor
     ) -> dict[str, Tensor]:
-        """The outputs of stock FPN from :meth:`top_down`, high to low resolution."""
-        results: list[Tensor] = []
-        for i, output in enumerate(self.output_convs):
-            stage = self.in_features[-i - 1]
-            results.insert(0, output(merged[stage.replace("res", "merged")]))
-        names = self._out_features[1:]
-        if self.top_block is not None:
-            source = self.top_block.in_feature
-            if source in bottom_up_features:
-                results.extend(self.top_block(bottom_up_features[source]))
-            else:
-                results.extend(self.top_block(results[names.index(source)]))
-        return {name: result for name, result in zip(names, results)}  # noqa: B905, C416  scripted
+        """What :meth:`forward` returns, from its parts."""
+        outputs = {"p2_prime": p2_prime}
+        outputs.update(self.stock_outputs(bottom_up_features, merged))
+        return self.enhance(outputs)
 
 
 def _check_inputs(shapes: dict[str, ShapeSpec], in_features: list[str]) -> bool:
@@ -190,14 +160,16 @@ def build_efpn(
 
     Args:
         cfg: a config.
-        bottom_up: see :class:`EFPN`.
+        bottom_up: see :class:`EFPN`; changed in place by :func:`add_sgdm_after_stages`.
         top_block: see Detectron2's ``FPN``.
         pyramid_class: a subclass with the same constructor.
 
-    Raises: as :class:`EFPN`, and KeyError if ``add_efpn_config`` was not called.
+    Raises: as :class:`EFPN`, :func:`add_sgdm_after_stages` and :func:`build_enhancement`, and
+        KeyError if ``add_efpn_config`` was not called.
     """
     node = require_node(cfg, "MODEL.EFPN")
-    return pyramid_class(
+    add_sgdm_after_stages(cfg, bottom_up)
+    pyramid = pyramid_class(
         bottom_up=bottom_up,
         in_features=cfg.MODEL.FPN.IN_FEATURES,
         out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
@@ -217,6 +189,8 @@ def build_efpn(
             own_level2="res2" not in cfg.MODEL.FPN.IN_FEATURES,
         ),
     )
+    pyramid.enhancement = build_enhancement(cfg, pyramid.output_shape())
+    return pyramid
 
 
 @BACKBONE_REGISTRY.register()

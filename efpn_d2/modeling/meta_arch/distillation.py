@@ -123,7 +123,7 @@ class DistillationRCNN(GeneralizedRCNN):
         bottom_up = self.backbone.bottom_up(images.tensor)
         merged = self.backbone.top_down(bottom_up)
         p3_prime, p2_prime = self.backbone.extend(bottom_up, merged)
-        features = {"p2_prime": p2_prime, **self.backbone.stock_outputs(bottom_up, merged)}
+        features = self.backbone.outputs(bottom_up, merged, p2_prime)
         proposals, losses = self.proposal_generator(images, features, instances)
         _, detector_losses = self.roi_heads(images, features, proposals, instances)
         maps = {"p3_prime": p3_prime, "p2_prime": p2_prime}

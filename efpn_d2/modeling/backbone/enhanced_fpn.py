@@ -1,0 +1,130 @@
+"""Stock FPN, without P'2, with what the config inserts into bottom-up network and pyramid."""
+
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY
+from detectron2.modeling.backbone import FPN, Backbone
+from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
+from detectron2.modeling.backbone.resnet import build_resnet_backbone
+from torch import Tensor, nn
+
+from efpn_d2.layers import nearest_up2
+
+from .enhancement import PyramidEnhancement, build_enhancement
+from .sgdm import add_sgdm_after_stages
+
+__all__ = [
+    "EnhancedFPN",
+    "build_enhanced_fpn",
+    "build_resnet_enhanced_fpn_backbone",
+    "build_retinanet_resnet_enhanced_fpn_backbone",
+]
+
+
+class EnhancedFPN(FPN):
+    """Detectron2's FPN whose outputs go through ``enhancement``, if the builder sets one.
+
+    Without one, the outputs are bitwise equal to those of stock FPN.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """
+        Args: those of Detectron2's ``FPN``.
+        """
+        super().__init__(*args, **kwargs)
+        self.enhancement: PyramidEnhancement | None = None
+        self._stock_features = list(self._out_features)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Images (N, 3, H, W) -> the maps of stock FPN, enhanced, high to low resolution."""
+        bottom_up_features = self.bottom_up(x)
+        merged = self.top_down(bottom_up_features)
+        return self.enhance(self.stock_outputs(bottom_up_features, merged))
+
+    def enhance(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Finished outputs, each (N, C, H_l, W_l) -> the same names and shapes."""
+        return outputs if self.enhancement is None else self.enhancement(outputs)
+
+    def top_down(self, bottom_up_features: dict[str, Tensor]) -> dict[str, Tensor]:
+        """FPN's top-down pathway up to, not including, the output convolutions.
+
+        ``FPN.forward`` keeps these maps to itself, and forward hooks, the way to get at them, end
+        with scripting; hence the pathway is spelled out here. Bitwise equality to ``FPN.forward``
+        is tested.
+
+        Returns:
+            ``merged{i}`` of each level, low to high resolution.
+        """
+        merged: dict[str, Tensor] = {}
+        last = bottom_up_features[self.in_features[-1]]
+        for i, lateral in enumerate(self.lateral_convs):
+            stage = self.in_features[-i - 1]
+            if i == 0:
+                last = lateral(last)
+            else:
+                last = lateral(bottom_up_features[stage]) + nearest_up2(last)
+                if self._fuse_type == "avg":
+                    last = last / 2
+            merged[stage.replace("res", "merged")] = last
+        return merged
+
+    def stock_outputs(
+        self, bottom_up_features: dict[str, Tensor], merged: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """The outputs of stock FPN from :meth:`top_down`, high to low resolution."""
+        results: list[Tensor] = []
+        for i, output in enumerate(self.output_convs):
+            stage = self.in_features[-i - 1]
+            results.insert(0, output(merged[stage.replace("res", "merged")]))
+        names = self._stock_features
+        if self.top_block is not None:
+            source = self.top_block.in_feature
+            if source in bottom_up_features:
+                results.extend(self.top_block(bottom_up_features[source]))
+            else:
+                results.extend(self.top_block(results[names.index(source)]))
+        return {name: result for name, result in zip(names, results)}  # noqa: B905, C416  scripted
+
+
+def build_enhanced_fpn(
+    cfg: CfgNode, bottom_up: Backbone, top_block: nn.Module | None
+) -> EnhancedFPN:
+    """FPN on ``bottom_up`` as ``MODEL.FPN`` says, with all that the config inserts.
+
+    Args:
+        cfg: a config.
+        bottom_up: see Detectron2's ``FPN``; changed in place by :func:`add_sgdm_after_stages`.
+        top_block: see Detectron2's ``FPN``.
+
+    Raises: as :func:`add_sgdm_after_stages` and :func:`build_enhancement`.
+    """
+    add_sgdm_after_stages(cfg, bottom_up)
+    pyramid = EnhancedFPN(
+        bottom_up=bottom_up,
+        in_features=cfg.MODEL.FPN.IN_FEATURES,
+        out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
+        norm=cfg.MODEL.FPN.NORM,
+        top_block=top_block,
+        fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
+    )
+    pyramid.enhancement = build_enhancement(cfg, pyramid.output_shape())
+    return pyramid
+
+
+@BACKBONE_REGISTRY.register()
+def build_resnet_enhanced_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> EnhancedFPN:
+    """For two-stage detectors: ``p2, ..., p6``. Raises: as :func:`build_enhanced_fpn`."""
+    return build_enhanced_fpn(cfg, build_resnet_backbone(cfg, input_shape), LastLevelMaxPool())
+
+
+@BACKBONE_REGISTRY.register()
+def build_retinanet_resnet_enhanced_fpn_backbone(
+    cfg: CfgNode, input_shape: ShapeSpec
+) -> EnhancedFPN:
+    """For RetinaNet: ``p3, ..., p7``. Raises: as :func:`build_enhanced_fpn`."""
+    bottom_up = build_resnet_backbone(cfg, input_shape)
+    c5_channels = bottom_up.output_shape()["res5"].channels
+    top_block = LastLevelP6P7(c5_channels, cfg.MODEL.FPN.OUT_CHANNELS)
+    return build_enhanced_fpn(cfg, bottom_up, top_block)
