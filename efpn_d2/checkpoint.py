@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 _EXTENSION = "backbone.extension."
 _SMALL_PREFIX = "small_"
+_DCLOSS = "gradient_balance."
 
 
 class EFPNCheckpointer(DetectionCheckpointer):
@@ -43,6 +44,10 @@ class EFPNCheckpointer(DetectionCheckpointer):
 
     def _load_model(self, checkpoint: dict[str, Any]) -> "_IncompatibleKeys":
         incompatible = super()._load_model(checkpoint)
+        # A detector without DCLoss has no use for its state, and misses nothing.
+        incompatible.unexpected_keys[:] = [
+            key for key in incompatible.unexpected_keys if _DCLOSS not in key
+        ]
         if self._init_from_stock:
             self._initialize_new_parts(incompatible)
         return incompatible
@@ -109,7 +114,8 @@ def initialize_small_heads(model: nn.Module, incompatible: "_IncompatibleKeys") 
     absent = set(incompatible.missing_keys) - misfits
     in_file = {
         key.split(".")[1]
-        for key in model.state_dict()
+        # Not buffers, for those of DCLoss are never missed.
+        for key, _ in model.named_parameters()
         if key.startswith("roi_heads.") and key not in absent
     }
     if in_file.intersection(stock) or not in_file.intersection(stock.values()):

@@ -14,6 +14,7 @@ def add_efpn_config(cfg: CN) -> None:
     """
     for parent, name, build in (
         (cfg.MODEL, "EFPN", _efpn_node),
+        (cfg.MODEL, "EFPN_BS", _efpn_bs_node),
         (cfg.MODEL, "SGDM", _sgdm_node),
         (cfg, "DISTILL", _distill_node),
         (cfg, "TRAINING", _training_node),
@@ -104,6 +105,27 @@ def _sgdm_node() -> CN:
     node.SHARED_KERNELS = 4
     # False: dynamic kernels alone, for comparison.
     node.STATIC_GUIDE = True
+    return node
+
+
+def _efpn_bs_node() -> CN:
+    """Parts of E-FPN-BS, each of which is a reconstruction from the article's abstract."""
+    node = CN()
+    # DCLoss: weigh the losses of objects by size, so that no size dominates the gradients. For RPN,
+    # box heads and RetinaNet; needs EFPNRPN and EFPNROIHeads (or the cascade's), or EFPNRetinaNet.
+    node.DCLOSS_ENABLED = False
+    # The exponent of a weight, at least 0. 0.0: all weights are 1, which is the plain loss bitwise;
+    # 1.0: objects of all sizes get the same mean gradient, within the limits below.
+    node.DCLOSS_ALPHA = 0.5
+    # Share of the past in the moving mean of the gradient of each size, from 0.0 to below 1.0; with
+    # TRAINING.ACCUMULATE_GRADIENTS each part of a batch moves it.
+    node.DCLOSS_MOMENTUM = 0.9
+    # Edges of the size bins in pixels of the network's input, size = sqrt(w * h) of the object,
+    # half-open: below 8, [8, 16), [16, 32), 32 and above.
+    node.DCLOSS_SIZE_BINS = [8, 16, 32]
+    # Limits of a weight, before the weights of a batch are brought to a mean of 1.
+    node.DCLOSS_MIN_WEIGHT = 0.5
+    node.DCLOSS_MAX_WEIGHT = 2.0
     return node
 
 

@@ -78,7 +78,13 @@ def _is_stage(entry: Any) -> bool:
 
 
 def _use_stock_names(cfg: CfgNode) -> None:
-    for node in (cfg.MODEL.BACKBONE, cfg.MODEL.PROPOSAL_GENERATOR, cfg.MODEL.ROI_HEADS):
+    nodes = [cfg.MODEL.BACKBONE]
+    if cfg.MODEL.EFPN_BS.DCLOSS_ENABLED:
+        # The heads that know it, on the stock maps.
+        cfg.MODEL.EFPN.ROUTING, cfg.MODEL.EFPN.RPN_ON_P2_PRIME = "none", False
+    else:
+        nodes += [cfg.MODEL.PROPOSAL_GENERATOR, cfg.MODEL.ROI_HEADS]
+    for node in nodes:
         node.NAME = _STOCK_NAMES.get(node.NAME, node.NAME)
 
 

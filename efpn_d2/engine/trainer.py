@@ -9,10 +9,12 @@ from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, HookBase, defaults
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
+from torch import nn
 from torch.utils.data import DataLoader
 
 from ..checkpoint import EFPNCheckpointer
 from ..evaluation import build_evaluator
+from ..modeling.gradient_balance import check_gradient_balance
 from .resumable_loader import build_resumable_train_loader
 from .resume_hook import ResumeHook
 from .training_loop import build_training_loop, training_options
@@ -43,6 +45,16 @@ class EFPNTrainer(DefaultTrainer):
             parts["create_ddp_model"] = ddp
         with _default_trainer_takes(parts):
             super().__init__(cfg)
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        """As in the base class.
+
+        Raises:
+            ValueError: the config switches on what the named heads do not know.
+        """
+        check_gradient_balance(cfg)
+        return super().build_model(cfg)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> DataLoader:

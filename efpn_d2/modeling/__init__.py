@@ -17,7 +17,7 @@ from .backbone import (
     build_retinanet_resnet_efpn_backbone,
     build_retinanet_resnet_enhanced_fpn_backbone,
 )
-from .meta_arch import DistillationRCNN
+from .meta_arch import DistillationRCNN, EFPNRetinaNet
 from .proposal_generator import EFPNRPN
 from .roi_heads import EFPNCascadeROIHeads, EFPNROIHeads, OHEMSmallROIHeads
 
@@ -28,6 +28,7 @@ __all__ = [
     "ESPCN",
     "EFPNCascadeROIHeads",
     "EFPNROIHeads",
+    "EFPNRetinaNet",
     "EnhancedFPN",
     "ExtendedResNet",
     "FeatureTextureTransfer",

@@ -1,15 +1,26 @@
-"""RPN that can also propose on P'2."""
+"""RPN that can also propose on P'2, and whose losses can be balanced over object sizes."""
 
 from typing import Any
 
+import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import PROPOSAL_GENERATOR_REGISTRY
 from detectron2.modeling.proposal_generator import RPN
+from detectron2.structures import Boxes
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from efpn_d2.config import require_node
 
 from .checks import check_features
+from .gradient_balance import (
+    add_corrections,
+    box_loss,
+    build_gradient_balance,
+    dense_positives,
+    object_sizes,
+)
 
 __all__ = ["EFPNRPN"]
 
@@ -19,25 +30,71 @@ class EFPNRPN(RPN):
     """Detectron2's RPN; with ``MODEL.EFPN.RPN_ON_P2_PRIME`` it reads one more level, ``p2_prime``.
 
     The head is shared by all levels and keeps its shape, so stock RPN weights fit. [ours; the paper
-    proposes on the stock levels]
+    proposes on the stock levels] With ``MODEL.EFPN_BS.DCLOSS_ENABLED`` it has DCLoss.
+    [reconstruction from the abstract of E-FPN-BS]
     """
 
     @configurable
-    def __init__(self, **kwargs: Any) -> None:
-        """Args: those of Detectron2's ``RPN``."""
+    def __init__(self, *, gradient_balance: nn.ModuleDict | None = None, **kwargs: Any) -> None:
+        """
+        Args:
+            gradient_balance: see :func:`build_gradient_balance`.
+            kwargs: those of Detectron2's ``RPN``.
+        """
         super().__init__(**kwargs)
+        self.gradient_balance = gradient_balance
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         """
         Raises:
             ValueError: a listed map does not exist, or P'2 gets another number of anchors per cell
-                than the other levels.
+                than the other levels; or as :func:`build_gradient_balance`.
         """
         if require_node(cfg, "MODEL.EFPN").RPN_ON_P2_PRIME:
             cfg = _with_p2_prime(cfg)
         check_features("MODEL.RPN.IN_FEATURES", cfg.MODEL.RPN.IN_FEATURES, input_shape)
-        return super().from_config(cfg, input_shape)
+        return {
+            **super().from_config(cfg, input_shape),
+            "gradient_balance": build_gradient_balance(cfg, "rpn"),
+        }
+
+    @torch.jit.unused
+    def losses(
+        self,
+        anchors: list[Boxes],
+        pred_objectness_logits: list[Tensor],
+        gt_labels: list[Tensor],
+        pred_anchor_deltas: list[Tensor],
+        gt_boxes: list[Tensor],
+    ) -> dict[str, Tensor]:
+        """As in the base class, balanced."""
+        logits, deltas = pred_objectness_logits, pred_anchor_deltas
+        losses = super().losses(anchors, logits, gt_labels, deltas, gt_boxes)
+        balance = self.gradient_balance
+        if balance is None:
+            return losses
+        positive = torch.stack(gt_labels) == 1
+        found = dense_positives(positive, anchors, logits, deltas, gt_boxes)
+
+        def cls_loss(logits: Tensor, rows: Tensor) -> Tensor:
+            ones = torch.ones_like(logits)
+            return F.binary_cross_entropy_with_logits(logits, ones, reduction="sum")
+
+        sizes = object_sizes(found.gt_boxes)
+        regression = box_loss(
+            self.box2box_transform,
+            found.anchors,
+            found.gt_boxes,
+            self.box_reg_loss_type,
+            self.smooth_l1_beta,
+        )
+        corrections = {
+            "loss_rpn_cls": balance["cls"](cls_loss, found.logits, sizes),
+            "loss_rpn_loc": balance["box"](regression, found.deltas, sizes),
+        }
+        normalizer = self.batch_size_per_image * len(gt_labels)
+        return add_corrections(losses, corrections, normalizer, self.loss_weight)
 
 
 def _with_p2_prime(cfg: CfgNode) -> CfgNode:

@@ -36,6 +36,7 @@ MODELS = {
         *("MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", "True"),
     ],
     "duplicate": ["MODEL.EFPN.ROUTING", "duplicate"],
+    "dcloss": ["MODEL.EFPN_BS.DCLOSS_ENABLED", True, "MODEL.EFPN_BS.DCLOSS_ALPHA", 1.0],
     "not_read": ["MODEL.EFPN.ROUTING", "none"],
     "distill": ["DISTILL.STAGE", "distill"],
     "head": ["DISTILL.STAGE", "head"],
@@ -70,6 +71,11 @@ def train(model: str, output_dir: Path) -> dict[str, object]:
     return {
         "weights": torch.cat([p.detach().flatten() for p in trainer.model.parameters()]),
         "without_gradient": sorted(without_gradient),
+        "dcloss": {
+            name: value
+            for name, value in trainer.model.module.state_dict().items()
+            if "gradient_balance" in name
+        },
         "seed": trainer.data_loader.batch_sampler.seed,
         "batches": [
             [tuple(key) for key in batch]

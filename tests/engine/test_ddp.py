@@ -35,6 +35,16 @@ def test_steps_with_a_head_without_boxes_on_one_rank(model, job):
     assert torch.equal(first["weights"], second["weights"])
 
 
+def test_ranks_share_the_state_of_dcloss(job):
+    """Though they see other images, and the small head is without a box in one of them."""
+    output_dir, _ = job
+    first, second = (torch.load(output_dir / f"dcloss_{rank}.pth")["dcloss"] for rank in range(2))
+    assert first
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    for part in ("proposal_generator", "roi_heads.box_predictor"):
+        assert first[f"{part}.gradient_balance.cls.updates"].max() == 2
+
+
 def test_ranks_agree_on_the_stream_and_share_it(job):
     output_dir, _ = job
     first, second = (torch.load(output_dir / f"stock_{rank}.pth") for rank in range(2))

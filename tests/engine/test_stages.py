@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 
+from efpn_d2.engine import DistillationTrainer
 from efpn_d2.engine.stages import run_stages, stage_configs
 
 from .test_trainer import single_thread  # noqa: F401
@@ -64,6 +65,17 @@ def test_the_base_of_a_cascade_is_the_stock_cascade(dataset, tmp_path):
     base, distill, _ = stage_configs(make_config(dataset, tmp_path, *heads))
     assert base.MODEL.ROI_HEADS.NAME == "CascadeROIHeads"
     assert distill.MODEL.ROI_HEADS.NAME == "EFPNCascadeROIHeads"
+
+
+def test_the_base_with_dcloss_has_heads_that_know_it(dataset, tmp_path):
+    opts = ("MODEL.EFPN_BS.DCLOSS_ENABLED", True, "MODEL.EFPN.RPN_ON_P2_PRIME", True)
+    base, distill, _ = stage_configs(make_config(dataset, tmp_path, *opts))
+    assert base.MODEL.BACKBONE.NAME == "build_resnet_fpn_backbone"
+    assert distill.MODEL.EFPN.ROUTING == "auto"
+    model = DistillationTrainer.build_model(base)
+    balanced = {k for k, _ in model.named_modules() if k.endswith(".gradient_balance")}
+    heads = ("proposal_generator", "roi_heads.box_predictor")
+    assert balanced == {f"{head}.gradient_balance" for head in heads}
 
 
 def test_each_stage_starts_where_the_one_before_ended(finished):

@@ -33,7 +33,8 @@ def stock_config(cfg: CfgNode) -> CfgNode:
         "EFPNROIHeads": "StandardROIHeads",
         "EFPNCascadeROIHeads": "CascadeROIHeads",
     }.get(cfg.MODEL.ROI_HEADS.NAME, cfg.MODEL.ROI_HEADS.NAME)
-    if cfg.MODEL.META_ARCHITECTURE == "RetinaNet":
+    if cfg.MODEL.META_ARCHITECTURE == "EFPNRetinaNet":
+        cfg.MODEL.META_ARCHITECTURE = "RetinaNet"
         cfg.MODEL.RETINANET.IN_FEATURES = cfg.MODEL.RETINANET.IN_FEATURES[1:]
         cfg.MODEL.ANCHOR_GENERATOR.SIZES = cfg.MODEL.ANCHOR_GENERATOR.SIZES[1:]
     return cfg

@@ -1,3 +1,4 @@
 from .distillation import DistillationRCNN
+from .retinanet import EFPNRetinaNet
 
-__all__ = ["DistillationRCNN"]
+__all__ = ["DistillationRCNN", "EFPNRetinaNet"]

@@ -14,6 +14,7 @@ from efpn_d2.config import require_node
 from efpn_d2.modeling.checks import check_features
 from efpn_d2.modeling.presets import get_preset
 
+from .balanced_output import balance_predictors
 from .routing import is_small_box, join_routes
 
 __all__ = ["ROUTINGS", "SmallHeadMixin"]
@@ -102,9 +103,10 @@ class SmallHeadMixin(StandardROIHeads):
 
     @classmethod
     def _init_box_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        ret = super()._init_box_head(cfg, input_shape)
+        ret = balance_predictors(super()._init_box_head(cfg, input_shape), cfg)
         if _routing(cfg) != "none":
             small = super()._init_box_head(_small_config(cfg, input_shape), input_shape)
+            small = balance_predictors(small, cfg)
             names = ("box_pooler", "box_head", "box_heads", "box_predictor", "box_predictors")
             ret.update({f"small_{name}": small[name] for name in names if name in small})
         return ret

@@ -1,0 +1,173 @@
+"""DCLoss in the detector: which heads have it, and what they have in common."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.layers import cat
+from detectron2.modeling.box_regression import Box2BoxTransform, _dense_box_regression_loss
+from detectron2.structures import Boxes
+from torch import Tensor, nn
+
+from efpn_d2.config import require_node
+from efpn_d2.losses import DynamicGradientBalancedLoss
+from efpn_d2.losses.dynamic_gradient_balanced import SampleLoss
+
+__all__ = [
+    "DensePositives",
+    "add_corrections",
+    "box_loss",
+    "build_gradient_balance",
+    "check_gradient_balance",
+    "dense_positives",
+    "object_sizes",
+]
+
+# What this package extends, and by what.
+_EXTENDED = {
+    "PROPOSAL_GENERATOR": {"RPN": "EFPNRPN"},
+    "ROI_HEADS": {
+        "Res5ROIHeads": "EFPNROIHeads",
+        "StandardROIHeads": "EFPNROIHeads",
+        "CascadeROIHeads": "EFPNCascadeROIHeads",
+    },
+}
+
+
+def check_gradient_balance(cfg: CfgNode) -> None:
+    """Check that DCLoss, where it is switched on, reaches every head that the config names.
+
+    Raises:
+        ValueError: a head is Detectron2's own, which does not know it.
+    """
+    if "EFPN_BS" not in cfg.MODEL or not cfg.MODEL.EFPN_BS.DCLOSS_ENABLED:
+        return
+    architecture = cfg.MODEL.META_ARCHITECTURE
+    if architecture == "RetinaNet":
+        _refuse("MODEL.META_ARCHITECTURE", architecture, "EFPNRetinaNet")
+    if "RetinaNet" in architecture:
+        return
+    for node, names in _EXTENDED.items():
+        name = cfg.MODEL[node].NAME
+        # A network of proposals alone has no ROI heads, whatever their name is.
+        if name in names and (node, architecture) != ("ROI_HEADS", "ProposalNetwork"):
+            _refuse(f"MODEL.{node}.NAME", name, names[name])
+
+
+def _refuse(key: str, value: str, wanted: str) -> None:
+    raise ValueError(
+        f"MODEL.EFPN_BS.DCLOSS_ENABLED is True, but {key} is {value}, which does not know it: set "
+        f"it to {wanted}."
+    )
+
+
+def build_gradient_balance(cfg: CfgNode, name: str) -> nn.ModuleDict | None:
+    """DCLoss of one head's two losses, ``cls`` and ``box``; None where it is switched off.
+
+    Args:
+        cfg: a config with ``MODEL.EFPN_BS``.
+        name: of the head, for the log.
+
+    Raises:
+        ValueError: as :func:`check_gradient_balance`, or a value of the node is out of its range.
+        KeyError: ``add_efpn_config`` was not called.
+    """
+    node = require_node(cfg, "MODEL.EFPN_BS")
+    if not node.DCLOSS_ENABLED:
+        return None
+    check_gradient_balance(cfg)
+    return nn.ModuleDict(
+        {
+            term: DynamicGradientBalancedLoss(
+                alpha=node.DCLOSS_ALPHA,
+                momentum=node.DCLOSS_MOMENTUM,
+                size_bins=node.DCLOSS_SIZE_BINS,
+                min_weight=node.DCLOSS_MIN_WEIGHT,
+                max_weight=node.DCLOSS_MAX_WEIGHT,
+                # Detectron2 prints every scalar with "loss" in its name to the terminal.
+                name=f"{name}_{term}",
+            )
+            for term in ("cls", "box")
+        }
+    )
+
+
+def add_corrections(
+    losses: dict[str, Tensor],
+    corrections: dict[str, Tensor],
+    normalizer: float,
+    loss_weight: Mapping[str, float],
+) -> dict[str, Tensor]:
+    """The losses of a head, balanced.
+
+    Args:
+        losses: scalars, as Detectron2 returns them.
+        corrections: what :class:`DynamicGradientBalancedLoss` returned for each.
+        normalizer: what each of ``losses`` is a sum over samples divided by.
+        loss_weight: by name, what it is then multiplied with; 1 for names that are not there.
+    """
+    return {
+        name: value + (corrections[name] / normalizer * loss_weight.get(name, 1.0)).to(value.dtype)
+        for name, value in losses.items()
+    }
+
+
+def object_sizes(boxes: Tensor) -> Tensor:
+    """sqrt(w * h) of (R, 4) boxes: (R,)."""
+    return Boxes(boxes).area().sqrt()
+
+
+def box_loss(
+    transform: Box2BoxTransform, boxes: Tensor, gt_boxes: Tensor, loss_type: str, beta: float
+) -> SampleLoss:
+    """Detectron2's box regression loss of some of R boxes, for their deltas (n, 4).
+
+    Args:
+        transform: of boxes to deltas.
+        boxes, gt_boxes: (R, 4), the boxes and the objects they are matched to.
+        loss_type, beta: kind of loss, and beta of smooth L1.
+    """
+
+    def loss(deltas: Tensor, rows: Tensor) -> Tensor:
+        return _dense_box_regression_loss(
+            [boxes[rows]], transform, [deltas[None]], [gt_boxes[rows]], ..., loss_type, beta
+        )
+
+    return loss
+
+
+class DensePositives(NamedTuple):
+    """The anchors of a batch that are matched to an object."""
+
+    #: (R,) or, with classes, (R, K).
+    logits: Tensor
+    #: (R, 4).
+    deltas: Tensor
+    #: (R, 4).
+    anchors: Tensor
+    #: (R, 4), the objects.
+    gt_boxes: Tensor
+
+
+def dense_positives(
+    positive: Tensor,
+    anchors: list[Boxes],
+    logits: list[Tensor],
+    deltas: list[Tensor],
+    gt_boxes: list[Tensor],
+) -> DensePositives:
+    """Gather the positives of dense predictions, image by image.
+
+    Args:
+        positive: (N, A) bool, for all anchors A of all levels.
+        anchors, logits, deltas: per level, as for ``RPN.losses`` and ``RetinaNet.losses``.
+        gt_boxes: per image, (A, 4).
+    """
+    boxes = Boxes.cat(anchors).tensor
+    return DensePositives(
+        cat(logits, dim=1)[positive],
+        cat(deltas, dim=1)[positive],
+        torch.cat([boxes[rows] for rows in positive]),
+        torch.cat([x[rows] for x, rows in zip(gt_boxes, positive, strict=True)]),
+    )
