@@ -5,7 +5,13 @@ from .enhanced_fpn import (
     build_resnet_enhanced_fpn_backbone,
     build_retinanet_resnet_enhanced_fpn_backbone,
 )
-from .enhancement import PyramidEnhancement, build_enhancement
+from .enhancement import (
+    ENHANCED_BUILDERS,
+    PyramidEnhancement,
+    build_enhancement,
+    check_enhancement,
+    is_enhanced,
+)
 from .extended_resnet import ExtendedResNet
 from .extension import PyramidExtension
 from .ftt import ESPCN, FeatureTextureTransfer, NearestUpsample
@@ -19,6 +25,7 @@ from .sgdm import (
 
 __all__ = [
     "EFPN",
+    "ENHANCED_BUILDERS",
     "ESPCN",
     "EnhancedFPN",
     "ExtendedResNet",
@@ -38,4 +45,6 @@ __all__ = [
     "build_retinanet_resnet_efpn_backbone",
     "build_retinanet_resnet_enhanced_fpn_backbone",
     "build_sgdm",
+    "check_enhancement",
+    "is_enhanced",
 ]

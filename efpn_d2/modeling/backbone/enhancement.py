@@ -1,4 +1,4 @@
-"""What a pyramid's finished outputs go through, as a config says."""
+"""What a config inserts into a backbone: what a pyramid's finished outputs go through."""
 
 from collections import OrderedDict
 
@@ -6,9 +6,23 @@ from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from torch import Tensor, nn
 
+from efpn_d2.config import require_node
+
 from .sgdm import build_sgdm_on_levels
 
-__all__ = ["PyramidEnhancement", "build_enhancement"]
+__all__ = [
+    "ENHANCED_BUILDERS",
+    "PyramidEnhancement",
+    "build_enhancement",
+    "check_enhancement",
+    "is_enhanced",
+]
+
+# Detectron2's builders, which insert nothing, and ours that do.
+ENHANCED_BUILDERS = {
+    "build_resnet_fpn_backbone": "build_resnet_enhanced_fpn_backbone",
+    "build_retinanet_resnet_fpn_backbone": "build_retinanet_resnet_enhanced_fpn_backbone",
+}
 
 # In the order in which they run. Each entry: name of the child that it becomes, and a function of
 # (cfg, output_shape of the pyramid) that returns a module or, if the config asks for nothing, None.
@@ -41,3 +55,28 @@ def build_enhancement(cfg: CfgNode, levels: dict[str, ShapeSpec]) -> PyramidEnha
         if step is not None:
             steps[name] = step
     return PyramidEnhancement(steps) if steps else None
+
+
+def is_enhanced(cfg: CfgNode) -> bool:
+    """Whether ``cfg`` inserts anything, after stages or on levels.
+
+    Raises:
+        KeyError: ``add_efpn_config`` was not called.
+    """
+    node = require_node(cfg, "MODEL.SGDM")
+    return bool(node.AFTER_STAGES or node.ON_LEVELS)
+
+
+def check_enhancement(cfg: CfgNode) -> None:
+    """Check that what ``cfg`` inserts is not lost on one of Detectron2's own builders.
+
+    Raises:
+        ValueError: it is; the message names the builder to use.
+        KeyError: ``add_efpn_config`` was not called.
+    """
+    name = cfg.MODEL.BACKBONE.NAME
+    if name in ENHANCED_BUILDERS and is_enhanced(cfg):
+        raise ValueError(
+            "The config inserts blocks into the backbone, but MODEL.BACKBONE.NAME is "
+            f"{name}, which does not know them: set it to {ENHANCED_BUILDERS[name]}."
+        )

@@ -12,6 +12,7 @@ from torch import nn
 
 import efpn_d2
 from efpn_d2.modeling import StaticGuidedDynamicModule
+from efpn_d2.modeling.backbone import ENHANCED_BUILDERS, check_enhancement
 from tests.modeling.helpers import tiny_config, training_input, without_gradient
 
 pytestmark = pytest.mark.fast
@@ -194,3 +195,17 @@ def test_config_mistakes_are_one_clear_sentence(kind, key, value, message):
     with pytest.raises(ValueError, match=message) as error:
         build_backbone(cfg, ShapeSpec(channels=3))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("stock", "ours"), ENHANCED_BUILDERS.items())
+def test_a_stock_builder_that_would_lose_the_blocks_is_refused(stock, ours):
+    cfg = tiny_config()
+    cfg.MODEL.BACKBONE.NAME = stock
+    check_enhancement(cfg)
+    for key in ("AFTER_STAGES", "ON_LEVELS"):
+        other = cfg.clone()
+        other.MODEL.SGDM[key] = ["p3"]
+        with pytest.raises(ValueError, match=f"is {stock}, which .* set it to {ours}."):
+            check_enhancement(other)
+        other.MODEL.BACKBONE.NAME = ours
+        check_enhancement(other)
