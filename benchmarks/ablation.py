@@ -58,16 +58,22 @@ class Study:
         self.seed = seed
         self.folder: Path = args.output / args.protocol / variant / f"seed{seed}"
 
-    def run(self, row_name: str) -> dict[str, Any]:
-        """Train or evaluate a row, and what it starts from, unless its JSON is there already."""
+    def run(self, row_name: str, with_weights: bool = False) -> dict[str, Any]:
+        """Train or evaluate a row, and what it starts from, unless its JSON is there already.
+
+        Args:
+            row_name: one of ``ROWS``.
+            with_weights: train it again if its weights are gone; its JSON stays.
+        """
         name = f"{self.args.protocol}_{row_name}_{self.variant}_seed{self.seed}.json"
         result = self.args.results / name
-        if result.exists():
+        have_weights = not with_weights or Path(self.weights(row_name)).exists()
+        if result.exists() and have_weights:
             return json.loads(result.read_text())
         row = ROWS[row_name]
-        before = self.run(row.start)["stages"] if row.start else []
+        before = self.run(row.start, with_weights=True)["stages"] if row.start else []
         if row.teacher:
-            self.run(row.teacher)
+            self.run(row.teacher, with_weights=True)
         weights = {name: self.weights(name) for name in (row.start, row.teacher) if name}
         cfg = self.own(row_config(row, self.protocol, self.variant, self.seed, weights), row_name)
         register_datasets(cfg)
@@ -80,7 +86,7 @@ class Study:
             "variant": self.variant,
             "seed": self.seed,
         }
-        if comm.is_main_process():
+        if comm.is_main_process() and not result.exists():
             by_size = self.by_size(cfg)
             write_json(result, {**identity, **records[-1], "by_size": by_size, "stages": stages})
         comm.synchronize()
