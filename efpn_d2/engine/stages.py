@@ -13,6 +13,7 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
 from ..model_zoo import get_config
+from ..modeling.backbone import ENHANCED_BUILDERS, is_enhanced
 from ..run_record import collect_run_record, peak_memory_gib, write_json
 from .distillation import STAGES, DistillationTrainer, StageError
 
@@ -86,6 +87,11 @@ def _use_stock_names(cfg: CfgNode) -> None:
         nodes += [cfg.MODEL.PROPOSAL_GENERATOR, cfg.MODEL.ROI_HEADS]
     for node in nodes:
         node.NAME = _STOCK_NAMES.get(node.NAME, node.NAME)
+    if is_enhanced(cfg):
+        # The stock pyramid with what is inserted into it, but for what would be on P'2.
+        name = cfg.MODEL.BACKBONE.NAME
+        cfg.MODEL.BACKBONE.NAME = ENHANCED_BUILDERS.get(name, name)
+        cfg.MODEL.SGDM.ON_LEVELS = [x for x in cfg.MODEL.SGDM.ON_LEVELS if x != "p2_prime"]
 
 
 def run_stages(

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from ..checkpoint import EFPNCheckpointer
 from ..evaluation import build_evaluator
+from ..modeling.backbone import check_enhancement
 from ..modeling.gradient_balance import check_gradient_balance
 from .resumable_loader import build_resumable_train_loader
 from .resume_hook import ResumeHook
@@ -51,9 +52,10 @@ class EFPNTrainer(DefaultTrainer):
         """As in the base class.
 
         Raises:
-            ValueError: the config switches on what the named heads do not know.
+            ValueError: the config switches on what the named heads or backbone do not know.
         """
         check_gradient_balance(cfg)
+        check_enhancement(cfg)
         return super().build_model(cfg)
 
     @classmethod

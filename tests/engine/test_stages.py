@@ -78,6 +78,18 @@ def test_the_base_with_dcloss_has_heads_that_know_it(dataset, tmp_path):
     assert balanced == {f"{head}.gradient_balance" for head in heads}
 
 
+def test_the_base_has_what_is_inserted_into_the_stock_pyramid(dataset, tmp_path):
+    opts = ("MODEL.SGDM.AFTER_STAGES", ["res3"], "MODEL.SGDM.ON_LEVELS", ["p2_prime", "p3"])
+    base, distill, _ = stage_configs(make_config(dataset, tmp_path, *opts))
+    states = [DistillationTrainer.build_model(c).state_dict() for c in (base, distill)]
+    blocks = [{k.split(".sgdm.")[0] for k in state if ".sgdm." in k} for state in states]
+    assert blocks == [{"backbone.bottom_up.res3", "backbone.enhancement"}] * 2
+    new = states[1].keys() - states[0].keys()
+    own = ("backbone.extension.", "roi_heads.small_", "backbone.enhancement.sgdm.p2_prime.")
+    assert states[0].keys() <= states[1].keys()
+    assert all(k.startswith(own) for k in new)
+
+
 def test_each_stage_starts_where_the_one_before_ended(finished):
     folder, records = finished
     base, distill, head = (weights(folder, stage) for stage in STAGES)
