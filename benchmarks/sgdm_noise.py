@@ -8,7 +8,7 @@ changes are measured on unseen images: of the attention map (relative to how muc
 of the kernels, of the block's output, and of the average precision of the cells.
 
 All channels are convolved dynamically here (razor ratio 1): those that pass would add the same
-noise to all three. Writes benchmarks/results/sgdm_noise.json.
+noise to all three. Writes benchmarks/results/sgdm_noise.json; minutes on two cores.
 """
 
 import argparse
