@@ -130,6 +130,7 @@ def box_loss(
     """
 
     def loss(deltas: Tensor, rows: Tensor) -> Tensor:
+        """Summed over the boxes ``rows``, whose deltas these are."""
         return _dense_box_regression_loss(
             [boxes[rows]], transform, [deltas[None]], [gt_boxes[rows]], ..., loss_type, beta
         )

@@ -78,6 +78,7 @@ class EFPNRPN(RPN):
         found = dense_positives(positive, anchors, logits, deltas, gt_boxes)
 
         def cls_loss(logits: Tensor, rows: Tensor) -> Tensor:
+            """Summed over the anchors ``rows``, all of them objects."""
             ones = torch.ones_like(logits)
             return F.binary_cross_entropy_with_logits(logits, ones, reduction="sum")
 

@@ -134,6 +134,7 @@ def _add_line(
     panel_width, height = size
 
     def place(left: float, box_width: float) -> tuple[float, float, float, float]:
+        """Inches in this line as shares of the figure."""
         return left / width, (top - height) / total, box_width / width, height / total
 
     limits = color_limits(line)

@@ -66,6 +66,7 @@ class EFPNRetinaNet(RetinaNet):
         one_hot = F.one_hot(labels[positive], self.num_classes).float()
 
         def cls_loss(logits: Tensor, rows: Tensor) -> Tensor:
+            """Summed over the anchors ``rows``, all of them objects."""
             alpha, gamma = self.focal_loss_alpha, self.focal_loss_gamma
             return sigmoid_focal_loss_jit(logits, one_hot[rows], alpha, gamma, "sum")
 

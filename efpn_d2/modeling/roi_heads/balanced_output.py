@@ -56,11 +56,13 @@ class BalancedOutputLayers(FastRCNNOutputLayers):
         classes, boxes, gt_boxes = (x[objects] for x in (classes, boxes, gt_boxes))
 
         def cls_loss(scores: Tensor, rows: Tensor) -> Tensor:
+            """Summed over the boxes ``rows``, all of them objects."""
             if self.use_sigmoid_ce:
                 return self.sigmoid_cross_entropy_loss(scores, classes[rows]) * len(rows)
             return cross_entropy(scores, classes[rows], reduction="sum")
 
         def box_loss(deltas: Tensor, rows: Tensor) -> Tensor:
+            """Summed over the boxes ``rows``, all of them objects."""
             mean = self.box_reg_loss(boxes[rows], gt_boxes[rows], deltas, classes[rows])
             return mean * len(rows)
 
@@ -94,6 +96,7 @@ def balance_predictors(parts: dict[str, Any], cfg: CfgNode) -> dict[str, Any]:
     """
 
     def balanced(predictor: FastRCNNOutputLayers) -> FastRCNNOutputLayers:
+        """The predictor, with DCLoss if it is on."""
         gradient_balance = build_gradient_balance(cfg, "box_head")
         if gradient_balance is None:
             return predictor
