@@ -111,6 +111,24 @@ def _sgdm_node() -> CN:
 def _efpn_bs_node() -> CN:
     """Parts of E-FPN-BS, each of which is a reconstruction from the article's abstract."""
     node = CN()
+    # Without P'2, CEM and FBSM need a builder of ours, as MODEL.SGDM does. Of the levels that are
+    # named below, those count that the pyramid has: RetinaNet's has no P2.
+
+    # CEM: high levels as context for low ones.
+    node.CEM_ENABLED = False
+    node.CEM_FROM_LEVELS = ["p5", "p6"]
+    node.CEM_TO_LEVELS = ["p2", "p3", "p4"]
+    # Channels of a high level once compressed, and once spread to a low level's size.
+    node.CEM_COMPRESSED_CHANNELS = 64
+    node.CEM_LOCAL_CHANNELS = 16
+
+    # FBSM: each of these levels is amplified where its mask, learnt from its own map, is.
+    node.FBSM_ENABLED = False
+    node.FBSM_LEVELS = ["p2_prime", "p2", "p3", "p4"]
+    # Weight of the masks' distance to the boxes in the total loss; 0.0: masks learn from detection
+    # alone. Above it needs EFPNRPN or EFPNRetinaNet, which also log the masks' contrast.
+    node.FBSM_MASK_LOSS_WEIGHT = 0.0
+
     # DCLoss: weigh the losses of objects by size, so that no size dominates the gradients. For RPN,
     # box heads and RetinaNet; needs EFPNRPN and EFPNROIHeads (or the cascade's), or EFPNRetinaNet.
     node.DCLOSS_ENABLED = False

@@ -80,8 +80,8 @@ def _is_stage(entry: Any) -> bool:
 
 def _use_stock_names(cfg: CfgNode) -> None:
     nodes = [cfg.MODEL.BACKBONE]
-    if cfg.MODEL.EFPN_BS.DCLOSS_ENABLED:
-        # The heads that know it, on the stock maps.
+    if cfg.MODEL.EFPN_BS.DCLOSS_ENABLED or cfg.MODEL.EFPN_BS.FBSM_ENABLED:
+        # The heads that know these, on the stock maps.
         cfg.MODEL.EFPN.ROUTING, cfg.MODEL.EFPN.RPN_ON_P2_PRIME = "none", False
     else:
         nodes += [cfg.MODEL.PROPOSAL_GENERATOR, cfg.MODEL.ROI_HEADS]

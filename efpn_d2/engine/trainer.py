@@ -16,6 +16,7 @@ from ..checkpoint import EFPNCheckpointer
 from ..evaluation import build_evaluator
 from ..modeling.backbone import check_enhancement
 from ..modeling.gradient_balance import check_gradient_balance
+from ..modeling.mask_supervision import check_mask_supervision
 from .resumable_loader import build_resumable_train_loader
 from .resume_hook import ResumeHook
 from .training_loop import build_training_loop, training_options
@@ -55,6 +56,7 @@ class EFPNTrainer(DefaultTrainer):
             ValueError: the config switches on what the named heads or backbone do not know.
         """
         check_gradient_balance(cfg)
+        check_mask_supervision(cfg)
         check_enhancement(cfg)
         return super().build_model(cfg)
 

@@ -14,25 +14,18 @@ from efpn_d2.config import require_node
 from efpn_d2.losses import DynamicGradientBalancedLoss
 from efpn_d2.losses.dynamic_gradient_balanced import SampleLoss
 
+from .checks import check_extended
+
 __all__ = [
     "DensePositives",
     "add_corrections",
+    "balance_dense_losses",
     "box_loss",
     "build_gradient_balance",
     "check_gradient_balance",
     "dense_positives",
     "object_sizes",
 ]
-
-# What this package extends, and by what.
-_EXTENDED = {
-    "PROPOSAL_GENERATOR": {"RPN": "EFPNRPN"},
-    "ROI_HEADS": {
-        "Res5ROIHeads": "EFPNROIHeads",
-        "StandardROIHeads": "EFPNROIHeads",
-        "CascadeROIHeads": "EFPNCascadeROIHeads",
-    },
-}
 
 
 def check_gradient_balance(cfg: CfgNode) -> None:
@@ -41,25 +34,8 @@ def check_gradient_balance(cfg: CfgNode) -> None:
     Raises:
         ValueError: a head is Detectron2's own, which does not know it.
     """
-    if "EFPN_BS" not in cfg.MODEL or not cfg.MODEL.EFPN_BS.DCLOSS_ENABLED:
-        return
-    architecture = cfg.MODEL.META_ARCHITECTURE
-    if architecture == "RetinaNet":
-        _refuse("MODEL.META_ARCHITECTURE", architecture, "EFPNRetinaNet")
-    if "RetinaNet" in architecture:
-        return
-    for node, names in _EXTENDED.items():
-        name = cfg.MODEL[node].NAME
-        # A network of proposals alone has no ROI heads, whatever their name is.
-        if name in names and (node, architecture) != ("ROI_HEADS", "ProposalNetwork"):
-            _refuse(f"MODEL.{node}.NAME", name, names[name])
-
-
-def _refuse(key: str, value: str, wanted: str) -> None:
-    raise ValueError(
-        f"MODEL.EFPN_BS.DCLOSS_ENABLED is True, but {key} is {value}, which does not know it: set "
-        f"it to {wanted}."
-    )
+    if "EFPN_BS" in cfg.MODEL and cfg.MODEL.EFPN_BS.DCLOSS_ENABLED:
+        check_extended(cfg, "MODEL.EFPN_BS.DCLOSS_ENABLED", ["PROPOSAL_GENERATOR", "ROI_HEADS"])
 
 
 def build_gradient_balance(cfg: CfgNode, name: str) -> nn.ModuleDict | None:
@@ -172,3 +148,37 @@ def dense_positives(
         torch.cat([boxes[rows] for rows in positive]),
         torch.cat([x[rows] for x, rows in zip(gt_boxes, positive, strict=True)]),
     )
+
+
+def balance_dense_losses(
+    model: nn.Module,
+    names: tuple[str, str],
+    losses: dict[str, Tensor],
+    cls_loss: SampleLoss,
+    found: DensePositives,
+    normalizer: float,
+    loss_weight: Mapping[str, float],
+) -> dict[str, Tensor]:
+    """The losses of an RPN or a RetinaNet, balanced.
+
+    Args:
+        model: it; has ``gradient_balance`` and Detectron2's attributes of a box regression.
+        names: of its classification and its box loss among ``losses``.
+        losses, normalizer, loss_weight: see :func:`add_corrections`.
+        cls_loss: of some of the positives, summed.
+        found: the positives.
+    """
+    sizes = object_sizes(found.gt_boxes)
+    regression = box_loss(
+        model.box2box_transform,
+        found.anchors,
+        found.gt_boxes,
+        model.box_reg_loss_type,
+        model.smooth_l1_beta,
+    )
+    cls_name, box_name = names
+    corrections = {
+        cls_name: model.gradient_balance["cls"](cls_loss, found.logits, sizes),
+        box_name: model.gradient_balance["box"](regression, found.deltas, sizes),
+    }
+    return add_corrections(losses, corrections, normalizer, loss_weight)

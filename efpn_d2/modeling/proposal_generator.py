@@ -1,4 +1,4 @@
-"""RPN that can also propose on P'2, and whose losses can be balanced over object sizes."""
+"""RPN that can also propose on P'2, and that has the losses of E-FPN-BS."""
 
 from typing import Any
 
@@ -14,13 +14,8 @@ from torch.nn import functional as F
 from efpn_d2.config import require_node
 
 from .checks import check_features
-from .gradient_balance import (
-    add_corrections,
-    box_loss,
-    build_gradient_balance,
-    dense_positives,
-    object_sizes,
-)
+from .gradient_balance import balance_dense_losses, build_gradient_balance, dense_positives
+from .mask_supervision import MaskSupervision, build_mask_supervision
 
 __all__ = ["EFPNRPN"]
 
@@ -30,19 +25,31 @@ class EFPNRPN(RPN):
     """Detectron2's RPN; with ``MODEL.EFPN.RPN_ON_P2_PRIME`` it reads one more level, ``p2_prime``.
 
     The head is shared by all levels and keeps its shape, so stock RPN weights fit. [ours; the paper
-    proposes on the stock levels] With ``MODEL.EFPN_BS.DCLOSS_ENABLED`` it has DCLoss.
-    [reconstruction from the abstract of E-FPN-BS]
+    proposes on the stock levels] With ``MODEL.EFPN_BS.DCLOSS_ENABLED`` it has DCLoss, and with
+    ``FBSM_ENABLED`` the loss and the log of FBSM's masks, for it is the first in the detector to
+    get both the pyramid's outputs and the objects. [reconstruction from the abstract of E-FPN-BS]
     """
 
     @configurable
-    def __init__(self, *, gradient_balance: nn.ModuleDict | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        gradient_balance: nn.ModuleDict | None = None,
+        mask_supervision: MaskSupervision | None = None,
+        **kwargs: Any,
+    ) -> None:
         """
         Args:
             gradient_balance: see :func:`build_gradient_balance`.
+            mask_supervision: see :func:`build_mask_supervision`.
             kwargs: those of Detectron2's ``RPN``.
         """
         super().__init__(**kwargs)
         self.gradient_balance = gradient_balance
+        self.mask_supervision = mask_supervision
+        if mask_supervision is not None:
+            # A hook, for an overridden forward could not call the base class's when scripted.
+            self.register_forward_hook(_add_mask_losses)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
@@ -57,6 +64,7 @@ class EFPNRPN(RPN):
         return {
             **super().from_config(cfg, input_shape),
             "gradient_balance": build_gradient_balance(cfg, "rpn"),
+            "mask_supervision": build_mask_supervision(cfg, input_shape),
         }
 
     @torch.jit.unused
@@ -71,8 +79,7 @@ class EFPNRPN(RPN):
         """As in the base class, balanced."""
         logits, deltas = pred_objectness_logits, pred_anchor_deltas
         losses = super().losses(anchors, logits, gt_labels, deltas, gt_boxes)
-        balance = self.gradient_balance
-        if balance is None:
+        if self.gradient_balance is None:
             return losses
         positive = torch.stack(gt_labels) == 1
         found = dense_positives(positive, anchors, logits, deltas, gt_boxes)
@@ -82,20 +89,19 @@ class EFPNRPN(RPN):
             ones = torch.ones_like(logits)
             return F.binary_cross_entropy_with_logits(logits, ones, reduction="sum")
 
-        sizes = object_sizes(found.gt_boxes)
-        regression = box_loss(
-            self.box2box_transform,
-            found.anchors,
-            found.gt_boxes,
-            self.box_reg_loss_type,
-            self.smooth_l1_beta,
-        )
-        corrections = {
-            "loss_rpn_cls": balance["cls"](cls_loss, found.logits, sizes),
-            "loss_rpn_loc": balance["box"](regression, found.deltas, sizes),
-        }
         normalizer = self.batch_size_per_image * len(gt_labels)
-        return add_corrections(losses, corrections, normalizer, self.loss_weight)
+        names = ("loss_rpn_cls", "loss_rpn_loc")
+        return balance_dense_losses(
+            self, names, losses, cls_loss, found, normalizer, self.loss_weight
+        )
+
+
+def _add_mask_losses(rpn: EFPNRPN, inputs: tuple[Any, ...], outputs: tuple[Any, ...]) -> None:
+    """Forward hook of :class:`EFPNRPN`."""
+    _, losses = outputs
+    if rpn.training:
+        _, features, instances = inputs
+        losses.update(rpn.mask_supervision(features, instances))
 
 
 def _with_p2_prime(cfg: CfgNode) -> CfgNode:

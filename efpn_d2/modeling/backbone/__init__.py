@@ -1,3 +1,4 @@
+from .cem import ContextEnhancementModule
 from .efpn import EFPN, build_efpn, build_resnet_efpn_backbone, build_retinanet_resnet_efpn_backbone
 from .enhanced_fpn import (
     EnhancedFPN,
@@ -14,6 +15,7 @@ from .enhancement import (
 )
 from .extended_resnet import ExtendedResNet
 from .extension import PyramidExtension
+from .fbsm import ForegroundBackgroundSeparationModule
 from .ftt import ESPCN, FeatureTextureTransfer, NearestUpsample
 from .sgdm import (
     PyramidSGDM,
@@ -27,9 +29,11 @@ __all__ = [
     "EFPN",
     "ENHANCED_BUILDERS",
     "ESPCN",
+    "ContextEnhancementModule",
     "EnhancedFPN",
     "ExtendedResNet",
     "FeatureTextureTransfer",
+    "ForegroundBackgroundSeparationModule",
     "NearestUpsample",
     "PyramidEnhancement",
     "PyramidExtension",

@@ -44,7 +44,7 @@ class EnhancedFPN(FPN):
         return self.enhance(self.stock_outputs(bottom_up_features, merged))
 
     def enhance(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Finished outputs, each (N, C, H_l, W_l) -> the same names and shapes."""
+        """Finished outputs, each (N, C, H_l, W_l), through :class:`PyramidEnhancement`."""
         return outputs if self.enhancement is None else self.enhancement(outputs)
 
     def top_down(self, bottom_up_features: dict[str, Tensor]) -> dict[str, Tensor]:

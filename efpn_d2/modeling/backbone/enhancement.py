@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from efpn_d2.config import require_node
 
+from .cem import build_cem
+from .fbsm import build_fbsm
 from .sgdm import build_sgdm_on_levels
 
 __all__ = [
@@ -26,15 +28,19 @@ ENHANCED_BUILDERS = {
 
 # In the order in which they run. Each entry: name of the child that it becomes, and a function of
 # (cfg, output_shape of the pyramid) that returns a module or, if the config asks for nothing, None.
-# A module maps all outputs, dict[str, Tensor], to all outputs with the same names and shapes.
-_STEPS = (("sgdm", build_sgdm_on_levels),)
+# A module maps all outputs, dict[str, Tensor], to all outputs with the same names and shapes; it
+# may add others in training. Context comes before the masks that are to tell what stands out in it.
+_STEPS = (("cem", build_cem), ("fbsm", build_fbsm), ("sgdm", build_sgdm_on_levels))
 
 
 class PyramidEnhancement(nn.Sequential):
     """Modules that the outputs of a pyramid go through, one after the other."""
 
     def forward(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A pyramid's outputs, each (N, C, H_l, W_l) -> the same names and shapes."""
+        """A pyramid's outputs, each (N, C, H_l, W_l) -> the same names and shapes.
+
+        In training also FBSM's masks, see ``MASK_LOGITS``.
+        """
         for step in self:
             outputs = step(outputs)
         return outputs
@@ -63,8 +69,9 @@ def is_enhanced(cfg: CfgNode) -> bool:
     Raises:
         KeyError: ``add_efpn_config`` was not called.
     """
-    node = require_node(cfg, "MODEL.SGDM")
-    return bool(node.AFTER_STAGES or node.ON_LEVELS)
+    sgdm, efpn_bs = require_node(cfg, "MODEL.SGDM"), require_node(cfg, "MODEL.EFPN_BS")
+    inserted = sgdm.AFTER_STAGES or sgdm.ON_LEVELS or efpn_bs.CEM_ENABLED or efpn_bs.FBSM_ENABLED
+    return bool(inserted)
 
 
 def check_enhancement(cfg: CfgNode) -> None:

@@ -1,51 +1,79 @@
-"""RetinaNet whose losses can be balanced over object sizes (DCLoss)."""
+"""RetinaNet with the losses of E-FPN-BS."""
 
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.modeling import META_ARCH_REGISTRY, Backbone
 from detectron2.modeling.meta_arch.retinanet import RetinaNet
-from detectron2.structures import Boxes
+from detectron2.structures import Boxes, ImageList, Instances
 from fvcore.nn import sigmoid_focal_loss_jit
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from efpn_d2.modeling.backbone.fbsm import MASK_LOGITS
 from efpn_d2.modeling.gradient_balance import (
-    add_corrections,
-    box_loss,
+    balance_dense_losses,
     build_gradient_balance,
     dense_positives,
-    object_sizes,
 )
+from efpn_d2.modeling.mask_supervision import MaskSupervision, build_mask_supervision
 
 __all__ = ["EFPNRetinaNet"]
 
 
 @META_ARCH_REGISTRY.register()
 class EFPNRetinaNet(RetinaNet):
-    """Detectron2's RetinaNet, bitwise; with ``MODEL.EFPN_BS.DCLOSS_ENABLED`` it has DCLoss.
+    """Detectron2's RetinaNet, bitwise; with ``MODEL.EFPN_BS.DCLOSS_ENABLED`` it has DCLoss, and
+    with ``FBSM_ENABLED`` the loss and the log of FBSM's masks.
 
     [reconstruction from the abstract of E-FPN-BS]
     """
 
     @configurable
-    def __init__(self, *, gradient_balance: nn.ModuleDict | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        gradient_balance: nn.ModuleDict | None = None,
+        mask_supervision: MaskSupervision | None = None,
+        **kwargs: Any,
+    ) -> None:
         """
         Args:
             gradient_balance: see :func:`build_gradient_balance`.
+            mask_supervision: see :func:`build_mask_supervision`.
             kwargs: those of Detectron2's ``RetinaNet``.
         """
         super().__init__(**kwargs)
         self.gradient_balance = gradient_balance
+        self.mask_supervision = mask_supervision
+        if mask_supervision is not None:
+            # The base class takes from the backbone's outputs only what its head reads.
+            self.backbone.register_forward_hook(_keep_masks)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """The arguments of the constructor. Raises: as :func:`build_gradient_balance`."""
+        ret = super().from_config(cfg)
         return {
-            **super().from_config(cfg),
+            **ret,
             "gradient_balance": build_gradient_balance(cfg, "retinanet"),
+            "mask_supervision": build_mask_supervision(cfg, ret["backbone"].output_shape()),
         }
+
+    def forward_training(
+        self,
+        images: ImageList,
+        features: list[Tensor],
+        predictions: list[list[Tensor]],
+        gt_instances: list[Instances],
+    ) -> dict[str, Tensor]:
+        """As in the base class, with the losses of FBSM's masks."""
+        losses = super().forward_training(images, features, predictions, gt_instances)
+        if self.mask_supervision is not None:
+            masks = vars(self.backbone).pop("masks", {})
+            losses.update(self.mask_supervision(masks, gt_instances))
+        return losses
 
     def losses(
         self,
@@ -57,8 +85,7 @@ class EFPNRetinaNet(RetinaNet):
     ) -> dict[str, Tensor]:
         """As in the base class, balanced."""
         losses = super().losses(anchors, pred_logits, gt_labels, pred_anchor_deltas, gt_boxes)
-        balance = self.gradient_balance
-        if balance is None:
+        if self.gradient_balance is None:
             return losses
         labels = torch.stack(gt_labels)
         positive = (labels >= 0) & (labels != self.num_classes)
@@ -70,16 +97,11 @@ class EFPNRetinaNet(RetinaNet):
             alpha, gamma = self.focal_loss_alpha, self.focal_loss_gamma
             return sigmoid_focal_loss_jit(logits, one_hot[rows], alpha, gamma, "sum")
 
-        sizes = object_sizes(found.gt_boxes)
-        regression = box_loss(
-            self.box2box_transform,
-            found.anchors,
-            found.gt_boxes,
-            self.box_reg_loss_type,
-            self.smooth_l1_beta,
-        )
-        corrections = {
-            "loss_cls": balance["cls"](cls_loss, found.logits, sizes),
-            "loss_box_reg": balance["box"](regression, found.deltas, sizes),
-        }
-        return add_corrections(losses, corrections, self.loss_normalizer, {})
+        names = ("loss_cls", "loss_box_reg")
+        return balance_dense_losses(self, names, losses, cls_loss, found, self.loss_normalizer, {})
+
+
+def _keep_masks(backbone: Backbone, inputs: tuple[Tensor, ...], outputs: dict[str, Tensor]) -> None:
+    """Forward hook: let the backbone hold FBSM's masks until their loss is computed."""
+    if backbone.training:
+        backbone.masks = {k: x for k, x in outputs.items() if k.endswith(MASK_LOGITS)}
