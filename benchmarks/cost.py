@@ -13,47 +13,38 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.layers import ShapeSpec
-from detectron2.modeling import build_backbone
 from fvcore.nn import FlopCountAnalysis
 from torch import nn
+from variants import VARIANTS, Variant, build_variant
 
-import efpn_d2
-from efpn_d2.modeling import StaticGuidedDynamicModule
+from efpn_d2.modeling import (
+    ContextEnhancementModule,
+    ForegroundBackgroundSeparationModule,
+    StaticGuidedDynamicModule,
+)
 from efpn_d2.run_record import collect_run_record, write_json
 
 RESULTS = Path(__file__).resolve().parent / "results"
 CONFIG = "COCO-Detection/faster_rcnn_R_50_EFPN_1x.yaml"
 # What is counted by itself too.
-INSERTED = (StaticGuidedDynamicModule,)
-_FPN = ["MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone"]
-_ENHANCED_FPN = ["MODEL.BACKBONE.NAME", "build_resnet_enhanced_fpn_backbone"]
-_SGDM = ["MODEL.SGDM.AFTER_STAGES", ["res2", "res3", "res4", "res5"]]
-# Options, and the side of the image as a multiple of the student's.
-VARIANTS: dict[str, tuple[list[Any], int]] = {
-    "FPN": (_FPN, 1),
-    "EFPN, preset paper": (["MODEL.EFPN.PRESET", "paper"], 1),
-    "EFPN, preset reference": (["MODEL.EFPN.PRESET", "reference"], 1),
-    "EFPN, preset fast": (["MODEL.EFPN.PRESET", "fast"], 1),
-    "FPN on the image at twice the side": (_FPN, 2),
-    "FPN + SGDM after res2-res5": ([*_ENHANCED_FPN, *_SGDM], 1),
-    "EFPN, preset paper + SGDM after res2-res5": (_SGDM, 1),
-}
+INSERTED = (
+    ContextEnhancementModule,
+    ForegroundBackgroundSeparationModule,
+    StaticGuidedDynamicModule,
+)
 
 
-def measure(config: str, opts: list[Any], size: int) -> dict[str, Any]:
+def measure(config: str, variant: Variant, size: int) -> dict[str, Any]:
     """Millions of parameters and 10^9 multiply-accumulates of backbone and pyramid.
 
     Where something is inserted, "blocks" has the thousands and millions of each inserted block,
     over all maps that it runs on (that after res2 runs on C'2 too).
     """
-    cfg = efpn_d2.get_config(config)
-    cfg.MODEL.DEVICE = "cpu"
-    cfg.merge_from_list(opts)
-    backbone = build_backbone(cfg, ShapeSpec(channels=3)).eval()
+    backbone = build_variant(config, variant)
+    side = variant.scale * size
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        counts = FlopCountAnalysis(backbone, torch.zeros(1, 3, size, size))
+        counts = FlopCountAnalysis(backbone, torch.zeros(1, 3, side, side))
         counts.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         # fvcore counts one multiply-accumulate as one.
         macs = counts.by_module()
@@ -78,8 +69,8 @@ def main() -> None:
     args = parser.parse_args()
     logging.getLogger("fvcore").setLevel(logging.ERROR)
     rows: dict[str, Any] = {}
-    for name, (opts, scale) in VARIANTS.items():
-        rows[name] = measure(args.config, opts, scale * args.size)
+    for name, variant in VARIANTS.items():
+        rows[name] = measure(args.config, variant, args.size)
         blocks = rows[name].get("blocks", {})
         print(f"{name:>42}: {rows[name]['parameters_m']} M, {rows[name]['gmacs']} GMACs")
         for block, row in blocks.items():
