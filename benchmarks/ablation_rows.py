@@ -7,7 +7,16 @@ from detectron2.config import CfgNode
 
 import efpn_d2
 
-__all__ = ["PROTOCOLS", "ROWS", "VARIANTS", "Protocol", "Row", "base_config", "row_config"]
+__all__ = [
+    "OPTION_ROWS",
+    "PROTOCOLS",
+    "ROWS",
+    "VARIANTS",
+    "Protocol",
+    "Row",
+    "base_config",
+    "row_config",
+]
 
 VARIANTS = ("native1x", "native2x")
 
@@ -75,16 +84,21 @@ _ONLY_P3 = {
     "MODEL.ROI_HEADS.IN_FEATURES": ["p3"],
 }
 _PROPOSE = {"MODEL.EFPN.RPN_ON_P2_PRIME": True}
+_CEM = {"MODEL.EFPN_BS.CEM_ENABLED": True}
+_FBSM = {"MODEL.EFPN_BS.FBSM_ENABLED": True}
+_MASK_LOSS = {"MODEL.EFPN_BS.FBSM_MASK_LOSS_WEIGHT": 1.0}
+_DCLOSS = {"MODEL.EFPN_BS.DCLOSS_ENABLED": True}
+_SGDM = {"MODEL.SGDM.AFTER_STAGES": ["res2", "res3", "res4", "res5"]}
+_FPN = (("base", "all"),)
+_SCRATCH = (("finetune", "all"),)
 _RECIPE = (("distill", "distill"), ("head", "head"))
 _FINETUNE = (("finetune", "rest"),)
 _HEADS = (("finetune", "head"),)
 
 ROWS = {
     "base": Row("FPN 1x, the base of the rows below", "", (("base", "base"),), start=""),
-    "fpn_1x": Row("FPN 1x, all iterations", "Table III", (("base", "all"),), start=""),
-    "fpn_2x": Row(
-        "FPN trained and tested at 2x, all iterations", "", (("base", "all"),), start="", scale=2
-    ),
+    "fpn_1x": Row("FPN 1x, all iterations", "Table III", _FPN, start=""),
+    "fpn_2x": Row("FPN trained and tested at 2x, all iterations", "", _FPN, start="", scale=2),
     "teacher_2x": Row("the base tested at 2x: the teacher", "Table III", scale=2, options=_STOCK),
     "teacher_p2": Row(
         "the base + teacher's P2 as fifth level",
@@ -105,7 +119,7 @@ ROWS = {
     "scratch_rpn": Row(
         "EFPN from the start, all iterations, P'2 in the RPN",
         "ours",
-        (("finetune", "all"),),
+        _SCRATCH,
         start="",
         options=_PROPOSE,
     ),
@@ -212,6 +226,33 @@ ROWS = {
         frozen_backbone=True,
         options={**_ONLY_P3, "MODEL.BACKBONE.NAME": "build_p3_prime_backbone"},
     ),
+    "fpn_cem": Row("FPN + CEM", "E-FPN-BS", _FPN, start="", options=_CEM),
+    "fpn_fbsm": Row("FPN + FBSM", "E-FPN-BS", _FPN, start="", options=_FBSM),
+    "fpn_fbsm_supervised": Row(
+        "FPN + FBSM, masks supervised", "ours", _FPN, start="", options={**_FBSM, **_MASK_LOSS}
+    ),
+    "fpn_dcloss": Row("FPN + DCLoss", "E-FPN-BS", _FPN, start="", options=_DCLOSS),
+    "fpn_bs": Row(
+        "FPN + CEM + FBSM + DCLoss",
+        "E-FPN-BS",
+        _FPN,
+        start="",
+        options={**_CEM, **_FBSM, **_DCLOSS},
+    ),
+    "fpn_sgdm": Row("FPN + SGDM after all stages", "RDConv/SGDM", _FPN, start="", options=_SGDM),
+    "scratch_rpn_all": Row(
+        "EFPN + CEM + FBSM + DCLoss + SGDM",
+        "ours",
+        _SCRATCH,
+        start="",
+        options={**_PROPOSE, **_CEM, **_FBSM, **_DCLOSS, **_SGDM},
+    ),
+}
+
+# What can be inserted or balanced, each after the detector that it is compared with.
+OPTION_ROWS = {
+    "fpn_1x": ("fpn_cem", "fpn_fbsm", "fpn_fbsm_supervised", "fpn_dcloss", "fpn_bs", "fpn_sgdm"),
+    "scratch_rpn": ("scratch_rpn_all",),
 }
 
 

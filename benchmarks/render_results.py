@@ -1,11 +1,12 @@
 #!/usr/bin/env python
 """Write benchmarks/RESULTS.md from its template and the records in benchmarks/results/ablation.
 
-In the template, a line ``<!-- table PROTOCOL VARIANT -->`` becomes a table and ``<!-- recovered
-PROTOCOL -->`` what each row recovers of the gain of FPN 2x; ``<!-- cost NAME -->`` shows the record
-of benchmarks/cost.py of that name, ``<!-- curves PROTOCOL VARIANT -->`` a figure. In sentences,
-``[[PROTOCOL ROW VARIANT METRIC]]`` becomes the mean over the seeds, and with ``STAGE:METRIC`` that
-after one of the row's stages. A value without a record is "not run".
+In the template, a line ``<!-- table PROTOCOL VARIANT -->`` becomes a table, ``<!-- recovered PROTOCOL
+-->`` what each row recovers of the gain of FPN 2x, ``<!-- options PROTOCOL VARIANT -->`` gains and
+costs of what can be inserted, ``<!-- curves PROTOCOL VARIANT -->`` a figure, and ``<!-- cost NAME
+-->`` the record of benchmarks/cost.py of that name. In sentences, ``[[PROTOCOL ROW VARIANT
+METRIC]]`` becomes the mean over the seeds, and with ``STAGE:METRIC`` that after one of the row's
+stages. A value without a record is "not run".
 """
 
 import argparse
@@ -18,11 +19,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ablation_rows import ROWS, pixels_per_student_pixel
+from ablation_rows import OPTION_ROWS, ROWS, pixels_per_student_pixel
 from draw_curves import write_training_curves
+from option_table import render_options
 
 ROOT = Path(__file__).resolve().parent
 NOT_RUN = "not run"
+OPTIONS = {name for names in OPTION_ROWS.values() for name in names}  # have a table of their own
 CURVES = ("base", "fpn_1x", "fpn_2x", "efpn", "efpn_without_distillation", "finetune_rpn")
 COLUMNS = {
     "AP": "AP",
@@ -75,7 +78,7 @@ def render_table(
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for name in rows:
         row, seeds = ROWS[name], records.get((protocol, name, variant))
-        if not seeds:
+        if not seeds or name in OPTIONS:
             continue
         runs = list(seeds.values())
         values = [mean_and_spread([metric(run, column) for run in runs]) for column in COLUMNS]
@@ -125,7 +128,7 @@ def render_recovered(records: Records, protocol: str) -> str:
     lines = [f"| row | {' | '.join(variants)} |", "|" + "---|" * (1 + len(variants))]
     for name, row in ROWS.items():
         cells = [recovered(records, protocol, name, variant) for variant in variants]
-        if any(cells) and name not in ("fpn_1x", "fpn_2x"):
+        if any(cells) and name not in ("fpn_1x", "fpn_2x", *OPTIONS):
             texts = [f"{mean_and_spread(c)} % ({len(c)})" if c else NOT_RUN for c in cells]
             lines.append(f"| {row.title} | {' | '.join(texts)} |")
     return "\n".join(lines)
@@ -170,6 +173,7 @@ def render(template: str, records: Records) -> str:
         "table": lambda *a: render_table(records, *a),
         "recovered": lambda *a: render_recovered(records, *a),
         "curves": lambda *a: render_curves(records, *a),
+        "options": lambda *a: render_options(records, *a),
         "cost": lambda name: render_cost(
             json.loads((ROOT / "results" / f"{name}.json").read_text())
         ),
@@ -186,7 +190,7 @@ def render(template: str, records: Records) -> str:
         runs = records.get((protocol, row, variant), {}).values()
         return mean_and_spread([metric(run, name) for run in runs])
 
-    text = re.sub(r"<!-- ((?:table|recovered|curves|cost) [^>]*?) -->", block, template)
+    text = re.sub(r"<!-- ((?:table|recovered|curves|cost|options) [^>]*?) -->", block, template)
     return re.sub(r"\[\[([^\]]+)\]\]", value, text)
 
 

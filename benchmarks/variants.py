@@ -36,7 +36,7 @@ VARIANTS = {
     "FPN + CEM + FBSM": Variant([*_ENHANCED_FPN, *_CEM, *_FBSM]),
     "FPN + SGDM after res2-res5": Variant([*_ENHANCED_FPN, *_SGDM]),
     "EFPN, preset paper + SGDM after res2-res5": Variant(_SGDM),
-    "EFPN, preset paper + CEM + FBSM": Variant([*_CEM, *_FBSM]),
+    "EFPN, preset paper + CEM + FBSM + SGDM": Variant([*_CEM, *_FBSM, *_SGDM]),
 }
 
 
