@@ -1,4 +1,4 @@
-"""The table of what can be inserted or balanced: gains and costs beside the same detector without."""
+"""What can be inserted or balanced: gains and costs beside the same detector without."""
 
 import json
 from pathlib import Path

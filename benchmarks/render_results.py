@@ -1,12 +1,16 @@
 #!/usr/bin/env python
 """Write benchmarks/RESULTS.md from its template and the records in benchmarks/results/ablation.
 
-In the template, a line ``<!-- table PROTOCOL VARIANT -->`` becomes a table, ``<!-- recovered PROTOCOL
--->`` what each row recovers of the gain of FPN 2x, ``<!-- options PROTOCOL VARIANT -->`` gains and
-costs of what can be inserted, ``<!-- curves PROTOCOL VARIANT -->`` a figure, and ``<!-- cost NAME
--->`` the record of benchmarks/cost.py of that name. In sentences, ``[[PROTOCOL ROW VARIANT
-METRIC]]`` becomes the mean over the seeds, and with ``STAGE:METRIC`` that after one of the row's
-stages. A value without a record is "not run".
+In the template, each of these comments is replaced:
+
+* ``table PROTOCOL VARIANT``: the rows;
+* ``recovered PROTOCOL``: what each recovers of the gain of FPN 2x;
+* ``options PROTOCOL VARIANT``: gains and costs of what can be inserted;
+* ``curves PROTOCOL VARIANT``: a figure;
+* ``cost NAME``: the record of benchmarks/cost.py of that name.
+
+In sentences, ``[[PROTOCOL ROW VARIANT METRIC]]`` becomes the mean over the seeds, and with
+``STAGE:METRIC`` that after one of the row's stages. A value without a record is "not run".
 """
 
 import argparse
