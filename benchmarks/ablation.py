@@ -201,7 +201,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS)
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--protocol", default="small", choices=PROTOCOLS)
+    parser.add_argument("--protocol", default="tiny", choices=PROTOCOLS)
     parser.add_argument("--device", default="cpu")
     parser.add_argument(
         "--processes", type=int, default=1, help="of one training; batches are divided among them"

@@ -35,6 +35,9 @@ class Protocol:
 
 
 PROTOCOLS = {
+    "tiny": Protocol(
+        "Synthetic/ablation_tiny_R_18_EFPN.yaml", 64, 32.0, 2000, 500, (0.0, 8.0, 16.0)
+    ),
     "small": Protocol(
         "Synthetic/ablation_small_R_18_EFPN.yaml", 96, 48.0, 2000, 500, (0.0, 8.0, 16.0, 32.0)
     ),

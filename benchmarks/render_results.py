@@ -23,23 +23,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ablation_rows import OPTION_ROWS, ROWS, pixels_per_student_pixel
+from ablation_rows import OPTION_ROWS, PROTOCOLS, ROWS, pixels_per_student_pixel
 from draw_curves import write_training_curves
 from option_table import render_options
+
+from efpn_d2.evaluation.size_bins import SizeBin
 
 ROOT = Path(__file__).resolve().parent
 NOT_RUN = "not run"
 OPTIONS = {name for names in OPTION_ROWS.values() for name in names}  # have a table of their own
 CURVES = ("base", "fpn_1x", "fpn_2x", "efpn", "efpn_without_distillation", "finetune_rpn")
-COLUMNS = {
-    "AP": "AP",
-    "AP_0_16": "AP 0-16",
-    "AP_0_8": "AP 0-8",
-    "AP_8_16": "AP 8-16",
-    "AP_16_32": "AP 16-32",
-    "AP_32_inf": "AP 32+",
-    "AR_0_16": "AR 0-16",
-}
 Records = dict[tuple[str, str, str], dict[int, dict[str, Any]]]
 
 
@@ -65,6 +58,14 @@ def metric(record: dict[str, Any], name: str) -> float | None:
     return after.get(own)
 
 
+def columns(protocol: str) -> dict[str, str]:
+    """The metrics of a table by name, and their headings."""
+    edges = PROTOCOLS[protocol].size_bins
+    bins = [SizeBin(*pair).label for pair in zip(edges, (*edges[1:], float("inf")), strict=True)]
+    names = ["AP", "AP_0_16", *(f"AP_{label}" for label in bins), "AR_0_16"]
+    return {name: re.sub(r"_(\d+)_", r" \1-", name).replace("-inf", "+") for name in names}
+
+
 def mean_and_spread(values: Sequence[float | None]) -> str:
     """``mean``, with the sample standard deviation where there are several values."""
     known = [v for v in values if v is not None]
@@ -78,14 +79,15 @@ def render_table(
     records: Records, protocol: str, variant: str, rows: Sequence[str] = tuple(ROWS)
 ) -> str:
     """Those of ``rows`` that were run in a protocol and variant."""
-    heads = ["row", "the paper's", "seeds", *COLUMNS.values(), "iterations"]
+    metrics = columns(protocol)
+    heads = ["row", "the paper's", "seeds", *metrics.values(), "iterations"]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for name in rows:
         row, seeds = ROWS[name], records.get((protocol, name, variant))
         if not seeds or name in OPTIONS:
             continue
         runs = list(seeds.values())
-        values = [mean_and_spread([metric(run, column) for run in runs]) for column in COLUMNS]
+        values = [mean_and_spread([metric(run, key) for run in runs]) for key in metrics]
         iterations = {sum(stage["iterations"] for stage in run["stages"]) for run in runs}
         cells = [row.title, row.paper or "-", str(len(runs)), *values]
         cells.append("/".join(str(i) for i in sorted(iterations)))
