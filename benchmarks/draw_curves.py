@@ -55,7 +55,7 @@ def _draw(runs: Mapping[str, Sequence[Mapping[str, Any]]], metrics: Mapping[str,
     axes = figure.subplots(1, len(metrics), squeeze=False)[0]
     colors = dict(zip(runs, _COLORS, strict=False))
     for ax, (metric, title) in zip(axes, metrics.items(), strict=True):
-        for label, records in runs.items():
+        for i, (label, records) in enumerate(runs.items()):
             for record in records:
                 ax.plot(
                     *training_curve(record, metric),
@@ -63,6 +63,7 @@ def _draw(runs: Mapping[str, Sequence[Mapping[str, Any]]], metrics: Mapping[str,
                     linewidth=1.4,
                     marker=".",
                     markersize=5,
+                    zorder=3 + len(runs) - i,  # what others go on from lies above them
                 )
         ax.set_title(title, fontsize=9, loc="left")
         ax.set_xlabel("iterations", fontsize=8.5)

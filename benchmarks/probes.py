@@ -8,10 +8,11 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from detectron2.modeling.backbone.resnet import build_resnet_backbone
+from detectron2.structures import ImageList
 from torch import Tensor
-from torch.nn import functional as F
 
 from efpn_d2.modeling import EFPN, ExtendedResNet, build_efpn
+from efpn_d2.modeling.meta_arch.views import make_views
 
 __all__ = ["P3PrimePyramid", "TeacherP2Pyramid"]
 
@@ -57,12 +58,9 @@ class TeacherP2Pyramid(EFPN):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """``p2_prime`` from the 2x view, ``p2`` to ``p6`` from the 1x view of ``x``."""
-        if self.view == "downsample":
-            student, teacher = F.avg_pool2d(x, 2), x
-        else:
-            student = x
-            teacher = F.interpolate(x, scale_factor=2.0, mode="bilinear")
-        bottom_up = self.bottom_up.stock_outputs(self.bottom_up.stem_map(student))
+        images = ImageList(x, [tuple(x.shape[-2:])] * len(x))
+        student, teacher = make_views(images, self.view, super().size_divisibility)
+        bottom_up = self.bottom_up.stock_outputs(self.bottom_up.stem_map(student.tensor))
         outputs = {"p2_prime": self.teacher_maps(teacher)["p2_prime"]}
         outputs.update(self.stock_outputs(bottom_up, self.top_down(bottom_up)))
         return outputs

@@ -15,6 +15,7 @@ In sentences, ``[[PROTOCOL ROW VARIANT METRIC]]`` becomes the mean over the seed
 
 import argparse
 import json
+import math
 import re
 import statistics
 import sys
@@ -32,7 +33,7 @@ from efpn_d2.evaluation.size_bins import SizeBin
 ROOT = Path(__file__).resolve().parent
 NOT_RUN = "not run"
 OPTIONS = {name for names in OPTION_ROWS.values() for name in names}  # have a table of their own
-CURVES = ("base", "fpn_1x", "fpn_2x", "efpn", "efpn_without_distillation", "finetune_rpn")
+CURVES = ("base", "fpn_1x", "fpn_2x", "efpn", "finetune_rpn", "scratch_rpn")
 Records = dict[tuple[str, str, str], dict[int, dict[str, Any]]]
 
 
@@ -58,11 +59,16 @@ def metric(record: dict[str, Any], name: str) -> float | None:
     return after.get(own)
 
 
+def size_bins(protocol: str) -> list[tuple[float, float]]:
+    """The bins that a protocol reports, in student pixels."""
+    edges = PROTOCOLS[protocol].size_bins
+    return list(zip(edges, (*edges[1:], math.inf), strict=True))
+
+
 def columns(protocol: str) -> dict[str, str]:
     """The metrics of a table by name, and their headings."""
-    edges = PROTOCOLS[protocol].size_bins
-    bins = [SizeBin(*pair).label for pair in zip(edges, (*edges[1:], float("inf")), strict=True)]
-    names = ["AP", "AP_0_16", *(f"AP_{label}" for label in bins), "AR_0_16"]
+    labels = [SizeBin(*pair).label for pair in size_bins(protocol)]
+    names = ["AP", "AP_0_16", *(f"AP_{label}" for label in labels), "AR_0_16"]
     return {name: re.sub(r"_(\d+)_", r" \1-", name).replace("-inf", "+") for name in names}
 
 
@@ -167,8 +173,12 @@ def render_curves(records: Records, protocol: str, variant: str) -> str:
     file = ROOT / "results" / f"curves_{protocol}_{variant}.png"
     # In training the evaluator counts in pixels of the files.
     factor = pixels_per_student_pixel(variant)
-    edges = [(0, 8), (8, 16), (16, 32)]
-    panels = {f"AP_{a * factor}_{b * factor}": f"objects of {a} to {b} px" for a, b in edges}
+    panels = {}
+    for low, high in size_bins(protocol)[:3]:
+        label = SizeBin(low * factor, high * factor).label
+        panels[f"AP_{label}"] = f"objects of {low:g} " + (
+            "px and more" if math.isinf(high) else f"to {high:g} px"
+        )
     write_training_curves(file, runs, panels)
     return f"![AP over the iterations, {variant}](results/{file.name})"
 

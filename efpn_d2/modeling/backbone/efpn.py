@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from efpn_d2.config import require_node
 from efpn_d2.modeling.checks import check_features
 
-from .enhanced_fpn import EnhancedFPN
-from .enhancement import build_enhancement
+from .enhanced_fpn import EnhancedFPN, build_pyramid
 from .extended_resnet import ExtendedResNet
 from .extension import PyramidExtension
 from .sgdm import add_sgdm_after_stages
@@ -164,33 +163,24 @@ def build_efpn(
         top_block: see Detectron2's ``FPN``.
         pyramid_class: a subclass with the same constructor.
 
-    Raises: as :class:`EFPN`, :func:`add_sgdm_after_stages` and :func:`build_enhancement`, and
+    Raises: as :class:`EFPN`, :func:`add_sgdm_after_stages` and :func:`build_pyramid`, and
         KeyError if ``add_efpn_config`` was not called.
     """
     node = require_node(cfg, "MODEL.EFPN")
     add_sgdm_after_stages(cfg, bottom_up)
-    pyramid = pyramid_class(
-        bottom_up=bottom_up,
-        in_features=cfg.MODEL.FPN.IN_FEATURES,
-        out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
-        norm=cfg.MODEL.FPN.NORM,
-        top_block=top_block,
+    extension = PyramidExtension(
+        bottom_up.output_shape()["res2"].channels,
+        cfg.MODEL.FPN.OUT_CHANNELS,
+        preset=node.PRESET,
+        upsampler=node.UPSAMPLER,
+        width=node.WIDTH,
+        content_blocks=node.CONTENT_BLOCKS,
+        texture_blocks=node.TEXTURE_BLOCKS,
+        norm=node.NORM,
         fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
-        extension=PyramidExtension(
-            bottom_up.output_shape()["res2"].channels,
-            cfg.MODEL.FPN.OUT_CHANNELS,
-            preset=node.PRESET,
-            upsampler=node.UPSAMPLER,
-            width=node.WIDTH,
-            content_blocks=node.CONTENT_BLOCKS,
-            texture_blocks=node.TEXTURE_BLOCKS,
-            norm=node.NORM,
-            fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
-            own_level2="res2" not in cfg.MODEL.FPN.IN_FEATURES,
-        ),
+        own_level2="res2" not in cfg.MODEL.FPN.IN_FEATURES,
     )
-    pyramid.enhancement = build_enhancement(cfg, pyramid.output_shape())
-    return pyramid
+    return build_pyramid(cfg, pyramid_class, bottom_up, top_block, extension=extension)
 
 
 @BACKBONE_REGISTRY.register()

@@ -1,6 +1,6 @@
 """Stock FPN, without P'2, with what the config inserts into bottom-up network and pyramid."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
@@ -18,9 +18,13 @@ from .sgdm import add_sgdm_after_stages
 __all__ = [
     "EnhancedFPN",
     "build_enhanced_fpn",
+    "build_pyramid",
     "build_resnet_enhanced_fpn_backbone",
     "build_retinanet_resnet_enhanced_fpn_backbone",
 ]
+
+
+Pyramid = TypeVar("Pyramid", bound="EnhancedFPN")
 
 
 class EnhancedFPN(FPN):
@@ -101,13 +105,35 @@ def build_enhanced_fpn(
     Raises: as :func:`add_sgdm_after_stages` and :func:`build_enhancement`.
     """
     add_sgdm_after_stages(cfg, bottom_up)
-    pyramid = EnhancedFPN(
+    return build_pyramid(cfg, EnhancedFPN, bottom_up, top_block)
+
+
+def build_pyramid(
+    cfg: CfgNode,
+    pyramid_class: type[Pyramid],
+    bottom_up: Backbone,
+    top_block: nn.Module | None,
+    **kwargs: Any,
+) -> Pyramid:
+    """A pyramid as ``MODEL.FPN`` says, its outputs enhanced as the config says.
+
+    Args:
+        cfg: a config.
+        pyramid_class: a subclass of :class:`EnhancedFPN`.
+        bottom_up, top_block: see Detectron2's ``FPN``.
+        kwargs: what else the class's constructor takes.
+
+    Raises: as the constructor and :func:`build_enhancement`.
+    """
+    node = cfg.MODEL.FPN
+    pyramid = pyramid_class(
         bottom_up=bottom_up,
-        in_features=cfg.MODEL.FPN.IN_FEATURES,
-        out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
-        norm=cfg.MODEL.FPN.NORM,
+        in_features=node.IN_FEATURES,
+        out_channels=node.OUT_CHANNELS,
+        norm=node.NORM,
         top_block=top_block,
-        fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
+        fuse_type=node.FUSE_TYPE,
+        **kwargs,
     )
     pyramid.enhancement = build_enhancement(cfg, pyramid.output_shape())
     return pyramid
