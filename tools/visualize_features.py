@@ -1,24 +1,33 @@
 #!/usr/bin/env python
-"""Look at what distillation does to P'2: maps beside their target, or the distance over training.
+"""Look inside a pyramid: what distillation does to P'2, and the masks of FBSM.
+
+maps: P'2 beside its target; curve: their distance over training; masks: FBSM's masks over images.
+``--masks`` as the first argument is the same as ``masks``.
 
 Examples:
     visualize_features.py maps --input a.jpg b.jpg --annotations val.json --output maps.png \\
         --model ESPCN=espcn/config.yaml:espcn/model_final.pth \\
         --model FTT=ftt/config.yaml:ftt/model_final.pth
     visualize_features.py curve --run ESPCN=espcn --run FTT=ftt --output curve.png
+    visualize_features.py masks --input a.jpg b.jpg --annotations val.json --output masks.png \\
+        --model fbsm/config.yaml:fbsm/model_final.pth
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from detectron2.config import CfgNode
 from detectron2.utils.logger import setup_logger
 
 from efpn_d2.data.image_annotations import find_records, load_records
 from efpn_d2.inference.feature_comparison import ComparisonOptions, compare_features
 from efpn_d2.inference.feature_maps import STRIDES, FeatureMapExtractor
 from efpn_d2.inference.files import find_images
+from efpn_d2.inference.foreground_masks import ForegroundMaskExtractor, draw_masks
+from efpn_d2.inference.image_figures import Crop
 from efpn_d2.inference.pyramids import parse_pyramid_source
 from efpn_d2.visualization.channels import REDUCTIONS
 from efpn_d2.visualization.distance_curves import read_distances, write_distance_curves
@@ -31,7 +40,6 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
 
     maps = commands.add_parser("maps", help="maps of images, their target and the stock map")
-    maps.add_argument("--input", nargs="+", required=True, help="images, folders, patterns")
     maps.add_argument(
         "--model",
         action="append",
@@ -40,19 +48,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="a model; repeat it for more. Scale, view and target are the first one's",
     )
     maps.add_argument("--teacher", default="", metavar="WEIGHTS", help="another teacher's weights")
-    maps.add_argument("--annotations", help="boxes: a COCO JSON or the name of a data set")
     maps.add_argument("--level", choices=STRIDES, default="p2_prime")
     maps.add_argument(
         "--reduction", choices=REDUCTIONS, default="deviation", help="of channels to a colour"
     )
-    maps.add_argument("--crop", metavar="X0,Y0,X1,Y1", help="show this part, in pixels of the file")
     maps.add_argument("--differences", action="store_true", help="add |map - target|, by cell")
-    maps.add_argument(
-        "--output", type=Path, required=True, help="a file (one line per image) or a folder"
-    )
-    maps.add_argument(
-        "--opts", nargs=argparse.REMAINDER, default=[], help="config keys and values, at the end"
-    )
+    add_image_arguments(maps)
     maps.set_defaults(run=run_maps)
 
     curve = commands.add_parser("curve", help="distance to the target over training")
@@ -67,7 +68,33 @@ def build_parser() -> argparse.ArgumentParser:
     curve.add_argument("--smoothing", type=int, default=3, help="points of the running mean")
     curve.add_argument("--output", type=Path, required=True, help="a .png, .pdf or .svg file")
     curve.set_defaults(run=run_curve)
+
+    masks = commands.add_parser("masks", help="FBSM's masks over images, one panel per level")
+    masks.add_argument(
+        "--model",
+        action="append",
+        required=True,
+        metavar="[LABEL=]CONFIG:WEIGHTS",
+        help="the model, with or without P'2",
+    )
+    add_image_arguments(masks)
+    masks.set_defaults(run=run_masks)
     return parser
+
+
+def add_image_arguments(parser: argparse.ArgumentParser) -> None:
+    """What all figures of images have in common."""
+    parser.add_argument("--input", nargs="+", required=True, help="images, folders, patterns")
+    parser.add_argument("--annotations", help="boxes: a COCO JSON or the name of a data set")
+    parser.add_argument(
+        "--crop", metavar="X0,Y0,X1,Y1", help="show this part, in pixels of the file"
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, help="a file (one line per image) or a folder"
+    )
+    parser.add_argument(
+        "--opts", nargs=argparse.REMAINDER, default=[], help="config keys and values, at the end"
+    )
 
 
 def run_maps(args: argparse.Namespace) -> list[Path]:
@@ -77,12 +104,29 @@ def run_maps(args: argparse.Namespace) -> list[Path]:
     extractor = FeatureMapExtractor(
         sources, level=args.level, teacher_weights=args.teacher, opts=args.opts
     )
-    records = [{"file_name": str(path)} for path in images]
-    if args.annotations:
-        known = load_records(args.annotations, extractor.cfg.COCO_DATA.REGISTER)
-        records = find_records(known, images)
+    records = make_records(images, args.annotations, extractor.cfg)
     options = ComparisonOptions(args.level, args.reduction, crop, args.differences)
     return compare_features(extractor, records, args.output, options)
+
+
+def run_masks(args: argparse.Namespace) -> list[Path]:
+    if len(args.model) > 1:
+        raise ValueError(f"--model is given {len(args.model)} times: masks are drawn of one model.")
+    crop = parse_crop(args.crop) if args.crop else None
+    images = find_images(args.input)
+    source = parse_pyramid_source(args.model[0], needs_label=False)
+    extractor = ForegroundMaskExtractor(source, opts=args.opts)
+    records = make_records(images, args.annotations, extractor.cfg)
+    return draw_masks(extractor, records, args.output, crop)
+
+
+def make_records(
+    images: Sequence[Path], annotations: str | None, cfg: CfgNode
+) -> list[dict[str, Any]]:
+    """The images in Detectron2's format, with their boxes if there are annotations."""
+    if not annotations:
+        return [{"file_name": str(path)} for path in images]
+    return find_records(load_records(annotations, cfg.COCO_DATA.REGISTER), images)
 
 
 def run_curve(args: argparse.Namespace) -> list[Path]:
@@ -101,7 +145,7 @@ def split_label(text: str) -> tuple[str, str]:
     return label, folder
 
 
-def parse_crop(text: str) -> tuple[float, ...]:
+def parse_crop(text: str) -> Crop:
     try:
         x0, y0, x1, y1 = map(float, text.split(","))
     except ValueError as error:
@@ -111,8 +155,10 @@ def parse_crop(text: str) -> tuple[float, ...]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; what cannot be done ends the program in one sentence."""
-    parser = build_parser()
-    args = parser.parse_args(argv)
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv[:1] == ["--masks"]:
+        argv[0] = "masks"
+    args = build_parser().parse_args(argv)
     setup_logger(name="efpn_d2")
     try:
         written = args.run(args)

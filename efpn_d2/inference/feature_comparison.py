@@ -1,18 +1,15 @@
 """Figures that compare the extended level with its target (paper Fig. 6)."""
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from torch import Tensor
 
 from ..visualization.channels import REDUCTIONS, reduce_channels
 from ..visualization.feature_figure import FeatureLine, FeaturePanel, draw_feature_figure
-from ..visualization.figures import check_figure_path, write_figure
 from .feature_maps import FeatureMapExtractor, FeatureMaps, measure_distance
-from .files import plan_outputs
+from .image_figures import Crop, crop_window, image_caption, write_image_figures
 
 __all__ = ["ComparisonOptions", "compare_features", "comparison_lines"]
 
@@ -28,7 +25,7 @@ class ComparisonOptions(NamedTuple):
 
     level: str = "p2_prime"
     reduction: str = "deviation"
-    crop: tuple[float, float, float, float] | None = None  # XYXY in pixels of the file; None: all
+    crop: Crop | None = None  # in pixels of the file; None: all
     differences: bool = False  # a second line with the difference of each map to the target
 
 
@@ -53,18 +50,12 @@ def compare_features(
         ValueError: an image cannot be read, the crop is not within it, or the output would replace
             an input.
     """
-    images = [Path(record["file_name"]) for record in records]
-    if output.suffix and not output.is_dir():
-        check_figure_path(output)
-        if output.resolve() in [path.resolve() for path in images]:
-            raise ValueError(f"'{output}' is an input and would be overwritten: give another name.")
-        outputs, groups = [output], [records]
-    else:
-        outputs, groups = plan_outputs(images, output, ".png"), [[record] for record in records]
-    for path, group in zip(outputs, groups, strict=True):
-        lines = [line for record in group for line in comparison_lines(extractor(record), options)]
-        write_figure(path, partial(draw_feature_figure, lines, _note(lines, options)))
-    return outputs
+    return write_image_figures(
+        records,
+        output,
+        make_lines=lambda record: comparison_lines(extractor(record), options),
+        draw=lambda lines: draw_feature_figure(lines, _note(lines, options)),
+    )
 
 
 def comparison_lines(maps: FeatureMaps, options: ComparisonOptions) -> list[FeatureLine]:
@@ -83,7 +74,6 @@ def _feature_line(maps: FeatureMaps, options: ComparisonOptions) -> FeatureLine:
     features = [maps.target, *maps.extended.values(), maps.stock]
     values = reduce_channels([x.numpy() for x in features], options.reduction, maps.target.numpy())
     captions = [_magnitude_text(maps), *(_distance_text(x, maps) for x in features[1:])]
-    count = len(maps.boxes)
     return FeatureLine(
         panels=[FeaturePanel(*panel) for panel in zip(titles, values, captions, strict=True)],
         scale_label=REDUCTIONS[options.reduction],
@@ -91,8 +81,8 @@ def _feature_line(maps: FeatureMaps, options: ComparisonOptions) -> FeatureLine:
         size=maps.size,
         boxes=maps.boxes.numpy(),
         image=maps.image,
-        caption=maps.name + (f", {count} box{'es' if count > 1 else ''}" if count else ""),
-        window=_window(maps, options.crop),
+        caption=image_caption(maps.name, len(maps.boxes)),
+        window=crop_window(options.crop, maps.name, maps.file_size, maps.size),
     )
 
 
@@ -130,23 +120,6 @@ def _magnitude_text(maps: FeatureMaps) -> str:
 
 def _number(value: float) -> str:
     return f"{value:#.3g}".rstrip(".")
-
-
-def _window(
-    maps: FeatureMaps, crop: tuple[float, float, float, float] | None
-) -> tuple[float, float, float, float] | None:
-    """The crop in pixels of the student's image."""
-    if crop is None:
-        return None
-    width, height = maps.file_size
-    x0, y0, x1, y1 = crop
-    if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
-        raise ValueError(
-            f"The crop {','.join(f'{v:g}' for v in crop)} is not within the image '{maps.name}' of "
-            f"{width} x {height} pixels: give x0,y0,x1,y1 with x0 < x1 and y0 < y1."
-        )
-    scale = np.array(maps.size * 2) / (width, height, width, height)
-    return tuple((np.array(crop) * scale).tolist())
 
 
 def _note(lines: Sequence[FeatureLine], options: ComparisonOptions) -> str:

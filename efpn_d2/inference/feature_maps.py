@@ -2,21 +2,21 @@
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetMapper
-from detectron2.data import transforms as T
-from detectron2.data.detection_utils import convert_image_to_rgb, read_image
+from detectron2.data.detection_utils import convert_image_to_rgb
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 
 from ..layers import nearest_up2
 from ..losses import foreground_background_balanced_loss
 from ..modeling.meta_arch.views import halve_instances, make_views
+from .image_samples import build_test_mapper, check_image, cut_padding
 from .pyramids import PyramidSource, load_pyramid
 
 __all__ = ["STRIDES", "Distance", "FeatureMapExtractor", "FeatureMaps", "measure_distance"]
@@ -104,7 +104,7 @@ class FeatureMapExtractor:
             _, self._teacher = load_pyramid(source, opts, stock_only=True)
         # Twice the scale where the sample is the teacher's view, as in the distillation's mapper.
         self._scale = 2 if self.cfg.DISTILL.VIEW == "downsample" else 1
-        self._mapper = _mapper(self.cfg, self._scale)
+        self._mapper = build_test_mapper(self.cfg, self._scale)
 
     @torch.no_grad()
     def __call__(self, record: dict[str, Any]) -> FeatureMaps:
@@ -117,12 +117,12 @@ class FeatureMapExtractor:
             ValueError: the image cannot be read or is not of the size that the record says, or the
                 models' maps do not fit together.
         """
-        file_size = self._check_image(record["file_name"])
+        file_size = check_image(record, self.cfg.INPUT.FORMAT)
         sample = self._mapper(record)
         pixels = sample["image"]
         stride = STRIDES[self._level]
-        width, height = (side / self._scale for side in (pixels.shape[2], pixels.shape[1]))
-        cells = tuple(-int(-side // stride) for side in (height, width))
+        size = (pixels.shape[2] / self._scale, pixels.shape[1] / self._scale)
+        cut = partial(cut_padding, size=size, stride=stride)
 
         teacher_view = self._views(self._teacher, sample)[1]
         target = self._stock_map(self._teacher, teacher_view)
@@ -132,26 +132,17 @@ class FeatureMapExtractor:
             extended[label] = model.backbone.student_maps(student_view)[self._level]
             stock[label] = nearest_up2(self._stock_map(model, student_view))
         self._check_alike(target, extended, stock)
-        target, first = (_cut(x, cells) for x in (target, next(iter(stock.values()))))
         return FeatureMaps(
             name=Path(record["file_name"]).name,
             image=convert_image_to_rgb(pixels.permute(1, 2, 0), self.cfg.INPUT.FORMAT),
-            size=(width, height),
+            size=size,
             file_size=file_size,
             boxes=self._boxes(sample),
             stride=stride,
-            target=target,
-            extended={label: _cut(x, cells) for label, x in extended.items()},
-            stock=first,
+            target=cut(target[0]),
+            extended={label: cut(x[0]) for label, x in extended.items()},
+            stock=cut(next(iter(stock.values()))[0]),
         )
-
-    def _check_image(self, path: str | Path) -> tuple[int, int]:
-        """Width and height of an image file that can be read."""
-        try:
-            height, width = read_image(str(path), self.cfg.INPUT.FORMAT).shape[:2]
-        except Exception as error:  # Pillow raises nearly anything on damaged files
-            raise ValueError(f"'{path}' cannot be read as an image: {error}") from error
-        return width, height
 
     def _views(self, model: nn.Module, sample: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """The student's and the teacher's image, (1, 3, H, W) and (1, 3, 2H, 2W), with padding."""
@@ -184,15 +175,3 @@ class FeatureMapExtractor:
                     f"The stock pyramid of model '{label}' is not that of '{first}', whose teacher "
                     "gives the target: its distance is also that of the two pyramids."
                 )
-
-
-def _mapper(cfg: CfgNode, scale: int) -> DatasetMapper:
-    """Loads an image with its boxes at ``scale`` times the scale of testing."""
-    short, long = scale * cfg.INPUT.MIN_SIZE_TEST, scale * cfg.INPUT.MAX_SIZE_TEST
-    resize = T.ResizeShortestEdge([short, short], long)
-    return DatasetMapper(is_train=True, augmentations=[resize], image_format=cfg.INPUT.FORMAT)
-
-
-def _cut(features: Tensor, cells: tuple[int, int]) -> Tensor:
-    """A map (1, C, h, w) without the cells of the padding, (C, *cells), on the CPU."""
-    return features[0, :, : cells[0], : cells[1]].float().cpu()

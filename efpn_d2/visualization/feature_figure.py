@@ -22,6 +22,9 @@ _BAR_WIDTH, _BAR_SPACE = 0.1, 0.72
 
 _TITLE_SIZE, _TEXT_SIZE, _TICK_SIZE = 8.5, 7.5, 7.0  # points
 _BOX_LINE, _BOX_EDGE = 0.9, 0.5  # points: a box's line, and the dark edge on both of its sides
+_LUMA = np.array([0.299, 0.587, 0.114])  # grey of red, green and blue
+_CONTRAST = 0.75  # of an image beneath maps: black would darken their colours
+_BENEATH = "0.6"  # grey beneath the colour scale: about that of an image
 _CLIPPED = 0.5  # per cent of the values beyond each end of the scale
 
 
@@ -31,6 +34,7 @@ class FeaturePanel(NamedTuple):
     title: str
     values: np.ndarray  # (h, w)
     caption: str = ""
+    cell: int | None = None  # pixels per cell; None: the line's
 
 
 class FeatureLine(NamedTuple):
@@ -45,6 +49,9 @@ class FeatureLine(NamedTuple):
     caption: str = ""  # beneath the image
     window: tuple[float, float, float, float] | None = None  # XYXY that is shown; None: all
     colors: str = "viridis"  # a name that Matplotlib knows
+    limits: tuple[float, float] | None = None  # of the colour scale; None: from the cells shown
+    opacity: float = 1.0  # of the maps; below 1 the image lies beneath them, in grey
+    box_scale: float = 1.0  # multiplies the width of the boxes' lines
 
     @property
     def shown(self) -> tuple[float, float, float, float]:
@@ -55,12 +62,18 @@ class FeatureLine(NamedTuple):
 def color_limits(line: FeatureLine) -> tuple[float, float]:
     """The ends of a line's colour scale.
 
-    They are the 0.5th and the 99.5th percentile of the cells shown, of all its panels together.
+    They are those that the line gives, or else the 0.5th and the 99.5th percentile of the cells
+    shown, of all its panels together.
     """
+    if line.limits:
+        return line.limits
     x0, y0, x1, y1 = line.shown
-    rows = slice(int(y0 // line.cell), int(-(-y1 // line.cell)))
-    columns = slice(int(x0 // line.cell), int(-(-x1 // line.cell)))
-    shown = [panel.values[rows, columns].ravel() for panel in line.panels if panel]
+    shown = []
+    for panel in filter(None, line.panels):
+        cell = panel.cell or line.cell
+        rows = slice(int(y0 // cell), int(-(-y1 // cell)))
+        columns = slice(int(x0 // cell), int(-(-x1 // cell)))
+        shown.append(panel.values[rows, columns].ravel())
     low, high = np.percentile(np.concatenate(shown), [_CLIPPED, 100 - _CLIPPED])
     return float(low), float(high) if high > low else float(low) + 1.0
 
@@ -154,26 +167,40 @@ def _add_line(
         else:
             ax.set_axis_off()
     bar_left = _MARGIN + len(axes) * (panel_width + _GAP)
-    bar = figure.colorbar(
-        mapped, cax=figure.add_axes(place(bar_left, _BAR_WIDTH)), extend="both", extendfrac=0.03
-    )
-    bar.ax.tick_params(labelsize=_TICK_SIZE, length=2, pad=1.5)
+    cax = figure.add_axes(place(bar_left, _BAR_WIDTH))
+    _add_bar(figure, cax, mapped, line, height)
+    return axes
+
+
+def _add_bar(
+    figure: "Figure", cax: "Axes", mapped: "AxesImage", line: FeatureLine, height: float
+) -> None:
+    """Draw a line's colour scale; ``height`` in inches."""
+    extend = "neither" if line.limits else "both"
+    bar = figure.colorbar(mapped, cax=cax, extend=extend, extendfrac=0.03)
+    if line.opacity < 1:
+        cax.set_facecolor(_BENEATH)
+    cax.tick_params(labelsize=_TICK_SIZE, length=2, pad=1.5)
     bar.set_label(wrap_text(line.scale_label, height, _TICK_SIZE), fontsize=_TICK_SIZE)
     bar.outline.set_linewidth(0.4)
-    return axes
 
 
 def _add_map(
     ax: "Axes", line: FeatureLine, panel: FeaturePanel, limits: tuple[float, float]
 ) -> "AxesImage":
     # The last cells may reach beyond the image; the axes end where the image does.
-    height, width = (line.cell * cells for cells in panel.values.shape)
+    cell = panel.cell or line.cell
+    height, width = (cell * cells for cells in panel.values.shape)
+    if line.opacity < 1:
+        grey = 255 - (255 - line.image @ _LUMA) * _CONTRAST
+        ax.imshow(grey, extent=(0, line.size[0], line.size[1], 0), cmap="gray", vmin=0, vmax=255)
     return ax.imshow(
         panel.values,
         extent=(0, width, height, 0),
         cmap=line.colors,
         vmin=limits[0],
         vmax=limits[1],
+        alpha=line.opacity,
     )
 
 
@@ -183,14 +210,15 @@ def _finish_panel(ax: "Axes", line: FeatureLine, panel_width: float) -> None:
     ax.set(xlim=(x0, x1), ylim=(y1, y0), xticks=[], yticks=[], aspect="auto")
     for spine in ax.spines.values():
         spine.set_linewidth(0.4)
-    _draw_boxes(ax, line.boxes, pixels_per_point=(x1 - x0) / (panel_width * 72))
+    _draw_boxes(ax, line.boxes, (x1 - x0) / (panel_width * 72), line.box_scale)
 
 
-def _draw_boxes(ax: "Axes", boxes: np.ndarray, pixels_per_point: float) -> None:
+def _draw_boxes(ax: "Axes", boxes: np.ndarray, pixels_per_point: float, scale: float) -> None:
     from matplotlib.patches import Rectangle
     from matplotlib.patheffects import Normal, Stroke
 
-    grow = (_BOX_LINE / 2 + _BOX_EDGE) * pixels_per_point
+    line_width, edge_width = scale * _BOX_LINE, scale * _BOX_EDGE
+    grow = (line_width / 2 + edge_width) * pixels_per_point
     for x0, y0, x1, y1 in np.asarray(boxes, dtype=float):
         outline = Rectangle(
             (x0 - grow, y0 - grow),
@@ -198,9 +226,9 @@ def _draw_boxes(ax: "Axes", boxes: np.ndarray, pixels_per_point: float) -> None:
             y1 - y0 + 2 * grow,
             fill=False,
             edgecolor="white",
-            linewidth=_BOX_LINE,
+            linewidth=line_width,
             joinstyle="miter",
         )
-        edge = Stroke(linewidth=_BOX_LINE + 2 * _BOX_EDGE, foreground="black")
+        edge = Stroke(linewidth=line_width + 2 * edge_width, foreground="black")
         outline.set_path_effects([edge, Normal()])
         ax.add_patch(outline)

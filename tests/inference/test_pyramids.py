@@ -28,6 +28,25 @@ def test_a_source_that_lacks_a_part_is_refused(text):
         parse_pyramid_source(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("c.yaml:b/model.pth", ("b/model.pth", "c.yaml", "b/model.pth")),
+        ("c.yaml:https://x/y.pth?a=b", ("https://x/y.pth?a=b", "c.yaml", "https://x/y.pth?a=b")),
+        ("c.yaml:lr=1/m.pth", ("lr=1/m.pth", "c.yaml", "lr=1/m.pth")),
+        ("FTT=c.yaml:lr=1/m.pth", ("FTT", "c.yaml", "lr=1/m.pth")),
+    ],
+)
+def test_a_label_may_be_optional(text, expected):
+    assert parse_pyramid_source(text, needs_label=False) == expected
+
+
+@pytest.mark.parametrize("text", ["c.yaml", "=c.yaml:b.pth", ":b.pth", "A=c.yaml:", ""])
+def test_config_and_weights_are_never_optional(text):
+    with pytest.raises(ValueError, match=f"'{text}' .*write CONFIG:WEIGHTS or LABEL=CONFIG:WEI"):
+        parse_pyramid_source(text, needs_label=False)
+
+
 def test_weights_are_those_of_the_file_and_the_model_is_in_evaluation_mode(tmp_path):
     source, weights = write_pyramid(tmp_path, "FTT")
     cfg, model = load_pyramid(source, ["INPUT.MIN_SIZE_TEST", "77"])

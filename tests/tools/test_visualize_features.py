@@ -113,3 +113,71 @@ def test_mistakes_about_runs_end_in_one_sentence(workplace, arguments, message):
     with pytest.raises(SystemExit) as exit_info:
         main(["curve", "--output", "out.png", *arguments])
     assert str(exit_info.value).startswith("error: ") and message in str(exit_info.value)
+
+
+@pytest.fixture
+def gated(workplace):
+    """Adds a model with FBSM and without P'2."""
+    write_pyramid(
+        workplace,
+        "fbsm",
+        **{
+            "MODEL.BACKBONE.NAME": "build_resnet_enhanced_fpn_backbone",
+            "MODEL.EFPN.ROUTING": "none",
+            "MODEL.EFPN_BS.FBSM_ENABLED": True,
+        },
+    )
+    return workplace
+
+
+MASKS = ["--input", "0.png", "--annotations", "gt.json"]
+
+
+def test_masks_as_a_command_and_as_a_flag_are_the_same(gated, capsys, monkeypatch):
+    arguments = [*MASKS, "--model", "fbsm.yaml:fbsm.pth", "--output"]
+    main(["masks", *arguments, "command.png"])
+    main(["--masks", *arguments, "flag.png"])
+    monkeypatch.setattr("sys.argv", ["visualize_features.py", "--masks", *arguments, "typed.png"])
+    main()
+    assert capsys.readouterr().out.split() == ["command.png", "flag.png", "typed.png"]
+    pictures = [(gated / f"{name}.png").read_bytes() for name in ("command", "flag", "typed")]
+    assert pictures[0] == pictures[1] == pictures[2]
+    assert np.asarray(Image.open("command.png")).std() > 20
+
+
+def test_label_crop_boxes_and_options_of_masks_are_passed_on(gated):
+    pictures = set()
+    for i, (model, more) in enumerate(
+        (
+            ("fbsm.yaml:fbsm.pth", []),
+            ("A=fbsm.yaml:fbsm.pth", []),
+            ("fbsm.yaml:fbsm.pth", ["--crop", "2,2,30,30"]),
+            ("fbsm.yaml:fbsm.pth", ["--annotations", "gt.json"]),
+            ("fbsm.yaml:fbsm.pth", ["--opts", "INPUT.MIN_SIZE_TEST", "90"]),
+        )
+    ):
+        main(["masks", "--input", "0.png", "--model", model, "--output", f"{i}_out.png", *more])
+        pictures.add((gated / f"{i}_out.png").read_bytes())
+    assert len(pictures) == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "fbsm.yaml"], "write CONFIG:WEIGHTS or LABEL=CONFIG:WEIGHTS"),
+        (["--model", "ftt.yaml:ftt.pth"], "'ftt.yaml' builds a pyramid without FBSM"),
+        (["--model", "fbsm.yaml:ftt.pth"], "'ftt.pth' lacks fitting weights of FBSM"),
+        (["--model", "fbsm.yaml:none.pth"], "There is no file of weights 'none.pth'"),
+        (["--model", "fbsm.yaml:gt.json"], "'gt.json' cannot be read as a checkpoint"),
+        (["--model", "fbsm.yaml:fbsm.pth"] * 2, "--model is given 2 times"),
+        (["--model", "fbsm.yaml:fbsm.pth", "--input", "gt.json"], "cannot be read as an image"),
+        (["--model", "fbsm.yaml:fbsm.pth", "--crop", "0,0,99,9"], "is not within the image"),
+        (["--model", "fbsm.yaml:fbsm.pth", "--opts", "NO.KEY", "1"], "Cannot apply the options"),
+    ],
+)
+def test_mistakes_about_masks_end_in_one_sentence(gated, arguments, message):
+    with pytest.raises(SystemExit) as exit_info:
+        main(["--masks", "--input", "0.png", "--output", "out.png", *arguments])
+    text = str(exit_info.value)
+    assert text.startswith("error: ") and message in text and "\n" not in text
+    assert not (gated / "out.png").exists()

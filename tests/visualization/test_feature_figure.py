@@ -86,6 +86,22 @@ def test_only_what_is_shown_counts_for_the_scale():
     assert 1 <= low < 1.1 and 5.9 < high <= 6
 
 
+def test_cells_of_a_panel_of_its_own_stride_count_where_they_are_shown():
+    coarse = np.zeros((2, 2))
+    coarse[1, 0] = 5  # x from 0 to 8, y from 8 to 16
+    line = make_line([np.zeros((8, 8)), coarse], (16, 16))
+    line.panels[1] = line.panels[1]._replace(cell=8)
+    # Of 17 values 16 are 0, so that the 99.5th percentile is 0.92 of the way to the last.
+    assert color_limits(line._replace(window=(0, 8, 8, 16)))[1] == pytest.approx(4.6)
+    assert color_limits(line._replace(window=(8, 8, 16, 16))) == (0, 1)  # nothing but zeros
+
+
+def test_given_limits_are_kept():
+    line = make_line([np.full((4, 4), 3.0)], (8, 8), limits=(0.0, 2.0))
+    _, maps, _ = draw(line)
+    assert color_limits(line) == (0, 2) == maps[0].get_clim()
+
+
 @pytest.mark.parametrize("size", [(24, 16), (23, 15)])  # the last cell of the second is cut
 @pytest.mark.parametrize("window", [None, (6.0, 2.0, 20.0, 14.0)])
 def test_the_pixels_of_a_box_are_in_the_cells_that_it_covers(size, window):
