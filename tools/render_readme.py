@@ -1,13 +1,16 @@
 #!/usr/bin/env python
-"""Write the README's figures from the committed records in benchmarks/results."""
+"""Write the figures of README and docs from the committed records in benchmarks/results."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from render_mapping import render_levels, render_noise
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -78,7 +81,7 @@ def replace_block(text: str, name: str, content: str) -> str:
     """
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     if begin not in text or end not in text:
-        raise ValueError(f"README.md needs the lines '{begin}' and '{end}' around that block.")
+        raise ValueError(f"The file needs the lines '{begin}' and '{end}' around that block.")
     head, rest = text.split(begin, 1)
     tail = rest.split(end, 1)[1]
     return f"{head}{begin}\n{content}\n{end}{tail}"
@@ -86,22 +89,38 @@ def replace_block(text: str, name: str, content: str) -> str:
 
 def rendered(root: Path = ROOT) -> str:
     """The README as it should be."""
-    text = (root / "README.md").read_text()
-    for name, render in (("demo", render_demo), ("cost", render_cost)):
+    text = fill(root, "README.md", {"demo": render_demo, "cost": render_cost})
+    return replace_block(text, "evidence", render_evidence(root / "benchmarks/results/ablation"))
+
+
+def rendered_mapping(root: Path = ROOT) -> str:
+    """docs/paper_mapping.md as it should be."""
+    renderers = {"level_gradients": render_levels, "sgdm_noise": render_noise}
+    return fill(root, "docs/paper_mapping.md", renderers)
+
+
+def fill(root: Path, file: str, renderers: dict[str, Callable[[dict[str, Any]], str]]) -> str:
+    """The file with each named block made from the record of that name."""
+    text = (root / file).read_text()
+    for name, render in renderers.items():
         record = json.loads((root / f"benchmarks/results/{name}.json").read_text())
         text = replace_block(text, name, render(record))
-    return replace_block(text, "evidence", render_evidence(root / "benchmarks/results/ablation"))
+    return text
+
+
+DOCUMENTS = {"README.md": rendered, "docs/paper_mapping.md": rendered_mapping}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="only say whether it is up to date")
     args = parser.parse_args()
-    readme = ROOT / "README.md"
-    if not args.check:
-        readme.write_text(rendered())
-    elif readme.read_text() != rendered():
-        sys.exit("README.md is not what tools/render_readme.py writes: run it and commit.")
+    for name, render in DOCUMENTS.items():
+        file = ROOT / name
+        if not args.check:
+            file.write_text(render())
+        elif file.read_text() != render():
+            sys.exit(f"{name} is not what tools/render_readme.py writes: run it and commit.")
 
 
 if __name__ == "__main__":
