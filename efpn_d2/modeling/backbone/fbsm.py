@@ -41,7 +41,10 @@ class ForegroundBackgroundSeparationModule(nn.Module):
             raise ValueError("FBSM: name at least one level to gate.")
         self.levels = tuple(levels)
         self.mask = nn.ModuleDict(
-            {name: conv_layer(shape.channels, 1, 3) for name, shape in levels.items()}
+            {
+                name: conv_layer(shape.channels, 1, 3, initialize=_init_mask)
+                for name, shape in levels.items()
+            }
         )
         self.gamma = nn.ParameterDict({name: nn.Parameter(torch.zeros(())) for name in levels})
 
@@ -60,6 +63,14 @@ class ForegroundBackgroundSeparationModule(nn.Module):
             if self.training:
                 gated[name + MASK_LOGITS] = logits
         return gated
+
+
+def _init_mask(conv: nn.Conv2d) -> None:
+    """Near 1/2, where a sigmoid learns fastest: at the scale of other convolutions, which goes by the
+    number of filters, most cells of this single one would be shut or open from the start.
+    """
+    nn.init.normal_(conv.weight, std=0.01)
+    nn.init.zeros_(conv.bias)
 
 
 def build_fbsm(

@@ -64,3 +64,12 @@ def test_gamma_learns_from_the_first_step_and_the_masks_after_it():
 def test_no_level_is_refused():
     with pytest.raises(ValueError, match="at least one level"):
         make(())
+
+
+@torch.no_grad()
+def test_masks_start_undecided_on_many_channels():
+    shapes = {"p2": ShapeSpec(channels=256, stride=4)}
+    fbsm = ForegroundBackgroundSeparationModule(shapes)
+    masks = fbsm.mask_logits({"p2": torch.randn(1, 256, 32, 32)})["p2"].sigmoid()
+    assert 0.2 < masks.quantile(0.01) < masks.quantile(0.99) < 0.8
+    assert masks.std() > 0.01
