@@ -66,8 +66,10 @@ class ForegroundBackgroundSeparationModule(nn.Module):
 
 
 def _init_mask(conv: nn.Conv2d) -> None:
-    """Near 1/2, where a sigmoid learns fastest: at the scale of other convolutions, which goes by the
-    number of filters, most cells of this single one would be shut or open from the start.
+    """Near 1/2, where a sigmoid learns fastest.
+
+    At the scale of other convolutions, which goes by the number of filters, most cells of this
+    single one would be shut or open from the start.
     """
     nn.init.normal_(conv.weight, std=0.01)
     nn.init.zeros_(conv.bias)
