@@ -39,8 +39,10 @@ def image_boxes(records: Iterable[Mapping[str, Any]]) -> ImageBoxes:
     )
 
 
-def overlaps(first: np.ndarray, second: np.ndarray, of_first: np.ndarray | None = None):
-    """Intersection over union of all pairs.
+def overlaps(
+    first: np.ndarray, second: np.ndarray, of_first: np.ndarray | None = None
+) -> np.ndarray:
+    """Intersection over union of all pairs, with areas as width times height like COCO's code.
 
     Args:
         first: (N, 4) boxes as x, y, width, height.
