@@ -15,6 +15,7 @@ from detectron2.utils.file_io import PathManager
 
 from .categories import check_num_classes
 from .paths import path_candidates
+from .prepared import protocol_metadata, register_prepared
 from .synthetic import CLASS_NAMES, synthetic_paths
 from .synthetic.config import SCALES
 
@@ -47,6 +48,7 @@ def register_synthetic(root: str | None = None) -> None:
                 json_file=json_file,
                 image_root=image_root,
                 evaluator_type="coco",
+                protocol="coco",
                 thing_classes=list(CLASS_NAMES),
             )
 
@@ -84,7 +86,7 @@ def register_coco_sets(entries: Iterable[Sequence[str]]) -> None:
 
 def _register_coco_set(name: str, json_file: str, image_root: str) -> None:
     if name not in DatasetCatalog.list():
-        register_coco_instances(name, {}, json_file, image_root)
+        register_coco_instances(name, protocol_metadata(json_file), json_file, image_root)
         return
     metadata = MetadataCatalog.get(name)
     known = (metadata.get("json_file"), metadata.get("image_root"))
@@ -109,8 +111,10 @@ def _existing(path: str, name: str) -> str:
 def register_datasets(cfg: CfgNode) -> None:
     """Register what ``cfg`` needs, and check that its data sets and class count fit together.
 
-    Registers ``COCO_DATA.REGISTER``, and the synthetic sets when ``DATASETS.TRAIN`` or
-    ``DATASETS.TEST`` name one. The number of classes is checked for every data set whose COCO JSON
+    Registers ``COCO_DATA.REGISTER``, and of the names in ``DATASETS.TRAIN`` and ``DATASETS.TEST``
+    the synthetic sets and those that ``tools/prepare_dataset.py`` wrote below
+    ``$DETECTRON2_DATASETS``. The metadata's ``protocol`` says how results are usually measured: see
+    :data:`.prepared.PROTOCOLS`. The number of classes is checked for every data set whose COCO JSON
     is on disk. Changes nothing in ``cfg``; may be called again.
 
     Args:
@@ -118,7 +122,7 @@ def register_datasets(cfg: CfgNode) -> None:
 
     Raises:
         ValueError: a data set is not registered, or has not as many classes as the model.
-        FileNotFoundError: see :func:`register_coco_sets`.
+        FileNotFoundError: see :func:`register_coco_sets` and :func:`register_prepared`.
     """
     if "COCO_DATA" not in cfg:
         raise ValueError("The config has no COCO_DATA node: call add_efpn_config(cfg) first.")
@@ -126,13 +130,16 @@ def register_datasets(cfg: CfgNode) -> None:
     names = {key: tuple(cfg.DATASETS[key]) for key in ("TRAIN", "TEST")}
     if any(name.startswith(SYNTHETIC_PREFIX) for name in names["TRAIN"] + names["TEST"]):
         register_synthetic()
+    for name in names["TRAIN"] + names["TEST"]:
+        register_prepared(name)
     for key, members in names.items():
         for name in members:
             if name not in DatasetCatalog.list():
                 raise ValueError(
                     f"DATASETS.{key} names '{name}', which is not registered: add "
                     f"['{name}', path of the COCO JSON, image folder] to COCO_DATA.REGISTER, give "
-                    f"--{key.lower()}-json and --{key.lower()}-images, or use one of "
+                    f"--{key.lower()}-json and --{key.lower()}-images, prepare it by "
+                    "tools/prepare_dataset.py, or use one of "
                     f"{SYNTHETIC_PREFIX}native{{1x,2x}}_{{train,val}} or Detectron2's own names."
                 )
             check_num_classes(cfg, name)

@@ -1,0 +1,28 @@
+"""What the readers of all data sets return."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["RawDataset"]
+
+
+@dataclass(frozen=True)
+class RawDataset:
+    """A data set in COCO's format that is not yet checked.
+
+    Attributes:
+        coco: with the lists images, annotations and categories; an annotation may have an entry
+            ``_source``, the file and the id that it is to be reported with.
+        image_root: folder that the file names of the images start from.
+        protocol: how results on it are usually measured; one of ``prepared.PROTOCOLS``.
+        evaluated_classes: names of the classes that are evaluated; None: all.
+    """
+
+    coco: dict[str, Any]
+    image_root: Path
+    protocol: str = "coco"
+    evaluated_classes: Sequence[str] | None = None

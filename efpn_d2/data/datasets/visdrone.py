@@ -1,0 +1,137 @@
+"""VisDrone-DET: one text file per image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .source import RawDataset
+from .validation import Report
+
+__all__ = ["CLASS_NAMES", "IGNORED_REGION", "OTHERS", "SPLITS", "find_split", "read_visdrone"]
+
+SPLITS = ("train", "val", "test-dev")
+# Categories 1 to 10.
+CLASS_NAMES = (
+    "pedestrian",
+    "people",
+    "bicycle",
+    "car",
+    "van",
+    "truck",
+    "tricycle",
+    "awning-tricycle",
+    "bus",
+    "motor",
+)
+IGNORED_REGION, OTHERS = 0, 11
+_FIELDS = ("x", "y", "w", "h", "score", "category", "truncation", "occlusion")
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+def find_split(source: Path, split: str) -> Path | None:
+    """The folder with ``images`` and ``annotations`` of a split; None if there is none."""
+    for folder in (source / f"VisDrone2019-DET-{split}", source / split):
+        if (folder / "annotations").is_dir():
+            return folder
+    if source.name == f"VisDrone2019-DET-{split}" and (source / "annotations").is_dir():
+        return source
+    return None
+
+
+def read_visdrone(folder: Path, report: Report) -> RawDataset:
+    """Read a split in COCO's format, not yet checked.
+
+    What the official protocol ignores is ``iscrowd``: objects whose score is 0 for their class, and
+    ignored regions and "others" for all classes, by one annotation per class that share their
+    ``visdrone_line``. Each annotation keeps the four fields of its line that COCO does not have, as
+    ``visdrone_score``, ``visdrone_category``, ``truncation`` and ``occlusion``.
+
+    Args:
+        folder: of the split, with the folders ``images`` and ``annotations``.
+        report: findings are added to it.
+
+    Raises:
+        FileNotFoundError: one of the two folders is missing.
+    """
+    image_dir, annotation_dir = folder / "images", folder / "annotations"
+    for path in (image_dir, annotation_dir):
+        if not path.is_dir():
+            raise FileNotFoundError(
+                f"'{path}' is missing: a split of VisDrone-DET has the folders images and "
+                "annotations (test-challenge has no annotations and cannot be prepared)."
+            )
+    files = sorted(p.name for p in image_dir.iterdir() if p.suffix.lower() in _IMAGE_SUFFIXES)
+    texts = {path.stem for path in annotation_dir.glob("*.txt")}
+    _check_pairs({Path(name).stem for name in files}, texts, folder, report)
+    images, annotations = [], []
+    for number, name in enumerate(files, start=1):
+        images.append({"id": number, "file_name": name})
+        text = annotation_dir / f"{Path(name).stem}.txt"
+        if Path(name).stem in texts:
+            for annotation in _read_file(text, number, report):
+                annotation["id"] = len(annotations) + 1
+                annotations.append(annotation)
+    coco = {
+        "info": {"description": f"VisDrone-DET, {folder.name}"},
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": i, "name": name} for i, name in enumerate(CLASS_NAMES, start=1)],
+    }
+    return RawDataset(coco, image_dir, "visdrone")
+
+
+def _check_pairs(images: set[str], texts: set[str], folder: Path, report: Report) -> None:
+    for stem in sorted(images - texts):
+        message = f"annotations/{stem}.txt is missing; the image counts as one without object"
+        report.add("image_without_annotations", message, file=str(folder / "images"), id=stem)
+    for stem in sorted(texts - images):
+        message = "there is no image of that name, so all its lines are dropped"
+        file = str(folder / "annotations" / f"{stem}.txt")
+        report.add("missing_image", message, file=file, id=stem, action="dropped")
+
+
+def _read_file(path: Path, image_id: int, report: Report) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        if line.strip():
+            try:
+                values = _parse(line)
+            except ValueError as error:
+                place = {"file": str(path), "id": number, "action": "dropped"}
+                report.add("invalid_annotation", f"the line '{line.strip()}' {error}", **place)
+                continue
+            yield from _annotations(values, image_id, (str(path), number))
+
+
+def _parse(line: str) -> dict[str, float]:
+    # Some of the official lines end with a comma.
+    parts = line.strip().rstrip(",").split(",")
+    if len(parts) != len(_FIELDS):
+        raise ValueError(f"has {len(parts)} values, but needs the 8 {', '.join(_FIELDS)}")
+    try:
+        values = dict(zip(_FIELDS, map(float, parts), strict=True))
+    except ValueError as error:
+        raise ValueError("has a value that is no number") from error
+    return {key: int(value) if value.is_integer() else value for key, value in values.items()}
+
+
+def _annotations(
+    values: dict[str, float], image_id: int, source: tuple[str, int]
+) -> Iterator[dict[str, Any]]:
+    category, score = values["category"], values["score"]
+    for_all_classes = category in (IGNORED_REGION, OTHERS)
+    for category_id in range(1, len(CLASS_NAMES) + 1) if for_all_classes else (category,):
+        yield {
+            "image_id": image_id,
+            "category_id": category_id,
+            "bbox": [values["x"], values["y"], values["w"], values["h"]],
+            "area": values["w"] * values["h"],
+            "iscrowd": int(for_all_classes or score == 0),
+            "visdrone_line": source[1],
+            "visdrone_category": category,
+            "visdrone_score": score,
+            "truncation": values["truncation"],
+            "occlusion": values["occlusion"],
+            "_source": source,
+        }
