@@ -1,0 +1,161 @@
+"""From files of results to a folder with a page."""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..evaluation.coco_arrays import GroundTruth, load_ground_truth
+from .gallery import CHUNK, gallery_index, write_boxes
+from .page import build_page
+from .pictures import write_picture
+from .protocol import PROTOCOLS, ReportProtocol
+from .run import Run, load_run
+from .summary import kind_names, summarize
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """How a report looks.
+
+    Args:
+        title: heading of the page; None: the data set's name.
+        protocol: by which rules it counts.
+        threshold: least score of a detection in counts and pictures; None: where each run's F1 is
+            highest.
+        max_images: pictures to include, of the worst images; the boxes of all others are on the
+            page too, without their picture.
+        max_side: longest side of a picture in pixels; larger ones are scaled down.
+        names: what the page calls the runs; empty: after their files.
+    """
+
+    title: str | None = None
+    protocol: ReportProtocol = field(default_factory=lambda: PROTOCOLS["small"])
+    threshold: float | None = None
+    max_images: int = 200
+    max_side: int = 4096
+    names: Sequence[str] = ()
+
+
+def write_report(
+    predictions: Sequence[str | Path],
+    annotations: str | Path,
+    image_root: str | Path,
+    output: str | Path,
+    options: ReportOptions | None = None,
+) -> Path:
+    """Write ``index.html`` and the files it shows.
+
+    Args:
+        predictions: one file of COCO results, or two to compare.
+        annotations: COCO JSON of the data set.
+        image_root: folder that the JSON's file names are below.
+        output: folder of the report; files of an earlier report there are replaced.
+        options: see :class:`ReportOptions`.
+
+    Returns:
+        The page.
+
+    Raises:
+        ValueError: there are not one or two runs, or a file does not fit; the message says which.
+        OSError: a file of results or annotations cannot be read, or the folder not written.
+    """
+    options = options or ReportOptions()
+    if len(predictions) not in (1, 2):
+        raise ValueError(f"A report is on one or two files of results, not {len(predictions)}.")
+    start = time.perf_counter()
+    truth = load_ground_truth(annotations)
+    if not truth.images:
+        raise ValueError(f"{annotations} has no images to report on.")
+    names = list(options.names) or run_names(predictions)
+    runs = [
+        load_run(name, path, truth, options.protocol, options.threshold)
+        for name, path in zip(names, predictions, strict=True)
+    ]
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    _clear(output)
+    index = gallery_index(runs, options.protocol)
+    missing = _write_pictures(index, truth, Path(image_root), output, options)
+    write_boxes(runs, index, output / "boxes")
+    data = {
+        **summarize(runs, options.protocol),
+        "kinds": kind_names(),
+        "chunk": CHUNK,
+        "images": [{k: v for k, v in entry.items() if k != "image"} for entry in index],
+    }
+    page = build_page(
+        runs,
+        options.protocol,
+        data,
+        title=options.title or f"Detections on {Path(annotations).stem}",
+        facts=_facts(runs, predictions, annotations, len(index) - missing),
+    )
+    (output / "index.html").write_text(page, encoding="utf-8")
+    logger.info(f"Wrote {output / 'index.html'} in {time.perf_counter() - start:.1f} s.")
+    return output / "index.html"
+
+
+def run_names(predictions: Sequence[str | Path]) -> list[str]:
+    """Short names for files of results: the parts of their paths in which they differ."""
+    if len(predictions) == 1:
+        return ["detections"]
+    paths = [Path(path).resolve().parts for path in predictions]
+    names = []
+    for path, other in (paths, paths[::-1]):
+        own = [part for part in path if part not in other]
+        names.append(Path("/".join(own)).with_suffix("").as_posix() if own else "")
+    return [name or f"run {n}" for n, name in enumerate(names, start=1)]
+
+
+def _clear(output: Path) -> None:
+    """Remove what an earlier report may have left, by the names that only reports use."""
+    for folder, suffixes in (
+        ("images", (".jpg", ".png", ".webp")),
+        ("thumbs", (".jpg",)),
+        ("boxes", (".js",)),
+    ):
+        for path in (output / folder).glob("*"):
+            if path.stem.isdigit() and path.suffix in suffixes:
+                path.unlink()
+
+
+def _write_pictures(
+    index: list[dict[str, Any]],
+    truth: GroundTruth,
+    image_root: Path,
+    output: Path,
+    options: ReportOptions,
+) -> int:
+    """Add pictures to the first entries of the index; gives how many images have none."""
+    for number, entry in enumerate(index[: options.max_images]):
+        source = image_root / str(truth.images[entry["image"]]["file_name"])
+        picture = write_picture(source, output, number, max_side=options.max_side)
+        if picture:
+            entry["file"], entry["thumb"] = picture
+    return sum("file" not in entry for entry in index)
+
+
+def _facts(
+    runs: Sequence[Run],
+    predictions: Sequence[str | Path],
+    annotations: str | Path,
+    pictures: int,
+) -> list[tuple[str, str]]:
+    truth = runs[0].analysis.truth
+    objects = int((~truth.crowd).sum())
+    facts = [
+        ("Data set", str(annotations)),
+        (
+            "Images",
+            f"{len(truth.images):,} with {objects:,} objects of {len(truth.class_names)} classes; "
+            f"{pictures:,} with picture",
+        ),
+    ]
+    for run, path in zip(runs, predictions, strict=True):
+        facts.append((run.name, f"{path}, {len(run.analysis.detections.scores):,} detections"))
+    return facts

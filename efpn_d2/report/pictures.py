@@ -1,0 +1,86 @@
+"""The images of a report, as files that a browser shows, with small copies for the overview."""
+
+import logging
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps
+
+logger = logging.getLogger(__name__)
+
+_SHOWN_AS_THEY_ARE = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
+_MOST_PIXELS = 200_000_000  # of an image that is decoded
+
+
+class Picture(NamedTuple):
+    """Files of one image, below the folder of the report; no thumb where the image is small."""
+
+    file: str
+    thumb: str
+
+
+def write_picture(
+    source: Path, folder: Path, number: int, *, max_side: int = 4096, thumb_side: int = 360
+) -> Picture | None:
+    """Copy an image into a report, or convert it where browsers would not show it.
+
+    Images with a side above ``max_side`` are scaled down, and those with more than 8 bits per
+    channel brought to 8. An orientation in the EXIF data is kept, and browsers follow it as
+    Detectron2 does.
+
+    Args:
+        source: the image.
+        folder: the report's folder.
+        number: names the files.
+        max_side: in pixels; what is larger is scaled down.
+        thumb_side: longest side of the small copy.
+
+    Returns:
+        Where the files are; None, with a warning in the log, if the image cannot be read.
+    """
+    try:
+        with Image.open(source) as image:
+            if image.width * image.height > _MOST_PIXELS:
+                logger.warning(f"{source} has {image.size} pixels and is left out of the report.")
+                return None
+            return _write(image, source, folder, number, max_side, thumb_side)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        logger.warning(f"{source} is left out of the report: {error}")
+        return None
+
+
+def _write(
+    image: Image.Image, source: Path, folder: Path, number: int, max_side: int, thumb_side: int
+) -> Picture:
+    for name in ("images", "thumbs"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    suffix = _SHOWN_AS_THEY_ARE.get(image.format or "")
+    plain = suffix is not None and image.mode in ("L", "RGB", "RGBA", "P", "1")
+    small = max(image.size) <= thumb_side
+    if plain and max(image.size) <= max_side:
+        file = f"images/{number}{suffix}"
+        image.load()  # a damaged file is found here and not in the browser
+        shutil.copyfile(source, folder / file)
+    else:
+        lossless = max(image.size) <= max_side
+        file = f"images/{number}{'.png' if lossless else '.jpg'}"
+        image = _eight_bits(ImageOps.exif_transpose(image))
+        image.thumbnail((max_side, max_side))
+        image.save(folder / file, quality=92)
+    if small:
+        return Picture(file, file)
+    thumb = f"thumbs/{number}.jpg"
+    image = _eight_bits(ImageOps.exif_transpose(image))
+    image.thumbnail((thumb_side, thumb_side), reducing_gap=2.0)
+    image.save(folder / thumb, quality=82)
+    return Picture(file, thumb)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    if image.mode.startswith(("I", "F")):
+        values = np.asarray(image, dtype=np.float64)
+        values -= values.min()
+        return Image.fromarray((values * (255 / max(values.max(), 1e-9))).astype(np.uint8))
+    return image if image.mode in ("RGB", "L") else image.convert("RGB")

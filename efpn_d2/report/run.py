@@ -1,0 +1,47 @@
+"""All that a report knows of one run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..evaluation.coco_arrays import GroundTruth, load_detections
+from ..evaluation.error_analysis import RunAnalysis, analyze_run
+from ..evaluation.error_summary import best_threshold
+from .coco_metrics import CocoMetrics, coco_metrics
+from .protocol import ReportProtocol
+
+
+@dataclass(frozen=True)
+class Run:
+    """Name, verdicts and metrics of a run, and the score from which its detections are shown."""
+
+    name: str
+    analysis: RunAnalysis
+    metrics: CocoMetrics
+    threshold: float
+
+
+def load_run(
+    name: str,
+    predictions: str | Path,
+    truth: GroundTruth,
+    protocol: ReportProtocol,
+    threshold: float | None = None,
+) -> Run:
+    """Read and evaluate a file of COCO results.
+
+    Args:
+        name: what the page calls the run.
+        predictions: the file; see :func:`efpn_d2.evaluation.coco_arrays.load_detections`.
+        truth: the data set it is of.
+        protocol: the rules.
+        threshold: least score of a shown detection; None: where F1 is highest.
+
+    Raises:
+        ValueError: the file does not fit the data set.
+        OSError: it cannot be read.
+    """
+    detections = load_detections(predictions, truth, max_dets=protocol.max_dets)
+    analysis = analyze_run(truth, detections, iou_thresholds=tuple(protocol.iou_thresholds))
+    if threshold is None:
+        threshold = best_threshold(analysis)
+    return Run(name, analysis, coco_metrics(truth, detections, protocol), threshold)

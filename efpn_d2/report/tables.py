@@ -1,0 +1,227 @@
+"""The report's tables as HTML. Every text from outside is escaped here."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from html import escape
+from typing import NamedTuple
+
+from ..evaluation.error_analysis import Kind
+from ..evaluation.error_summary import Rates, Selection, error_counts, rates, select
+from .protocol import ReportProtocol, bin_text
+from .run import Run
+
+NOT_THERE = "n/a (0 objects)"
+
+
+class Cell(NamedTuple):
+    """Text of a table cell, the number to sort by, and its CSS class."""
+
+    text: str
+    value: float | None = None
+    style: str = ""
+
+
+class Metric(NamedTuple):
+    """A column: its heading, what it means, and its value in percent for a size or class."""
+
+    heading: str
+    meaning: str
+    value: Callable[[Run, int, int | None, Rates], float]
+
+
+def table(
+    caption: str, headings: Sequence[tuple[str, str]], rows: Iterable[Sequence[Cell]], name: str
+) -> str:
+    """A table whose columns the page can sort.
+
+    Args:
+        caption: read out with the table.
+        headings: (text, what it means) of each column.
+        rows: the cells; a row's first one is its heading.
+        name: value of the ``data-table`` attribute.
+    """
+    head = "".join(f'<th scope="col" title="{escape(m)}">{escape(t)}</th>' for t, m in headings)
+    body = "".join(f"<tr>{_row(cells)}</tr>" for cells in rows)
+    return (
+        f'<div class="scroll"><table data-table="{escape(name)}"><caption>{escape(caption)}'
+        f"</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _row(cells: Sequence[Cell]) -> str:
+    first, *rest = cells
+    row = f'<th scope="row">{escape(first.text)}</th>'
+    for cell in rest:
+        style = f' class="{cell.style}"' if cell.style else ""
+        value = "" if cell.value is None else f' data-value="{cell.value:g}"'
+        row += f"<td{style}{value}>{escape(cell.text)}</td>"
+    return row
+
+
+def metrics(protocol: ReportProtocol) -> list[Metric]:
+    """The columns of the tables by size and class."""
+    first = protocol.iou_thresholds[0]
+    columns = [
+        Metric(
+            "AP",
+            "mean over the IoU thresholds and classes",
+            lambda run, size, k, _: run.metrics.average_precision(size, k),
+        )
+    ]
+    for iou in (0.5, 0.75):
+        if any(math.isclose(iou, threshold) for threshold in protocol.iou_thresholds):
+            columns.append(
+                Metric(
+                    f"AP{iou * 100:.0f}",
+                    f"AP at IoU {iou:g}",
+                    lambda run, size, k, _, iou=iou: run.metrics.average_precision(size, k, iou),
+                )
+            )
+    columns += [
+        Metric(
+            "AR",
+            f"recall with at most {protocol.max_dets} detections per image and class, mean over "
+            "the IoU thresholds and classes",
+            lambda run, size, k, _: run.metrics.average_recall(size, k),
+        ),
+        Metric(
+            "accuracy",
+            f"TP / (TP + FP) at IoU {first:g} and the score threshold",
+            lambda run, size, k, rate: 100 * rate.accuracy,
+        ),
+        Metric(
+            "recall",
+            f"found / objects at IoU {first:g} and the score threshold",
+            lambda run, size, k, rate: 100 * rate.recall,
+        ),
+        Metric(
+            "F1",
+            "harmonic mean of accuracy and recall",
+            lambda run, size, k, rate: 100 * rate.f1,
+        ),
+    ]
+    return columns
+
+
+def size_table(runs: Sequence[Run], protocol: ReportProtocol) -> str:
+    """One row per run and size, and with two runs one for the difference."""
+    columns = metrics(protocol)
+    headings = [("size", "square root of the area"), ("objects", "without crowds")]
+    if len(runs) > 1:
+        headings.insert(1, ("run", ""))
+    headings += [(column.heading, column.meaning) for column in columns]
+    rows = []
+    names = ["all sizes", *map(bin_text, protocol.bins)]
+    for size, name in enumerate(names):
+        low, high = (0.0, math.inf) if size == 0 else _ends(protocol, size)
+        selected = [select(run.analysis, low, high) for run in runs]
+        values = [
+            _values(run, columns, size, None, s) for run, s in zip(runs, selected, strict=True)
+        ]
+        objects = _count(int(selected[0].objects.sum()))
+        for run, numbers in zip(runs, values, strict=True):
+            label = [Cell(run.name, style="run")] if len(runs) > 1 else []
+            rows.append([Cell(name), *label, objects, *map(_percent, numbers)])
+        if len(runs) > 1:
+            differences = map(_difference, *values)
+            rows.append([Cell(name), Cell("difference", style="run"), objects, *differences])
+    return table("By object size", headings, rows, "sizes")
+
+
+def class_table(runs: Sequence[Run], protocol: ReportProtocol) -> str:
+    """One row per class; with two runs the difference stands beside each pair of numbers."""
+    columns = metrics(protocol)
+    if len(runs) > 1:
+        columns = [column for column in columns if column.heading in ("AP", "AP50", "F1")]
+    headings = [("class", ""), ("objects", "without crowds")]
+    for column in [*columns, *_bin_columns(protocol)]:
+        if len(runs) == 1:
+            headings.append((column.heading, column.meaning))
+            continue
+        headings += [(f"{column.heading}, {run.name}", column.meaning) for run in runs]
+        headings.append((f"Δ {column.heading}", "difference: second run minus first"))
+    columns += _bin_columns(protocol)
+    rows = []
+    for k, name in enumerate(runs[0].analysis.truth.class_names):
+        selected = [select(run.analysis, class_index=k) for run in runs]
+        values = [_values(run, columns, 0, k, s) for run, s in zip(runs, selected, strict=True)]
+        row = [Cell(name), _count(int(selected[0].objects.sum()))]
+        for numbers in zip(*values, strict=True):
+            row += map(_percent, numbers)
+            row += [_difference(*numbers)] if len(runs) > 1 else []
+        rows.append(row)
+    return table("By class (click a heading to sort)", headings, rows, "classes")
+
+
+def _bin_columns(protocol: ReportProtocol) -> list[Metric]:
+    return [
+        Metric(
+            f"AP {bin_text(size_bin)}",
+            "AP of the objects of that size",
+            lambda run, _, k, rate, size=size: run.metrics.average_precision(size, k),
+        )
+        for size, size_bin in enumerate(protocol.bins, start=1)
+    ]
+
+
+def error_table(runs: Sequence[Run], protocol: ReportProtocol) -> str:
+    """How often each kind of error occurs, by size."""
+    headings = [("size", ""), *([("run", "")] if len(runs) > 1 else [])]
+    kinds = [kind for kind in Kind if kind != Kind.IGNORED]
+    headings += [(kind.name.lower(), "") for kind in kinds]
+    counts = [error_counts(run.analysis, protocol.bounds, run.threshold) for run in runs]
+    rows = []
+    for b, name in [(None, "all sizes"), *enumerate(map(bin_text, protocol.bins))]:
+        numbers = [count.sum(axis=0) if b is None else count[b] for count in counts]
+        for run, values in zip(runs, numbers, strict=True):
+            label = [Cell(run.name, style="run")] if len(runs) > 1 else []
+            rows.append([Cell(name), *label, *(_count(int(values[kind])) for kind in kinds)])
+        if len(runs) > 1:
+            change = [int(numbers[1][kind] - numbers[0][kind]) for kind in kinds]
+            cells = [
+                Cell(f"{n:+d}" if n else "0", n, _style(n if kind == Kind.FOUND else -n))
+                for kind, n in zip(kinds, change, strict=True)
+            ]
+            rows.append([Cell(name), Cell("difference", style="run"), *cells])
+    return table("Detections and objects by kind", headings, rows, "errors")
+
+
+def _ends(protocol: ReportProtocol, size: int) -> tuple[float, float]:
+    size_bin = protocol.bins[size - 1]
+    return size_bin.low, size_bin.high
+
+
+def _values(
+    run: Run,
+    columns: Sequence[Metric],
+    size: int,
+    class_index: int | None,
+    selection: Selection,
+) -> list[float]:
+    rate = rates(run.analysis, selection, run.threshold)
+    if not rate.objects:
+        return [math.nan] * len(columns)
+    return [column.value(run, size, class_index, rate) for column in columns]
+
+
+def _count(number: int) -> Cell:
+    return Cell(f"{number:,}", number)
+
+
+def _percent(value: float) -> Cell:
+    if math.isnan(value):
+        return Cell(NOT_THERE, style="none")
+    return Cell(f"{value:.1f}", round(value, 4))
+
+
+def _difference(first: float, second: float) -> Cell:
+    change = second - first
+    if math.isnan(change):
+        return Cell("n/a", style="none")
+    return Cell(f"{change:+.1f}", round(change, 4), _style(round(change, 1)))
+
+
+def _style(gain: float) -> str:
+    if not gain:
+        return "same"
+    return "better" if gain > 0 else "worse"

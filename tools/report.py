@@ -1,0 +1,107 @@
+#!/usr/bin/env python
+"""Write a page for a browser on what a detector finds, misses and mistakes.
+
+Examples:
+    report.py --predictions output/inference/coco_instances_results.json --dataset val.json \\
+        --images images/ --output report/
+    report.py --predictions efpn.json --compare fpn.json --dataset signs_val --output report/ \\
+        --register signs_val val.json images/
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from efpn_d2.report import PROTOCOLS, ReportOptions, ReportProtocol, write_report
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line's options."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--predictions", required=True, metavar="FILE", help="COCO results")
+    parser.add_argument("--dataset", required=True, help="COCO JSON, or a registered data set")
+    parser.add_argument("--images", metavar="DIR", help="image folder of a COCO JSON")
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="for the report")
+    parser.add_argument("--compare", metavar="FILE", help="COCO results of a second run")
+    parser.add_argument("--names", nargs="+", default=(), help="what to call the run or the two")
+    parser.add_argument("--title", help="heading of the page")
+    rules = parser.add_argument_group("how to count")
+    rules.add_argument("--protocol", choices=sorted(PROTOCOLS), default="small")
+    rules.add_argument(
+        "--size-bins", nargs="+", type=float, metavar="PX", help="edges, in place of the protocol's"
+    )
+    rules.add_argument("--max-dets", type=int, metavar="N", help="in place of the protocol's")
+    rules.add_argument(
+        "--score-threshold", type=float, help="of counts and pictures (where F1 is highest)"
+    )
+    pictures = parser.add_argument_group("pictures")
+    pictures.add_argument(
+        "--max-images", type=int, default=ReportOptions.max_images, help="pictures to include"
+    )
+    pictures.add_argument(
+        "--max-side", type=int, default=ReportOptions.max_side, help="scale larger pictures down"
+    )
+    return parser
+
+
+def protocol_of(args: argparse.Namespace) -> ReportProtocol:
+    """The protocol that the command line asks for."""
+    protocol = PROTOCOLS[args.protocol]
+    changes = {}
+    if args.size_bins:
+        changes["edges"] = tuple(args.size_bins)
+    if args.max_dets:
+        changes["max_dets"] = args.max_dets
+    if changes:
+        protocol = replace(protocol, name=f"{protocol.name}, changed", **changes)
+    return protocol
+
+
+def find_data(dataset: str, images: str | None) -> tuple[str, str]:
+    """Annotation file and image folder of a COCO JSON or a registered data set."""
+    if Path(dataset).suffix == ".json":
+        if not images:
+            raise ValueError("--images is needed: the folder that holds the images of the JSON.")
+        return dataset, images
+    from detectron2.data import MetadataCatalog
+
+    from efpn_d2.data.datasets import register_synthetic
+
+    register_synthetic()
+    metadata = MetadataCatalog.get(dataset)
+    if "json_file" not in metadata.as_dict():
+        raise ValueError(f"'{dataset}' is neither a COCO JSON nor a registered data set with one.")
+    return metadata.json_file, images or metadata.image_root
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    args = build_parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        annotations, images = find_data(args.dataset, args.images)
+        page = write_report(
+            [args.predictions, *([args.compare] if args.compare else [])],
+            annotations,
+            images,
+            args.output,
+            ReportOptions(
+                title=args.title,
+                protocol=protocol_of(args),
+                threshold=args.score_threshold,
+                max_images=args.max_images,
+                max_side=args.max_side,
+                names=args.names,
+            ),
+        )
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    print(page)
+
+
+if __name__ == "__main__":
+    main()
