@@ -77,6 +77,14 @@ def _efpn_node() -> CN:
     # P2's, whenever a loaded checkpoint has those but not these.
     node.INIT_FROM_STOCK = True
 
+    # At inference, compute P'2 only around the small boxes that are pooled from it; same weights, and
+    # the same detections to float rounding.
+    node.LAZY = False
+    # Sides of the tiles to choose from for each batch, in cells of P'2 (2 px); multiples of 8.
+    node.LAZY_TILE_SIDES = [32, 64, 128]
+    # Compute all of P'2 where the tiles would cost more than this share of it, halos included.
+    node.LAZY_DENSE_ABOVE = 0.9
+
     # Let the RPN propose on P'2 too. Needs MODEL.PROPOSAL_GENERATOR.NAME "EFPNRPN".
     node.RPN_ON_P2_PRIME = False
     # Anchor side lengths on P'2, in pixels of the network's input. As many as each of
@@ -207,4 +215,20 @@ def _evaluation_node() -> CN:
     # [0, 8, 16, 32] reports AP for [0, 8), [8, 16), [16, 32) and [32, inf). Empty: COCO's
     # small / medium / large only.
     node.SIZE_BINS = []
+    # The rules: "coco", "aitod", "sodad", "tinyperson", "tt100k" or "visdrone"; docs/evaluation.md
+    # has them all. "": those of the data set's metadata, else COCO's with AP at
+    # TEST.DETECTIONS_PER_IMAGE instead of 100 detections.
+    node.PROTOCOL = ""
+    # In place of the protocol's own, for those of the COCO family: ascending IoU thresholds that AP
+    # is a mean over, and ascending limits of detections per image and class, of which AP takes the
+    # last. Empty: as the protocol says.
+    node.IOU_THRESHOLDS = []
+    node.MAX_DETS = []
+    # What computes COCO's numbers: "hotcoco", "faster-coco-eval", "pycocotools", or "auto": the
+    # first of them that is installed. They agree to rounding.
+    node.BACKEND = "auto"
+    # For "tt100k": names of the evaluated classes (empty: those of the data set's metadata, else
+    # the 45 of its release), and score thresholds in [0, 1] to report besides the best one.
+    node.CLASSES = []
+    node.SCORE_THRESHOLDS = [0.4]
     return node

@@ -73,6 +73,10 @@ class ContextEnhancementModule(nn.Module):
                 compressed_channels, shape.channels, 1, bias=False, gain=BRANCH_GAIN
             )
 
+    def changed_levels(self) -> tuple[str, ...]:
+        """The low levels."""
+        return self.low
+
     def forward(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """A pyramid's outputs, each (N, C, H_l, W_l) -> the same, with the low levels enhanced."""
         compressed = {name: F.relu_(self.compress[name](outputs[name])) for name in self.high}

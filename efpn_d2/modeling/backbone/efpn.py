@@ -1,7 +1,9 @@
 """The extended feature pyramid network and its registered builders."""
 
 import logging
+from typing import Any
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 
 from efpn_d2.config import require_node
 from efpn_d2.modeling.checks import check_features
+from efpn_d2.modeling.lazy import LazyComputation, PyramidMaps, build_lazy_computation
 
 from .enhanced_fpn import EnhancedFPN, build_pyramid
 from .extended_resnet import ExtendedResNet
@@ -75,6 +78,8 @@ class EFPN(EnhancedFPN):
                 f"with own_level2={own_level2}."
             )
         self.extension = extension
+        # Set by the builder: how to compute P'2 only where it is read, at inference.
+        self.lazy: LazyComputation | None = None
         self._own_level2 = own_level2
         self._out_features = ["p2_prime", *self._out_features]
         self._out_feature_strides["p2_prime"] = shapes["c2_prime"].stride
@@ -88,10 +93,28 @@ class EFPN(EnhancedFPN):
         Returns:
             ``p2_prime`` (stride 2) and the maps of stock FPN, high to low resolution.
         """
+        if not torch.jit.is_scripting() and self.lazy is not None and not self.training:
+            return self._lazy_outputs(x)
         bottom_up_features = self.bottom_up(x)
         merged = self.top_down(bottom_up_features)
         _, p2_prime = self.extend(bottom_up_features, merged)
         return self.outputs(bottom_up_features, merged, p2_prime)
+
+    @torch.jit.unused
+    def _lazy_outputs(self, x: Tensor) -> dict[str, Any]:
+        """As :meth:`forward`, with a :class:`LazyP2Prime` in the place of P'2."""
+        stem_map = self.bottom_up.stem_map(x)
+        bottom_up_features = self.bottom_up.stock_outputs(stem_map)
+        merged = self.top_down(bottom_up_features)
+        maps = PyramidMaps(
+            stem_map,
+            merged["merged2"],
+            merged["merged3"],
+            self.bottom_up.c2_prime,
+            self.extension,
+        )
+        stock = self.enhance(self.stock_outputs(bottom_up_features, merged))
+        return {"p2_prime": self.lazy.start(maps, self.bottom_up.stages[0]), **stock}
 
     def teacher_maps(self, x: Tensor) -> dict[str, Tensor]:
         """The targets of distillation [paper Eq. 5]: levels 3 and 2 of ``x`` at twice the scale.
@@ -180,7 +203,10 @@ def build_efpn(
         fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
         own_level2="res2" not in cfg.MODEL.FPN.IN_FEATURES,
     )
-    return build_pyramid(cfg, pyramid_class, bottom_up, top_block, extension=extension)
+    pyramid = build_pyramid(cfg, pyramid_class, bottom_up, top_block, extension=extension)
+    enhanced = () if pyramid.enhancement is None else pyramid.enhancement.changed_levels()
+    pyramid.lazy = build_lazy_computation(cfg, extension.level2_lateral is not None, enhanced)
+    return pyramid
 
 
 @BACKBONE_REGISTRY.register()

@@ -26,15 +26,20 @@ ENHANCED_BUILDERS = {
     "build_retinanet_resnet_fpn_backbone": "build_retinanet_resnet_enhanced_fpn_backbone",
 }
 
-# In the order in which they run. Each entry: name of the child that it becomes, and a function of
-# (cfg, output_shape of the pyramid) that returns a module or, if the config asks for nothing, None.
-# A module maps all outputs, dict[str, Tensor], to all outputs with the same names and shapes; it
-# may add others in training. Context comes before the masks that are to tell what stands out in it.
+# In the order in which they run: context comes before the masks that are to tell what stands out in
+# it. Each entry: name of the child that it becomes, and a function of (cfg, output_shape of the
+# pyramid) that returns a module or, if the config asks for nothing, None. A module maps all
+# outputs, dict[str, Tensor], to all outputs with the same names and shapes; it may add others in
+# training, and tells by ``changed_levels()`` which it changes.
 _STEPS = (("cem", build_cem), ("fbsm", build_fbsm), ("sgdm", build_sgdm_on_levels))
 
 
 class PyramidEnhancement(nn.Sequential):
     """Modules that the outputs of a pyramid go through, one after the other."""
+
+    def changed_levels(self) -> set[str]:
+        """The outputs that any of the modules changes."""
+        return {name for step in self for name in step.changed_levels()}
 
     def forward(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """A pyramid's outputs, each (N, C, H_l, W_l) -> the same names and shapes.

@@ -78,8 +78,11 @@ class PyramidExtension(nn.Module):
         if self.level2_lateral is not None:
             merged2 = self._fuse(self.level2_lateral(merged2), merged3)
         p3_prime = self.upsampler(merged3, merged2)
-        p2_prime = self.output(self._fuse(self.lateral(c2_prime), p3_prime))
-        return p3_prime, p2_prime
+        return p3_prime, self.p2_prime(c2_prime, p3_prime)
+
+    def p2_prime(self, c2_prime: Tensor, p3_prime: Tensor) -> Tensor:
+        """P'2 (N, C, 4H, 4W) from C'2 (N, C2, 4H, 4W) and P'3 (N, C, 2H, 2W)."""
+        return self.output(self._fuse(self.lateral(c2_prime), p3_prime))
 
     def _fuse(self, lateral: Tensor, top_down: Tensor) -> Tensor:
         fused = lateral + nearest_up2(top_down)

@@ -48,6 +48,10 @@ class ForegroundBackgroundSeparationModule(nn.Module):
         )
         self.gamma = nn.ParameterDict({name: nn.Parameter(torch.zeros(())) for name in levels})
 
+    def changed_levels(self) -> tuple[str, ...]:
+        """The gated levels."""
+        return self.levels
+
     def mask_logits(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Masks before the sigmoid, (N, 1, H_l, W_l) of each gated level (N, C, H_l, W_l)."""
         return {name: self.mask[name](outputs[name]) for name in self.levels}

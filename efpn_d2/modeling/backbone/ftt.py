@@ -3,6 +3,7 @@
 The three up-samplers have one interface, ``forward(p3, p2) -> p3_prime``: the maps of levels 3 and
 2 in, the semantics of level 3 at the resolution of level 2 out. Inside the pyramid they receive the
 maps *before* the 3x3 output convolutions (``merged3``, ``merged2``), as the authors' code does.
+What reads p3 alone is a step of its own, ``upsample``, followed by ``transfer``.
 """
 
 from dataclasses import replace
@@ -89,7 +90,14 @@ class FeatureTextureTransfer(nn.Module):
         Returns:
             P'3 (N, C, 2H, 2W), stride 4.
         """
-        up = self.sub_pixel(self.content_extractor(p3))
+        return self.transfer(self.upsample(p3), p2, p3)
+
+    def upsample(self, p3: Tensor) -> Tensor:
+        """The content of p3 (N, C, H, W) at twice the resolution: (N, width, 2H, 2W)."""
+        return self.sub_pixel(self.content_extractor(p3))
+
+    def transfer(self, up: Tensor, p2: Tensor, p3: Tensor) -> Tensor:
+        """P'3 from :meth:`upsample` of p3, the texture of p2, and p3 itself."""
         p3_prime = self.texture_extractor(torch.cat([p2, up], dim=1)) + up
         if self.tail is not None:
             p3_prime = self.tail(p3_prime) + nearest_up2(p3)
@@ -120,7 +128,15 @@ class ESPCN(nn.Module):
 
     def forward(self, p3: Tensor, p2: Tensor) -> Tensor:
         """p3 (N, C, H, W) -> P'3 (N, C, 2H, 2W)."""
+        return self.transfer(self.upsample(p3), p2, p3)
+
+    def upsample(self, p3: Tensor) -> Tensor:
+        """P'3."""
         return self.sub_pixel(self.features(p3))
+
+    def transfer(self, up: Tensor, p2: Tensor, p3: Tensor) -> Tensor:
+        """``up`` as it is."""
+        return up
 
 
 class NearestUpsample(nn.Module):
@@ -128,7 +144,15 @@ class NearestUpsample(nn.Module):
 
     def forward(self, p3: Tensor, p2: Tensor) -> Tensor:
         """p3 (N, C, H, W) -> P'3 (N, C, 2H, 2W)."""
+        return self.transfer(self.upsample(p3), p2, p3)
+
+    def upsample(self, p3: Tensor) -> Tensor:
+        """P'3."""
         return nearest_up2(p3)
+
+    def transfer(self, up: Tensor, p2: Tensor, p3: Tensor) -> Tensor:
+        """``up`` as it is."""
+        return up
 
 
 def build_upsampler(name: str, channels: int, **ftt_options: Any) -> nn.Module:

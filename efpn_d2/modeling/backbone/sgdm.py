@@ -137,6 +137,10 @@ class PyramidSGDM(nn.ModuleDict):
     one's map as it was before.
     """
 
+    def changed_levels(self) -> tuple[str, ...]:
+        """Those that have a block."""
+        return tuple(self)
+
     def forward(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """A pyramid's outputs, each (N, C, H_l, W_l) -> the same names and shapes."""
         attended = {name: x for name, x in outputs.items()}  # noqa: C416  scripted

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from efpn_d2.config import require_node
 from efpn_d2.modeling.checks import check_features
+from efpn_d2.modeling.lazy import LazyP2Prime
 from efpn_d2.modeling.presets import get_preset
 
 from .balanced_output import balance_predictors
@@ -128,12 +129,16 @@ class SmallHeadMixin(StandardROIHeads):
     def _log_route(self, routes: list[Tensor]) -> None:
         get_event_storage().put_scalar("roi_head/small_box_share", small_share(routes))
 
-    def _pool_small(self, pooler: nn.Module, feature: Tensor, boxes: list[Boxes]) -> Tensor:
+    def _pool_small(
+        self, pooler: nn.Module, feature: Tensor | LazyP2Prime, boxes: list[Boxes]
+    ) -> Tensor:
         """Small boxes pooled from P'2: (number of boxes, C, S, S).
 
         In fp32, because Detectron2's ``ROIAlign`` brings the boxes to the type of the map: half
         precision would move a 4 px object at x = 1300 by up to 4 px.
         """
+        if isinstance(feature, LazyP2Prime):
+            return feature.pool(pooler, boxes).to(feature.dtype)
         return pooler([feature.float()], boxes).to(feature.dtype)
 
     def _tie_unread_map(

@@ -1,0 +1,15 @@
+"""P'2 where it is read and nowhere else, at inference."""
+
+from .build import LazyComputation, build_lazy_computation
+from .lazy_map import LazyP2Prime
+from .profile import ExtensionProfile, profile_extension
+from .tiles import PyramidMaps
+
+__all__ = [
+    "ExtensionProfile",
+    "LazyComputation",
+    "LazyP2Prime",
+    "PyramidMaps",
+    "build_lazy_computation",
+    "profile_extension",
+]

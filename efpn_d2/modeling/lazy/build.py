@@ -1,0 +1,93 @@
+"""Whether and how a pyramid computes P'2 on demand, as ``MODEL.EFPN.LAZY`` says."""
+
+import functools
+import logging
+from collections.abc import Collection, Sequence
+
+from detectron2.config import CfgNode
+from torch import nn
+
+from efpn_d2.config import require_node
+
+from .lazy_map import LazyP2Prime
+from .profile import ExtensionProfile, profile_extension
+from .tiles import PyramidMaps
+
+__all__ = ["LazyComputation", "build_lazy_computation"]
+
+logger = logging.getLogger(__name__)
+
+
+class LazyComputation:
+    """Makes a :class:`LazyP2Prime` of each batch of images."""
+
+    def __init__(self, tile_sides: Sequence[int], dense_above: float) -> None:
+        """
+        Args: see :class:`LazyP2Prime`.
+
+        Raises:
+            ValueError: there is no tile side, or one is not a positive multiple of 8.
+        """
+        if not tile_sides or any(side < 8 or side % 8 for side in tile_sides):
+            raise ValueError(
+                f"MODEL.EFPN.LAZY_TILE_SIDES is {list(tile_sides)}: give one or more multiples of "
+                "8, in cells of P'2."
+            )
+        self.tile_sides = tuple(tile_sides)
+        self.dense_above = dense_above
+        self._profiled = False
+        self._profile: ExtensionProfile | None = None
+
+    def start(self, maps: PyramidMaps, stage2: nn.Module) -> LazyP2Prime:
+        """P'2 of a batch, nothing of which is computed yet.
+
+        Args:
+            maps: what it is made of.
+            stage2: the module behind ``maps.stage2``.
+        """
+        return LazyP2Prime(
+            maps,
+            functools.partial(self._get_profile, stage2, maps.extension),
+            tile_sides=self.tile_sides,
+            dense_above=self.dense_above,
+        )
+
+    def _get_profile(self, stage2: nn.Module, extension: nn.Module) -> ExtensionProfile | None:
+        """Made once, when first needed: modules may be changed before they run."""
+        if not self._profiled:
+            self._profile = profile_extension(stage2, extension)
+            self._profiled = True
+            if self._profile is None:
+                logger.warning(
+                    "MODEL.EFPN.LAZY is on, but stage 2 or the extension has a module that reads "
+                    "its whole input (a group normalisation or SGDM): P'2 is computed densely."
+                )
+        return self._profile
+
+
+def build_lazy_computation(
+    cfg: CfgNode, own_level2: bool, enhanced: Collection[str]
+) -> LazyComputation | None:
+    """What ``MODEL.EFPN.LAZY`` asks for; None: P'2 is dense.
+
+    Args:
+        cfg: a config.
+        own_level2: whether the pyramid makes level 2 inside of its extension (RetinaNet).
+        enhanced: levels that something is inserted into.
+
+    Raises:
+        ValueError: see :class:`LazyComputation`.
+        KeyError: ``add_efpn_config`` was not called.
+    """
+    node = require_node(cfg, "MODEL.EFPN")
+    if not node.LAZY:
+        return None
+    reason = ""
+    if own_level2:
+        reason = "the detector reads all of P'2"
+    elif "p2_prime" in enhanced:
+        reason = "the config inserts a block on p2_prime"
+    if reason:
+        logger.warning(f"MODEL.EFPN.LAZY is on, but {reason}: P'2 is computed densely.")
+        return None
+    return LazyComputation(node.LAZY_TILE_SIDES, node.LAZY_DENSE_ABOVE)

@@ -1,0 +1,201 @@
+"""P'2 that is computed when boxes are pooled from it, and only where they are."""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+import torch
+from detectron2.modeling.poolers import ROIPooler
+from detectron2.structures import Boxes
+from torch import Tensor
+
+from .profile import ExtensionProfile
+from .tiles import PyramidMaps, Tile, compute_tiles, dense_cost, tile_cost
+
+__all__ = ["LazyP2Prime"]
+
+STRIDE = 2
+
+
+class LazyP2Prime:
+    """Takes the place of the map ``p2_prime`` among a pyramid's outputs, at inference.
+
+    What heads pool from it equals what they would pool from the dense map, to float rounding. Tiles
+    once computed are kept, for boxes of later heads and stages. [ours]
+    """
+
+    def __init__(
+        self,
+        maps: PyramidMaps,
+        get_profile: Callable[[], ExtensionProfile | None],
+        *,
+        tile_sides: Sequence[int] = (32, 64, 128),
+        dense_above: float = 1.0,
+    ) -> None:
+        """
+        Args:
+            maps: what P'2 is made of.
+            get_profile: returns that of the modules in ``maps``; None: there can be no tiles.
+            tile_sides: sides of tiles to choose from, in cells of P'2; multiples of 8.
+            dense_above: compute the whole map where tiles would cost more than this share of it, in
+                multiply-accumulates.
+        """
+        self._maps = maps
+        self._get_profile = get_profile
+        self._tile_sides = tuple(tile_sides)
+        self._dense_above = dense_above
+        self._dense: Tensor | None = None
+        self._side = 0
+        self._rows: dict[Tile, int] = {}  # in ``_tiles``
+        self._tiles: Tensor | None = None  # (M, C, T, T)
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of the dense map, (N, C, H, W)."""
+        n, c = self._maps.merged3.shape[:2]
+        return torch.Size((n, c, *self._maps.size))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the dense map."""
+        return self._maps.merged3.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Of the dense map."""
+        return self._maps.merged3.device
+
+    @property
+    def active_share(self) -> float:
+        """Share of the cells of P'2 that were computed so far; 1.0 once it is dense."""
+        if self._dense is not None:
+            return 1.0
+        n, _, height, width = self.shape
+        cells = sum(
+            min(self._side, height - i * self._side) * min(self._side, width - j * self._side)
+            for _, i, j in self._rows
+        )
+        return cells / (n * height * width)
+
+    def dense(self) -> Tensor:
+        """The whole map, (N, C, H, W)."""
+        if self._dense is None:
+            self._dense = self._maps.p2_prime()
+            self._rows, self._tiles = {}, None
+        return self._dense
+
+    def pool(self, pooler: ROIPooler, boxes: list[Boxes]) -> Tensor:
+        """What ``pooler([p2_prime], boxes)`` returns: (R, C, S, S), in fp32.
+
+        Args:
+            pooler: of one level, with RoIAlign.
+            boxes: of each image, in pixels of the network's input and within it.
+        """
+        spans = self._spans(boxes)
+        if self._dense is None and len(spans):
+            self._choose(spans)
+        if self._dense is not None or not len(spans):
+            features = self.dense() if len(spans) else self._maps.merged3[:, :, :1, :1]
+            return pooler([features.float()], boxes)
+        tiles = _tile_spans(spans, self._side)
+        self._compute(tiles)
+        return self._pool_from_tiles(pooler, Boxes.cat(boxes).tensor, tiles)
+
+    def _spans(self, boxes: list[Boxes]) -> Tensor:
+        """Cells that RoIAlign reads: (R, 5), image, first row and column, last row and column."""
+        height, width = self._maps.size
+        spans = []
+        for n, own in enumerate(boxes):
+            corners = own.tensor.float() / STRIDE
+            # One cell more than needed on each side covers both of RoIAlign's conventions.
+            first = (corners[:, :2] - 1).floor()
+            last = torch.maximum(corners[:, 2:], corners[:, :2] + 1).floor() + 1
+            limit = corners.new_tensor([width - 1, height - 1])
+            first, last = (x.clamp(min=0).minimum(limit) for x in (first, last))
+            image = corners.new_full((len(corners), 1), n)
+            spans.append(torch.cat([image, first.flip(1), last.flip(1)], dim=1))
+        return torch.cat(spans).long().cpu()
+
+    def _choose(self, spans: Tensor) -> None:
+        """The cheapest way to have the cells of ``spans``: tiles of some side, or the whole map."""
+        n, size, profile = len(self._maps.merged3), self._maps.size, self._get_profile()
+        if profile is None:
+            self.dense()
+            return
+        sides = self._tile_sides if not self._side else (self._side,)
+        costs = {}
+        for side in sides:
+            needed = _covered(_tile_spans(spans, side)) | self._rows.keys()
+            costs[side] = len(needed) * tile_cost(profile, side, size)
+        best = min(costs, key=costs.__getitem__)
+        if costs[best] > self._dense_above * n * dense_cost(profile, size):
+            self.dense()
+        else:
+            self._side = best
+
+    def _compute(self, tiles: Tensor) -> None:
+        """Compute those of the tiles that are not there yet."""
+        new = sorted(_covered(tiles) - self._rows.keys())
+        if not new:
+            return
+        computed = compute_tiles(self._maps, self._get_profile(), self._side, new)
+        self._rows.update({tile: len(self._rows) + m for m, tile in enumerate(new)})
+        known = [] if self._tiles is None else [self._tiles]
+        self._tiles = torch.cat([*known, computed])
+
+    def _pool_from_tiles(self, pooler: ROIPooler, boxes: Tensor, tiles: Tensor) -> Tensor:
+        """Pool each box from the block of tiles that it spans, blocks of one shape together."""
+        by_shape: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for r, (_, top, left, bottom, right) in enumerate(tiles.tolist()):
+            by_shape[bottom - top + 1, right - left + 1].append(r)
+        order, pooled = [], []
+        for shape, rows in by_shape.items():
+            origins = [tuple(x) for x in tiles[rows, :3].tolist()]
+            blocks = sorted(set(origins))
+            # By block, as the pooler wants them.
+            by_block: dict[Tile, list[int]] = {block: [] for block in blocks}
+            for r, origin in zip(rows, origins, strict=True):
+                by_block[origin].append(r)
+            features = self._blocks(blocks, shape).float()
+            moved = [self._move(boxes[own], block) for block, own in by_block.items()]
+            pooled.append(pooler([features], moved))
+            order += [r for own in by_block.values() for r in own]
+        inverse = torch.empty(len(order), dtype=torch.long)
+        inverse[torch.tensor(order)] = torch.arange(len(order))
+        return torch.cat(pooled)[inverse.to(boxes.device)]
+
+    def _blocks(self, origins: list[Tile], shape: tuple[int, int]) -> Tensor:
+        """Blocks of ``shape`` tiles that begin at tiles ``origins``: (B, C, h * T, w * T)."""
+        rows = [
+            self._rows[n, i + a, j + b]
+            for n, i, j in origins
+            for a in range(shape[0])
+            for b in range(shape[1])
+        ]
+        if shape == (1, 1):
+            return self._tiles[rows]
+        channels, side = self._tiles.shape[1:3]
+        blocks = self._tiles[rows].view(len(origins), *shape, channels, side, side)
+        return blocks.permute(0, 3, 1, 4, 2, 5).reshape(
+            len(origins), channels, shape[0] * side, shape[1] * side
+        )
+
+    def _move(self, boxes: Tensor, block: Tile) -> Boxes:
+        """Boxes in pixels from the block's corner on."""
+        _, i, j = block
+        corner = boxes.new_tensor([j, i, j, i]) * (self._side * STRIDE)
+        return Boxes(boxes - corner)
+
+
+def _tile_spans(spans: Tensor, side: int) -> Tensor:
+    """Spans of cells (R, 5) as spans of tiles."""
+    return torch.cat([spans[:, :1], spans[:, 1:] // side], dim=1)
+
+
+def _covered(tiles: Tensor) -> set[Tile]:
+    """All tiles of some spans (R, 5)."""
+    return {
+        (n, i, j)
+        for n, top, left, bottom, right in set(map(tuple, tiles.tolist()))
+        for i in range(top, bottom + 1)
+        for j in range(left, right + 1)
+    }

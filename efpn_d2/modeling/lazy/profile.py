@@ -1,0 +1,131 @@
+"""What each step from the stock maps to P'2 reads around a cell, and what it costs."""
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["ExtensionProfile", "StepProfile", "profile_extension", "profile_step"]
+
+_PROBE_SIDES = (20, 40, 80)  # even: some steps read an input at half the resolution
+
+
+class StepProfile(NamedTuple):
+    """Of one step."""
+
+    halo: int
+    """Cells around a region of the input that its output over that region depends on."""
+    macs: int
+    """Multiply-accumulates of its convolutions per cell of the input."""
+
+
+class ExtensionProfile(NamedTuple):
+    """Of all steps, each in cells of its input."""
+
+    content: StepProfile
+    """merged3 (stride 8) to its up-sampled map (stride 4)."""
+    transfer: StepProfile
+    """That and merged2 to P'3 (stride 4)."""
+    stage2: StepProfile
+    """The stem's map to C'2 (stride 2)."""
+    output: StepProfile
+    """C'2 and P'3 to P'2 (stride 2)."""
+
+
+@torch.no_grad()
+def profile_extension(stage2: nn.Module, extension: nn.Module) -> ExtensionProfile | None:
+    """Profile the steps from the stock maps to P'2; None: one reads its whole input.
+
+    A step like that (a group normalisation, a global pool) cannot be computed in tiles.
+
+    Args:
+        stage2: stage 2 of the bottom-up network.
+        extension: a :class:`PyramidExtension` whose level 2 is the pyramid's own.
+    """
+    c2_channels, channels = extension.lateral.in_channels, extension.lateral.out_channels
+    stem_channels = next(x for x in stage2.modules() if isinstance(x, nn.Conv2d)).in_channels
+    up = extension.upsampler
+    # Of the up-sampled content.
+    width = up.upsample(next(up.parameters(), torch.empty(0)).new_zeros(1, channels, 2, 2)).shape[1]
+    steps = (
+        profile_step(up, lambda m, x: m.upsample(x), [channels], scale=2),
+        profile_step(
+            up, lambda m, x, y, z: m.transfer(x, y, z[..., ::2, ::2]), [width, channels, channels]
+        ),
+        profile_step(stage2, lambda m, x: m(x), [stem_channels]),
+        profile_step(
+            extension, lambda m, x, y: m.p2_prime(x, y[..., ::2, ::2]), [c2_channels, channels]
+        ),
+    )
+    return None if None in steps else ExtensionProfile(*steps)
+
+
+@torch.no_grad()
+def profile_step(
+    module: nn.Module,
+    call: Callable[..., Tensor],
+    channels: Sequence[int],
+    scale: int = 1,
+) -> StepProfile | None:
+    """Put a NaN into the middle of each input and see how far it spreads.
+
+    So the halo comes from what the module does, whatever it is made of; weights do not matter.
+
+    Args:
+        module: maps maps to a map.
+        call: runs ``module`` (first argument) on its inputs, all of one size.
+        channels: of the inputs.
+        scale: side of the output as a multiple of the inputs'.
+
+    Returns:
+        None if a NaN spreads over any distance.
+    """
+    # In double precision, of which PyTorch's own convolution shares no sums among cells, as faster
+    # ones do, which would spread a NaN too far.
+    module = copy.deepcopy(module).cpu().double().eval()
+    with torch.autocast("cpu", enabled=False):
+        for side in _PROBE_SIDES:
+            macs: list[int] = []
+            with _counted(module, macs):
+                distances = [_spread(module, call, channels, k, side) for k in range(len(channels))]
+            halo = max(-(-distance // scale) for distance in distances)
+            if halo < side // 2 - 1:
+                return StepProfile(halo, sum(macs) // (len(channels) * side**2))
+    return None
+
+
+def _spread(
+    module: nn.Module, call: Callable[..., Tensor], channels: Sequence[int], probed: int, side: int
+) -> int:
+    """Cells of the output that a NaN in input ``probed`` reaches beyond the cell's own."""
+    inputs = [torch.zeros(1, c, side, side, dtype=torch.double) for c in channels]
+    middle = side // 2
+    inputs[probed][..., middle, middle] = torch.nan
+    found = call(module, *inputs).isnan().any(dim=1)[0]
+    scale = found.shape[-1] // side
+    distance = 0
+    for cells in (found.any(dim=0), found.any(dim=1)):
+        reached = cells.nonzero()[:, 0].tolist()
+        if reached:
+            own = middle * scale
+            distance = max(distance, own - reached[0], reached[-1] - (own + scale - 1))
+    return distance
+
+
+@contextmanager
+def _counted(module: nn.Module, macs: list[int]) -> Iterator[None]:
+    """Append the multiply-accumulates of each convolution that runs."""
+
+    def count(conv: nn.Conv2d, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """Forward hook of one."""
+        macs.append(conv.weight.numel() * output.shape[-1] * output.shape[-2])
+
+    hooks = [m.register_forward_hook(count) for m in module.modules() if isinstance(m, nn.Conv2d)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

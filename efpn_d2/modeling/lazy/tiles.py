@@ -1,0 +1,191 @@
+"""Tiles of P'2, each computed from windows of the maps below it.
+
+All positions are cells, of P'2 (stride 2) unless said otherwise. Tile (n, i, j) of side T is the
+part of image n that begins at row i * T and column j * T. A window is as large as its tile and the
+halo on both sides, and it is moved, not cut, where it would reach beyond the map: so all windows of
+a batch have one size, and the zeros that convolutions pad with are at the map's border exactly
+where they are in the dense computation, or too far from the tile to matter.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .profile import ExtensionProfile
+
+__all__ = ["PyramidMaps", "Tile", "compute_tiles", "dense_cost", "tile_cost"]
+
+Tile = tuple[int, int, int]
+
+
+class PyramidMaps(NamedTuple):
+    """All that P'2 is made of."""
+
+    stem_map: Tensor  # (N, C_stem, H, W)
+    merged2: Tensor  # (N, C, H/2, W/2)
+    merged3: Tensor  # (N, C, H/4, W/4)
+    stage2: Callable[[Tensor], Tensor]  # the stem's map to C'2
+    extension: nn.Module  # a PyramidExtension
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of P'2."""
+        height, width = self.stem_map.shape[-2:]
+        return height, width
+
+    def p2_prime(self) -> Tensor:
+        """The whole map."""
+        return self.extension(self.stage2(self.stem_map), self.merged2, self.merged3)[1]
+
+
+class _Windows(NamedTuple):
+    """Along one axis: where the windows of some tiles begin, and their common length."""
+
+    starts: list[int]
+    length: int
+
+
+class _AxisWindows(NamedTuple):
+    """Of each step, along one axis."""
+
+    content: _Windows  # in cells of stride 8
+    transfer: _Windows  # of stride 4
+    stage2: _Windows
+    output: _Windows
+
+
+def _axis_windows(
+    indices: Sequence[int], side: int, length: int, profile: ExtensionProfile
+) -> _AxisWindows:
+    """
+    Args:
+        indices: of the tiles along the axis.
+        side: T.
+        length: of P'2 along the axis, a multiple of 4.
+        profile: the halos.
+    """
+    # Halos of steps that end in a coarser map are even, for windows to begin with a whole cell.
+    output = _even(profile.output.halo)
+    transfer = _even(output // 2 + profile.transfer.halo)
+    content = transfer // 2 + profile.content.halo
+    stage2 = output + profile.stage2.halo
+
+    def place(stride: int, halo: int) -> _Windows:
+        """Windows on a map with cells of ``stride`` cells of P'2."""
+        own = min(side // stride + 2 * halo, length // stride)
+        starts = [i * side // stride - halo for i in indices]
+        return _Windows([min(max(x, 0), length // stride - own) for x in starts], own)
+
+    return _AxisWindows(place(4, content), place(2, transfer), place(1, stage2), place(1, output))
+
+
+def _even(x: int) -> int:
+    return x + x % 2
+
+
+def compute_tiles(
+    maps: PyramidMaps, profile: ExtensionProfile, side: int, tiles: Sequence[Tile]
+) -> Tensor:
+    """P'2 on some tiles, one convolution call per layer for all of them.
+
+    Cells beyond the map, of tiles at its right and lower border, repeat its last ones.
+
+    Args:
+        maps: what to make it of.
+        profile: of ``maps.stage2`` and ``maps.extension``.
+        side: T, a multiple of 8.
+        tiles: M tiles, at least one.
+
+    Returns:
+        (M, C, T, T).
+    """
+    images, rows, columns = (list(x) for x in zip(*tiles, strict=True))
+    height, width = maps.size
+    y = _axis_windows(rows, side, height, profile)
+    x = _axis_windows(columns, side, width, profile)
+    # P'3 over the windows of step transfer.
+    merged3 = _crop(maps.merged3, images, y.content, x.content)
+    up = maps.extension.upsampler.upsample(merged3)
+    up = _cut(up, (y.content, x.content), (y.transfer, x.transfer), scale=2)
+    halves = [_halve(w) for w in (y.transfer, x.transfer)]
+    merged3 = _cut(merged3, (y.content, x.content), (halves[0], halves[1]))
+    merged2 = _crop(maps.merged2, images, y.transfer, x.transfer)
+    p3_prime = maps.extension.upsampler.transfer(up, merged2, merged3)
+    # C'2, and P'2 over the windows of step output.
+    halves = [_halve(w) for w in (y.output, x.output)]
+    p3_prime = _cut(p3_prime, (y.transfer, x.transfer), (halves[0], halves[1]))
+    c2_prime = maps.stage2(_crop(maps.stem_map, images, y.stage2, x.stage2))
+    c2_prime = _cut(c2_prime, (y.stage2, x.stage2), (y.output, x.output))
+    p2_prime = maps.extension.p2_prime(c2_prime, p3_prime)
+    return torch.stack(
+        [
+            _tile(p2_prime[m], (i * side - y.output.starts[m], j * side - x.output.starts[m]), side)
+            for m, (i, j) in enumerate(zip(rows, columns, strict=True))
+        ]
+    )
+
+
+def _halve(windows: _Windows) -> _Windows:
+    """The same windows in cells twice as large."""
+    return _Windows([start // 2 for start in windows.starts], windows.length // 2)
+
+
+def _crop(features: Tensor, images: list[int], y: _Windows, x: _Windows) -> Tensor:
+    """Windows (M, C, h, w) of maps (N, C, H, W)."""
+    places = zip(images, y.starts, x.starts, strict=True)
+    return torch.stack([features[n, :, i : i + y.length, j : j + x.length] for n, i, j in places])
+
+
+def _cut(
+    windows: Tensor,
+    outer: tuple[_Windows, _Windows],
+    inner: tuple[_Windows, _Windows],
+    scale: int = 1,
+) -> Tensor:
+    """Smaller windows out of larger ones, (M, C, H, W) -> (M, C, h, w).
+
+    Args:
+        windows: the larger ones.
+        outer: where they are.
+        inner: where the smaller ones are, in cells of ``windows``.
+        scale: cells of ``windows`` per cell of ``outer``.
+    """
+    rows, columns = (
+        [b - scale * a for a, b in zip(o.starts, i.starts, strict=True)]
+        for o, i in zip(outer, inner, strict=True)
+    )
+    return _crop(
+        windows,
+        list(range(len(windows))),
+        _Windows(rows, inner[0].length),
+        _Windows(columns, inner[1].length),
+    )
+
+
+def _tile(window: Tensor, start: tuple[int, int], side: int) -> Tensor:
+    """The tile of a window (C, h, w) that begins at ``start``."""
+    tile = window[:, start[0] : start[0] + side, start[1] : start[1] + side]
+    missing = [side - length for length in tile.shape[1:]]
+    if any(missing):
+        tile = F.pad(tile[None], (0, missing[1], 0, missing[0]), mode="replicate")[0]
+    return tile
+
+
+def tile_cost(profile: ExtensionProfile, side: int, size: tuple[int, int]) -> int:
+    """Multiply-accumulates of one tile of side ``side`` of a map of ``size``."""
+    y, x = (_axis_windows([0], side, length, profile) for length in size)
+    areas = [a.length * b.length for a, b in zip(y, x, strict=True)]
+    return sum(area * step.macs for area, step in zip(areas, profile, strict=True))
+
+
+def dense_cost(profile: ExtensionProfile, size: tuple[int, int]) -> int:
+    """Multiply-accumulates of the whole map of one image."""
+    strides = (4, 2, 1, 1)
+    height, width = size
+    return sum(
+        height * width // stride**2 * step.macs
+        for stride, step in zip(strides, profile, strict=True)
+    )

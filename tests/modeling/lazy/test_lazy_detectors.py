@@ -1,0 +1,105 @@
+"""Detectors with lazy P'2 find what they find with the dense map."""
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+from detectron2.utils.events import EventStorage
+
+from efpn_d2.modeling.lazy import LazyP2Prime
+from tests.modeling.helpers import tiny_config, training_input
+
+pytestmark = pytest.mark.fast
+
+FASTER = "COCO-Detection/faster_rcnn_R_50_EFPN_1x.yaml"
+CASCADE = "COCO-Detection/cascade_rcnn_R_50_EFPN_3x.yaml"
+MASK = "COCO-InstanceSegmentation/mask_rcnn_R_50_EFPN_1x.yaml"
+CASCADE_MASK = "COCO-InstanceSegmentation/cascade_mask_rcnn_R_50_EFPN_3x.yaml"
+RETINANET = "COCO-Detection/retinanet_R_50_EFPN_1x.yaml"
+
+
+def build(name, lazy, *opts):
+    cfg = tiny_config(name)
+    cfg.MODEL.EFPN.SMALL_BOX_SIZE = 48.0
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.0
+    cfg.MODEL.EFPN.LAZY = lazy
+    cfg.MODEL.EFPN.LAZY_TILE_SIDES = [16]
+    cfg.MODEL.EFPN.LAZY_DENSE_ABOVE = 100.0
+    cfg.merge_from_list(list(opts))
+    torch.manual_seed(0)
+    return build_model(cfg).eval()
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """Shares of P'2 that were computed, of each pooling."""
+    shares = []
+    pool = LazyP2Prime.pool
+
+    def record(self, *args):
+        result = pool(self, *args)
+        shares.append(self.active_share)
+        return result
+
+    monkeypatch.setattr(LazyP2Prime, "pool", record)
+    return shares
+
+
+@pytest.mark.parametrize("routing", ["reassign", "duplicate"])
+@pytest.mark.parametrize("name", [FASTER, CASCADE, MASK, CASCADE_MASK])
+@torch.no_grad()
+def test_detections_are_equal(name, routing, computed):
+    if "ascade" in name and routing == "duplicate":
+        routing = "none"  # a cascade has no duplicates
+    sizes = [(96, 160), (128, 64)]
+    images = [training_input([], size=size, seed=i) for i, size in enumerate(sizes)]
+    dense, lazy = (build(name, x, "MODEL.EFPN.ROUTING", routing)(images) for x in (False, True))
+    for a, b in zip(dense, lazy, strict=True):
+        a, b = a["instances"], b["instances"]
+        assert len(a) == len(b) > 0
+        torch.testing.assert_close(b.scores, a.scores, rtol=0, atol=1e-4)
+        assert torch.equal(b.pred_classes, a.pred_classes)
+        torch.testing.assert_close(b.pred_boxes.tensor, a.pred_boxes.tensor, rtol=0, atol=1e-2)
+        if a.has("pred_masks"):
+            assert (a.pred_masks == b.pred_masks).float().mean() > 0.999
+    assert (computed == []) == (routing == "none")
+
+
+@torch.no_grad()
+def test_without_a_head_on_p2_prime_nothing_of_it_is_computed(monkeypatch):
+    model = build(FASTER, True, "MODEL.EFPN.ROUTING", "none")
+
+    def fail(*args):
+        raise AssertionError("the extension ran")
+
+    monkeypatch.setattr(model.backbone.extension, "forward", fail)
+    monkeypatch.setattr(model.backbone.extension, "p2_prime", fail)
+    model([training_input([], size=(64, 64))])
+
+
+@torch.no_grad()
+def test_retinanet_reads_all_of_it(caplog):
+    outputs = [build(RETINANET, lazy)([training_input([])]) for lazy in (False, True)]
+    a, b = (x[0]["instances"] for x in outputs)
+    assert torch.equal(a.scores, b.scores)
+    assert "the detector reads all of P'2" in caplog.text
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16])
+@torch.no_grad()
+def test_mixed_precision(precision, computed):
+    model = build(FASTER, True)
+    with torch.autocast("cpu", dtype=precision):
+        found = model([training_input([], size=(96, 160))])[0]["instances"]
+    assert len(computed) == 1
+    assert found.scores.isfinite().all()
+
+
+def test_training_is_untouched():
+    losses = []
+    for lazy in (False, True):
+        model = build(FASTER, lazy).train()
+        torch.manual_seed(1)
+        with EventStorage():
+            losses.append(model([training_input([[8, 8, 24, 28]])]))
+    assert losses[0].keys() == losses[1].keys()
+    assert all(torch.equal(losses[0][k], losses[1][k]) for k in losses[0])

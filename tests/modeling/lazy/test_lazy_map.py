@@ -1,0 +1,207 @@
+"""What is pooled from lazy P'2 is what is pooled from the dense map."""
+
+import pytest
+import torch
+from detectron2.modeling import build_backbone
+from detectron2.modeling.poolers import ROIPooler
+from detectron2.structures import Boxes
+
+from efpn_d2.modeling.lazy import LazyP2Prime
+from efpn_d2.modeling.lazy.tiles import compute_tiles
+from tests.modeling.helpers import tiny_config
+
+pytestmark = pytest.mark.fast
+
+TOLERANCE = {"rtol": 0, "atol": 1e-4}
+
+
+def build(*opts, tile_sides=(16,), dense_above=1e9):
+    cfg = tiny_config()
+    cfg.merge_from_list(
+        [
+            "MODEL.EFPN.LAZY", True,
+            "MODEL.EFPN.LAZY_TILE_SIDES", list(tile_sides),
+            "MODEL.EFPN.LAZY_DENSE_ABOVE", float(dense_above),
+            *opts,
+        ]
+    )  # fmt: skip
+    torch.manual_seed(0)
+    return build_backbone(cfg).eval()
+
+
+@torch.no_grad()
+def lazy_and_dense(backbone, images):
+    lazy = backbone(images)["p2_prime"]
+    computation, backbone.lazy = backbone.lazy, None
+    dense = backbone(images)["p2_prime"]
+    backbone.lazy = computation
+    assert isinstance(lazy, LazyP2Prime)
+    return lazy, dense
+
+
+def make_images(count, height, width):
+    return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(3))
+
+
+def make_pooler(kind="ROIAlignV2", ratio=0):
+    return ROIPooler(7, (0.5,), ratio, kind)
+
+
+def layout(name, height, width):
+    """Boxes (R, 4) of one image, in pixels."""
+    h, w = float(height), float(width)
+    corner = [[0, 0, 9, 7], [w - 9, 0, w, 7], [0, h - 7, 9, h], [w - 9, h - 7, w, h]]
+    generator = torch.Generator().manual_seed(4)
+    start = torch.rand(60, 2, generator=generator) * torch.tensor([w, h])
+    spread = torch.cat([start, start + torch.rand(60, 2, generator=generator) * 40], dim=1)
+    limit = torch.tensor([w, h, w, h])
+    boxes = {
+        "none": [],
+        "one": [[w / 2 - 5, h / 2 - 5, w / 2 + 5, h / 2 + 5]],
+        "corners": corner,
+        "borders": [[0, h / 2, 6, h / 2 + 30], [w / 2, 0, w / 2 + 30, 5], [w - 3, 8, w, 12]],
+        "across tiles": [[28, 28, 36, 36], [30, 4, 33, 60], [2, 31.5, 62, 32.5]],
+        "long": [[0, 20, w, 23], [40, 0, 42, h]],
+        "empty boxes": [[10, 10, 10, 10], [w, h, w, h], [0, 0, 0, 5]],
+        "spread": spread.tolist(),
+        "all": [[0, 0, w, h]],
+    }
+    return torch.tensor(boxes[name]).reshape(-1, 4).minimum(limit)
+
+
+LAYOUTS = (
+    "none", "one", "corners", "borders", "across tiles", "long", "empty boxes", "spread", "all"
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("side", [8, 16, 40, 256])
+@pytest.mark.parametrize("size", [(64, 96), (160, 128), (32, 32)])
+@pytest.mark.parametrize("preset", ["paper", "fast", "reference"])
+def test_pooled_features_equal_those_of_the_dense_map(preset, size, side):
+    backbone = build("MODEL.EFPN.PRESET", preset, tile_sides=[side])
+    images = make_images(2, *size)
+    for name in LAYOUTS:
+        lazy, dense = lazy_and_dense(backbone, images)
+        boxes = [Boxes(layout(x, *size)) for x in (name, "one")]
+        expected = make_pooler()([dense], boxes)
+        with torch.no_grad():
+            pooled = lazy.pool(make_pooler(), boxes)
+        torch.testing.assert_close(pooled, expected, **TOLERANCE, msg=lambda m, n=name: n + m)
+
+
+@pytest.mark.parametrize("upsampler", ["espcn", "nearest"])
+@pytest.mark.parametrize("fuse", ["sum", "avg"])
+def test_other_upsamplers(upsampler, fuse):
+    backbone = build("MODEL.EFPN.UPSAMPLER", upsampler, "MODEL.FPN.FUSE_TYPE", fuse)
+    lazy, dense = lazy_and_dense(backbone, make_images(1, 128, 128))
+    boxes = [Boxes(layout("spread", 128, 128))]
+    expected = make_pooler()([dense], boxes)
+    torch.testing.assert_close(lazy.pool(make_pooler(), boxes), expected, **TOLERANCE)
+
+
+@pytest.mark.parametrize(("kind", "ratio"), [("ROIAlign", 0), ("ROIAlign", 2), ("ROIAlignV2", 2)])
+def test_both_conventions_of_roi_align(kind, ratio):
+    lazy, dense = lazy_and_dense(build(), make_images(1, 96, 128))
+    boxes = [Boxes(torch.cat([layout(name, 96, 128) for name in ("spread", "across tiles")]))]
+    pooler = make_pooler(kind, ratio)
+    expected = pooler([dense], boxes)
+    torch.testing.assert_close(lazy.pool(pooler, boxes), expected, **TOLERANCE)
+
+
+def test_no_more_than_the_tiles_that_are_read_is_computed(monkeypatch):
+    lazy, _ = lazy_and_dense(build(), make_images(2, 128, 128))
+    seen = []
+    compute = compute_tiles
+
+    def record(maps, profile, side, tiles):
+        seen.append(list(tiles))
+        return compute(maps, profile, side, tiles)
+
+    monkeypatch.setattr("efpn_d2.modeling.lazy.lazy_map.compute_tiles", record)
+    box = Boxes(torch.tensor([[40.0, 70.0, 50.0, 80.0]]))  # cells 20-25, 35-40: tile (2, 1)
+    other = Boxes(torch.tensor([[4.0, 4.0, 8.0, 40.0]]))  # cells 2-4, 2-20: tiles (0, 0), (1, 0)
+    pooler = make_pooler()
+    lazy.pool(pooler, [box, other])
+    assert seen == [[(0, 2, 1), (1, 0, 0), (1, 1, 0)]]
+    assert lazy.active_share == pytest.approx(3 / 32)
+    lazy.pool(pooler, [box, box])
+    assert seen[1:] == [[(1, 2, 1)]]
+    lazy.pool(pooler, [box, box])
+    assert len(seen) == 2
+
+
+def test_tiles_at_the_border_count_with_the_cells_they_have():
+    lazy, _ = lazy_and_dense(build(tile_sides=[32]), make_images(1, 96, 96))  # 48 x 48 cells
+    lazy.pool(make_pooler(), [Boxes(torch.tensor([[90.0, 90.0, 95.0, 95.0]]))])
+    assert lazy.active_share == pytest.approx(16**2 / 48**2)
+
+
+def test_the_cheapest_side_is_chosen():
+    boxes = [Boxes(torch.tensor([[100.0, 100.0, 104.0, 104.0]]))]
+    lazy, _ = lazy_and_dense(build(tile_sides=[16, 64], dense_above=0.9), make_images(1, 512, 512))
+    lazy.pool(make_pooler(), boxes)
+    assert lazy._side == 16
+    everywhere = torch.cartesian_prod(*[torch.arange(4.0, 256, 16)] * 2).repeat(1, 2)
+    everywhere[:, 2:] += 4
+    lazy, _ = lazy_and_dense(build(tile_sides=[16, 64], dense_above=9.0), make_images(1, 256, 256))
+    lazy.pool(make_pooler(), [Boxes(everywhere)])
+    assert lazy._side == 64  # fewer halos
+    lazy, _ = lazy_and_dense(build(tile_sides=[16, 64], dense_above=0.9), make_images(1, 256, 256))
+    lazy.pool(make_pooler(), [Boxes(everywhere)])
+    assert lazy.active_share == 1.0
+    assert lazy._tiles is None
+
+
+def test_what_has_become_dense_stays_equal():
+    backbone = build(tile_sides=[16], dense_above=0.5)
+    lazy, dense = lazy_and_dense(backbone, make_images(1, 256, 256))
+    pooler, few = make_pooler(), [Boxes(torch.tensor([[8.0, 8.0, 16.0, 16.0]]))]
+    lazy.pool(pooler, few)
+    assert lazy.active_share < 1
+    lazy.pool(pooler, [Boxes(layout("all", 256, 256))])
+    assert lazy.active_share == 1.0
+    torch.testing.assert_close(lazy.pool(pooler, few), pooler([dense], few), **TOLERANCE)
+    assert torch.equal(lazy.dense(), dense)
+
+
+def test_it_tells_the_shape_of_the_dense_map():
+    lazy, dense = lazy_and_dense(build(), make_images(2, 64, 96))
+    assert lazy.shape == dense.shape
+    assert (lazy.dtype, lazy.device) == (dense.dtype, dense.device)
+    assert lazy.active_share == 0
+
+
+@pytest.mark.parametrize(
+    "opts", [("MODEL.SGDM.ON_LEVELS", ["p2_prime"]), ("MODEL.EFPN_BS.FBSM_ENABLED", True)]
+)
+def test_a_block_on_p2_prime_makes_it_dense(opts, caplog):
+    backbone = build(*opts)
+    assert backbone.lazy is None
+    assert "P'2 is computed densely" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "opts",
+    [
+        ("MODEL.EFPN.NORM", "GN", "MODEL.FPN.OUT_CHANNELS", 32),
+        ("MODEL.SGDM.AFTER_STAGES", ["res2"]),
+    ],
+)
+def test_what_reads_its_whole_input_makes_it_dense(opts, caplog):
+    lazy, dense = lazy_and_dense(build(*opts), make_images(1, 64, 64))
+    boxes = [Boxes(layout("one", 64, 64))]
+    with torch.no_grad():
+        assert torch.equal(lazy.pool(make_pooler(), boxes), make_pooler()([dense], boxes))
+    assert lazy.active_share == 1.0
+    assert "P'2 is computed densely" in caplog.text
+
+
+def test_in_training_it_is_dense():
+    outputs = build().train()(make_images(1, 64, 64))
+    assert outputs["p2_prime"].requires_grad
+
+
+@pytest.mark.parametrize("sides", [[], [12], [0]])
+def test_tile_sides_that_do_not_fit_are_refused(sides):
+    with pytest.raises(ValueError, match="LAZY_TILE_SIDES .* multiples of 8"):
+        build(tile_sides=sides)
