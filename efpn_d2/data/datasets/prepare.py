@@ -40,6 +40,9 @@ def prepare(
     coco = clean_coco(
         raw.coco, raw.image_root, report, decode=decode, workers=workers, progress=progress
     )
+    if raw.finish is not None:
+        coco["annotations"] = raw.finish(coco["annotations"])
+    report.count(coco)
     if strict and report.problems:
         write_json(files.report, report.as_dict(), indent=1)
         raise ProblemsFoundError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,11 @@ class RawDataset:
         image_root: folder that the file names of the images start from.
         protocol: how results on it are usually measured; one of ``prepared.PROTOCOLS``.
         evaluated_classes: names of the classes that are evaluated; None: all.
+        finish: from checked annotations to those that are written; None: the same.
     """
 
     coco: dict[str, Any]
     image_root: Path
     protocol: str = "coco"
     evaluated_classes: Sequence[str] | None = None
+    finish: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] | None = None

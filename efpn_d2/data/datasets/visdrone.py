@@ -26,6 +26,7 @@ CLASS_NAMES = (
     "motor",
 )
 IGNORED_REGION, OTHERS = 0, 11
+_FOR_ALL_CLASSES = (IGNORED_REGION, OTHERS)
 _FIELDS = ("x", "y", "w", "h", "score", "category", "truncation", "occlusion")
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -70,16 +71,16 @@ def read_visdrone(folder: Path, report: Report) -> RawDataset:
         images.append({"id": number, "file_name": name})
         text = annotation_dir / f"{Path(name).stem}.txt"
         if Path(name).stem in texts:
-            for annotation in _read_file(text, number, report):
-                annotation["id"] = len(annotations) + 1
-                annotations.append(annotation)
+            annotations += _read_file(text, number, report)
+    for number, annotation in enumerate(annotations, start=1):
+        annotation["id"] = number
     coco = {
         "info": {"description": f"VisDrone-DET, {folder.name}"},
         "images": images,
         "annotations": annotations,
         "categories": [{"id": i, "name": name} for i, name in enumerate(CLASS_NAMES, start=1)],
     }
-    return RawDataset(coco, image_dir, "visdrone")
+    return RawDataset(coco, image_dir, "visdrone", finish=_ignore_for_all_classes)
 
 
 def _check_pairs(images: set[str], texts: set[str], folder: Path, report: Report) -> None:
@@ -94,14 +95,29 @@ def _check_pairs(images: set[str], texts: set[str], folder: Path, report: Report
 
 def _read_file(path: Path, image_id: int, report: Report) -> Iterator[dict[str, Any]]:
     for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
-        if line.strip():
-            try:
-                values = _parse(line)
-            except ValueError as error:
-                place = {"file": str(path), "id": number, "action": "dropped"}
-                report.add("invalid_annotation", f"the line '{line.strip()}' {error}", **place)
-                continue
-            yield from _annotations(values, image_id, (str(path), number))
+        if not line.strip():
+            continue
+        try:
+            values = _parse(line)
+        except ValueError as error:
+            place = {"file": str(path), "id": number, "action": "dropped"}
+            report.add("invalid_annotation", f"the line '{line.strip()}' {error}", **place)
+            continue
+        category = values["category"]
+        for_all_classes = category in _FOR_ALL_CLASSES
+        yield {
+            "image_id": image_id,
+            "category_id": 1 if for_all_classes else category,
+            "bbox": [values["x"], values["y"], values["w"], values["h"]],
+            "area": values["w"] * values["h"],
+            "iscrowd": int(for_all_classes or values["score"] == 0),
+            "visdrone_line": number,
+            "visdrone_category": category,
+            "visdrone_score": values["score"],
+            "truncation": values["truncation"],
+            "occlusion": values["occlusion"],
+            "_source": (str(path), number),
+        }
 
 
 def _parse(line: str) -> dict[str, float]:
@@ -116,22 +132,15 @@ def _parse(line: str) -> dict[str, float]:
     return {key: int(value) if value.is_integer() else value for key, value in values.items()}
 
 
-def _annotations(
-    values: dict[str, float], image_id: int, source: tuple[str, int]
-) -> Iterator[dict[str, Any]]:
-    category, score = values["category"], values["score"]
-    for_all_classes = category in (IGNORED_REGION, OTHERS)
-    for category_id in range(1, len(CLASS_NAMES) + 1) if for_all_classes else (category,):
-        yield {
-            "image_id": image_id,
-            "category_id": category_id,
-            "bbox": [values["x"], values["y"], values["w"], values["h"]],
-            "area": values["w"] * values["h"],
-            "iscrowd": int(for_all_classes or score == 0),
-            "visdrone_line": source[1],
-            "visdrone_category": category,
-            "visdrone_score": score,
-            "truncation": values["truncation"],
-            "occlusion": values["occlusion"],
-            "_source": source,
-        }
+def _ignore_for_all_classes(annotations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each ignored region once per class: COCO's evaluation has no other way to say it."""
+    result: list[dict[str, Any]] = []
+    for annotation in annotations:
+        if annotation["visdrone_category"] not in _FOR_ALL_CLASSES:
+            result.append(annotation)
+            continue
+        for category_id in range(1, len(CLASS_NAMES) + 1):
+            result.append({**annotation, "category_id": category_id})
+    for number, annotation in enumerate(result, start=1):
+        annotation["id"] = number
+    return result

@@ -32,7 +32,7 @@ def clean_coco(
         content: the parsed JSON. A record may have an entry ``_source``, a pair of the file and the
             id that it is to be reported with.
         image_root: folder that the file names start from; its files are inspected.
-        report: findings are added to it, and it is counted.
+        report: findings are added to it.
         decode, workers: see :func:`.image_files.inspect_images`.
         progress: show a bar with the time left.
 
@@ -63,7 +63,6 @@ def clean_coco(
     }
     _drop_what_is_not_finite(result, report)
     _note_empty_images(result, report)
-    report.count(result)
     return result
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -88,12 +89,15 @@ def _inspect(path: Path, decode: bool, max_pixels: int | None) -> ImageFacts:
         return ImageFacts(problem="missing_image", message="there is no such file")
     try:
         with Image.open(path) as image:
-            orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+            if decode and image.size[0] * image.size[1] <= (max_pixels or math.inf):
+                image.load()
+            # Not image.getexif(), which decodes a whole PNG to look behind its pixels.
+            orientation = Image.Image.getexif(image).get(_EXIF_ORIENTATION, 1)
             orientation = orientation if orientation in range(1, 9) else 1
             width, height = image.size if orientation < 5 else image.size[::-1]
             facts = ImageFacts(width, height, image.mode, orientation)
             problem = _pixel_problem(facts, max_pixels)
-            if not problem[0] and (decode or not _ends_as_it_should(path, image.format)):
+            if not problem[0] and not _ends_as_it_should(path, image.format):
                 image.load()
     except Exception as error:  # decoders raise all kinds of errors on damaged files
         message = f"it cannot be read ({type(error).__name__}: {error}); get the file again"

@@ -130,12 +130,15 @@ class Report:
             row[size_label((width * height) ** 0.5, SIZE_EDGES)] += 1
             long_side[size_label(max(width, height), (32, 96, 400))] += 1
         with_objects = {a["image_id"] for a in coco["annotations"] if not a["iscrowd"]}
+        # One region may be ignored for several classes.
+        regions = {(a["image_id"], *a["bbox"]) for a in coco["annotations"] if a["iscrowd"]}
         columns = ("objects", *size_labels(SIZE_EDGES), "ignored")
         self.counts = {
             "images": len(coco["images"]),
             "images_without_object": len(coco["images"]) - len(with_objects),
             "annotations": len(coco["annotations"]),
-            "total": {key: sum(row[key] for row in rows.values()) for key in columns},
+            "total": {key: sum(row[key] for row in rows.values()) for key in columns}
+            | {"ignored": len(regions)},
             "by_class": {names[i]: {key: row[key] for key in columns} for i, row in rows.items()},
             "by_long_side": {key: long_side[key] for key in size_labels((32, 96, 400))},
         }
