@@ -13,7 +13,14 @@ from detectron2.evaluation import (
     PascalVOCDetectionEvaluator,
 )
 
+from ..config import require_node
 from .coco_evaluator import SizeBinnedCOCOEvaluator
+from .coco_protocols import PRESETS
+from .protocol_evaluator import ProtocolEvaluator
+from .size_bins import size_bins
+from .tt100k_evaluator import TT100KEvaluator
+from .visdrone import MAX_DETECTIONS
+from .visdrone_evaluator import VisDroneEvaluator
 
 logger = logging.getLogger(__name__)
 
@@ -29,24 +36,22 @@ def build_evaluator(
 ) -> DatasetEvaluator:
     """The evaluator that the ``evaluator_type`` in a data set's metadata asks for.
 
+    For "coco", ``EVALUATION.PROTOCOL`` says by which rules, or else the metadata's ``protocol``.
+    Without either they are COCO's, with the detector's own limit of detections.
+
     Args:
-        cfg: a config; ``EVALUATION.SIZE_BINS`` and ``TEST.DETECTIONS_PER_IMAGE`` apply to "coco".
+        cfg: a config; the node EVALUATION and ``TEST.DETECTIONS_PER_IMAGE`` apply to "coco".
         dataset_name: a registered data set.
         output_folder: where predictions are written; default ``<OUTPUT_DIR>/inference``.
 
     Raises:
         NotImplementedError: there is no evaluator of that type.
+        ValueError: there is no such protocol, or a value of the node EVALUATION is wrong.
     """
     output_folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
     evaluator_type = MetadataCatalog.get(dataset_name).get("evaluator_type")
     if evaluator_type == "coco":
-        return SizeBinnedCOCOEvaluator(
-            dataset_name,
-            output_dir=output_folder,
-            max_dets_per_image=_max_dets(cfg),
-            kpt_oks_sigmas=cfg.TEST.KEYPOINT_OKS_SIGMAS,
-            size_bin_edges=cfg.EVALUATION.SIZE_BINS,
-        )
+        return _build_protocol_evaluator(cfg, dataset_name, output_folder)
     if evaluator_type == "lvis":
         return LVISEvaluator(
             dataset_name, output_dir=output_folder, max_dets_per_image=_max_dets(cfg)
@@ -61,6 +66,51 @@ def build_evaluator(
     # Detectron2's test() catches the exception and goes on without its text.
     logger.error(message)
     raise NotImplementedError(message)
+
+
+def _build_protocol_evaluator(
+    cfg: CfgNode, dataset_name: str, output_folder: str
+) -> ProtocolEvaluator:
+    node = require_node(cfg, "EVALUATION")
+    name = node.PROTOCOL or MetadataCatalog.get(dataset_name).get("protocol", "")
+    common = {"output_dir": output_folder, "kpt_oks_sigmas": cfg.TEST.KEYPOINT_OKS_SIGMAS}
+    if name == "tt100k":
+        return TT100KEvaluator(
+            dataset_name,
+            classes=node.CLASSES,
+            score_thresholds=node.SCORE_THRESHOLDS,
+            **common,
+        )
+    if name == "visdrone":
+        _warn_of_limit(cfg, name, MAX_DETECTIONS[-1])
+        return VisDroneEvaluator(dataset_name, **common)
+    if name and name not in PRESETS:
+        raise ValueError(
+            f"The protocol '{name}' of data set '{dataset_name}' is unknown: set "
+            f"EVALUATION.PROTOCOL to one of {', '.join([*PRESETS, 'tt100k', 'visdrone'])}."
+        )
+    bins = [size_bin.area_bin for size_bin in size_bins(node.SIZE_BINS)]
+    limits = node.MAX_DETS or ([] if name else _limits_of_detector(cfg))
+    protocol = PRESETS[name or "coco"].changed(
+        bins=bins, iou_thresholds=node.IOU_THRESHOLDS, max_dets=limits
+    )
+    _warn_of_limit(cfg, protocol.name, protocol.max_dets[-1])
+    return SizeBinnedCOCOEvaluator(dataset_name, protocol=protocol, backend=node.BACKEND, **common)
+
+
+def _limits_of_detector(cfg: CfgNode) -> list[int]:
+    """COCO's limits with the detector's own as the last; COCO's if it has none."""
+    limit = _max_dets(cfg)
+    return [*(n for n in (1, 10) if n < limit), limit] if limit else []
+
+
+def _warn_of_limit(cfg: CfgNode, protocol: str, needed: int) -> None:
+    limit = _max_dets(cfg)
+    if limit is not None and limit < needed:
+        logger.warning(
+            f"The detector gives at most {limit} detections per image (TEST.DETECTIONS_PER_IMAGE), "
+            f"fewer than the {needed} of the protocol {protocol}: set both to the same number."
+        )
 
 
 def _max_dets(cfg: CfgNode) -> int | None:

@@ -1,82 +1,133 @@
-"""COCO evaluation with object-size bins of one's own."""
+"""COCO evaluation by protocols with their own object sizes and limits."""
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from detectron2.evaluation import COCOEvaluator
-from pycocotools.cocoeval import COCOeval
-from tabulate import tabulate
-
-from .size_bins import SizeBin, evaluate_size_bins, size_bins
+from .coco_backends import backend_version, choose_backend
+from .coco_metrics import CocoResult, evaluate_coco
+from .coco_protocols import PRESETS, CocoProtocol
+from .protocol_evaluator import ProtocolEvaluator, percent_cell, pipe_table
+from .size_bins import size_bins
 
 logger = logging.getLogger(__name__)
 
 
-class SizeBinnedCOCOEvaluator(COCOEvaluator):
-    """:class:`COCOEvaluator` that also reports AP, AP50 and AR per object-size bin.
+class SizeBinnedCOCOEvaluator(ProtocolEvaluator):
+    """:class:`COCOEvaluator` by a :class:`CocoProtocol`, with a fast backend where there is one.
 
-    The results of "bbox" and "segm" gain the keys of
-    :func:`efpn_d2.evaluation.size_bins.evaluate_size_bins`, e.g. "AP_8_16" for objects with
-    8 <= sqrt(area) < 16 pixels. Everything else is as in the base class.
+    The results of "bbox" and "segm" have the names of
+    :meth:`efpn_d2.evaluation.coco_metrics.CocoResult.metrics`, and "AP-<class>". Those of
+    "bbox_protocol" and "segm_protocol" say by numbers which rules they are made by. Keypoints are
+    evaluated as in the base class.
     """
 
     def __init__(
         self,
         dataset_name: str,
         *args: Any,
+        protocol: CocoProtocol | None = None,
         size_bin_edges: Sequence[float] = (),
+        backend: str = "auto",
         **kwargs: Any,
     ) -> None:
         """
         Args:
             dataset_name: a registered data set.
             args, kwargs: see :class:`COCOEvaluator`.
-            size_bin_edges: ascending edges of the bins in pixels, the last bin has no upper end.
+            protocol: the rules; default COCO's, with ``max_dets_per_image`` for AP.
+            size_bin_edges: ascending edges of further bins, sqrt(area) in pixels of the annotation,
+                half-open; the last bin has no upper end.
+            backend: see :func:`efpn_d2.evaluation.coco_backends.choose_backend`.
 
         Raises:
-            ValueError: the edges are not ascending.
+            ValueError: the edges are not ascending, or there is no such backend.
+            ModuleNotFoundError: the backend is not installed.
         """
-        self._bins = size_bins(size_bin_edges)
+        bins = size_bins(size_bin_edges)
+        self.backend = choose_backend(backend)
         super().__init__(dataset_name, *args, **kwargs)
-        self._img_ids: list[int] | None = None
+        if protocol is None:
+            limit = self._max_dets_per_image[-1]
+            limits = (*(n for n in (1, 10) if n < limit), limit)
+            protocol = PRESETS["coco"].changed(max_dets=limits)
+        self.protocol = protocol.changed(bins=[size_bin.area_bin for size_bin in bins])
 
-    def _eval_predictions(
-        self, predictions: list[dict[str, Any]], img_ids: list[int] | None = None
-    ) -> None:
-        self._img_ids = img_ids
-        super()._eval_predictions(predictions, img_ids=img_ids)
+    def rules(self) -> dict[str, Any]:
+        """See the base class."""
+        areas = {
+            b.key or "all": [b.low, b.high if b.is_bounded else None] for b in self.protocol.areas
+        }
+        return {
+            "protocol": self.protocol.name,
+            "maxDets": list(self.protocol.max_dets),
+            "IoU": list(self.protocol.iou_thresholds),
+            "areas in square pixels": areas,
+            "backend": backend_version(self.backend),
+            "notes": list(self.protocol.notes),
+        }
 
-    def _derive_coco_results(
-        self, coco_eval: COCOeval | None, iou_type: str, class_names: list[str] | None = None
-    ) -> dict[str, float]:
-        results = super()._derive_coco_results(coco_eval, iou_type, class_names)
-        if not self._bins or iou_type == "keypoints":
-            return results
-        binned = evaluate_size_bins(
-            self._coco_api,
-            None if coco_eval is None else coco_eval.cocoDt,
-            iou_type,
-            self._bins,
-            max_dets=self._max_dets_per_image[-1],
-            img_ids=self._img_ids,
-        )
-        logger.info(f"Evaluation results for {iou_type} by size:\n{_table(binned, self._bins)}")
-        return {**results, **binned}
+    def evaluate_results(
+        self, results: list[dict[str, Any]], img_ids: Iterable[Any] | None
+    ) -> dict[str, dict[str, float]]:
+        """See the base class."""
+        metrics = {}
+        for task in (task for task in self._tasks_of(results) if task != "keypoints"):
+            result = evaluate_coco(
+                self._coco_api.dataset,
+                results,
+                self.protocol,
+                task,
+                backend=self.backend,
+                img_ids=img_ids,
+            )
+            metrics[task] = self._metrics(task, result)
+            metrics[f"{task}_protocol"] = self._rules_as_numbers()
+        return metrics
+
+    def _tasks_from_predictions(self, predictions: list[dict[str, Any]]) -> list[str]:
+        return [task for task in self._tasks_of(predictions) if task == "keypoints"]
+
+    def _metrics(self, task: str, result: CocoResult) -> dict[str, float]:
+        metrics = result.metrics()
+        rules = self.protocol.describe(backend_version(self.backend))
+        logger.info(f"Evaluation results for {task}, {rules}:\n{_table(result, metrics)}")
+        names = self._metadata.get("thing_classes")
+        if names is None or len(names) <= 1:
+            return metrics
+        per_class = result.class_precision().tolist()
+        rows = [[name, f"{ap:.3f}"] for name, ap in zip(names, per_class, strict=True)]
+        logger.info(f"AP of {task} by class:\n{pipe_table(rows, ['class', 'AP'])}")
+        # Detectron2 leaves names with a "-" out of the lines that it prints for spreadsheets.
+        return metrics | {f"AP-{name}": ap for name, ap in zip(names, per_class, strict=True)}
+
+    def _rules_as_numbers(self) -> dict[str, float]:
+        """The rules as Detectron2 takes results: numbers, so none for an edge that is not there."""
+        ious = self.protocol.iou_thresholds
+        rows = {"maxDets": self.protocol.max_dets[-1], "IoU_count": len(ious)}
+        rows |= {"IoU_min": ious[0], "IoU_max": ious[-1], f"backend_{self.backend}": 1}
+        for area in self.protocol.areas:
+            key = area.key or "all"
+            rows[f"min_area_{key}"] = area.low
+            if area.is_bounded:
+                rows[f"max_area_{key}"] = area.high
+        # A "-" would hide the backend; see above.
+        return {name.replace("-", "_"): float(value) for name, value in rows.items()}
 
 
-def _table(results: dict[str, float], bins: Sequence[SizeBin]) -> str:
-    def row(size_bin: SizeBin) -> list[str]:
-        """One line of the table."""
-        count = results[f"objects_{size_bin.label}"]
-        values = [results[f"{metric}_{size_bin.label}"] for metric in ("AP", "AP50", "AR")]
-        cells = ["n/a (0 objects)" if math.isnan(v) else f"{v:.3f}" for v in values]
-        return [f"[{size_bin.low:g}, {size_bin.high:g})", f"{count:d}", *cells]
-
-    return tabulate(
-        [row(size_bin) for size_bin in bins],
-        headers=["sqrt(area) [px]", "objects", "AP", "AP50", "AR"],
-        tablefmt="pipe",
-        disable_numparse=True,
-    )
+def _table(result: CocoResult, metrics: dict[str, float]) -> str:
+    protocol = result.protocol
+    ious = sorted({iou for area in protocol.areas for iou in area.ious})
+    columns = ["AP", *(f"AP{100 * iou:.0f}" for iou in ious)]
+    rows = []
+    for area, objects in zip(protocol.areas, result.objects, strict=True):
+        recall = f"AR{area.name}" if area.name else f"AR{protocol.max_dets[-1]}"
+        names = [*(f"{column}{area.name}" for column in columns), recall]
+        cells = [percent_cell(metrics[name], objects) if name in metrics else "" for name in names]
+        rows.append([area.key or "all", area.text(math.sqrt), f"{objects:d}", *cells])
+    headers = ["size", "sqrt(area) [px]", "objects", *columns, "AR"]
+    table = pipe_table(rows, headers)
+    limits = [f"AR{n} {metrics[f'AR{n}']:.3f}" for n in protocol.max_dets]
+    errors = [f"{name} {value:.3f}" for name, value in metrics.items() if name.startswith("oLRP")]
+    return f"{table}\n{', '.join([*limits, *errors])}"

@@ -1,15 +1,14 @@
 """COCO's average precision and recall in object-size bins of one's own."""
 
-import contextlib
-import io
 import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
+
+from .coco_metrics import evaluate_coco
+from .coco_protocols import AreaBin, CocoProtocol
 
 
 @dataclass(frozen=True)
@@ -29,6 +28,11 @@ class SizeBin:
         """The bin as pycocotools takes it: squared, closed at both ends."""
         # pycocotools keeps areas that equal the upper end; here they belong to the next bin.
         return [self.low**2, math.nextafter(self.high**2, 0.0)]
+
+    @property
+    def area_bin(self) -> AreaBin:
+        """The bin as protocols have it."""
+        return AreaBin(f"_{self.label}", *self.area_range, ious=(0.5,))
 
 
 def size_bins(edges: Sequence[float]) -> list[SizeBin]:
@@ -75,47 +79,9 @@ def evaluate_size_bins(
         the bin, and ``objects_<label>``, the number of objects. A bin without objects has NaN, one
         with objects but no detection has 0.
     """
-    with contextlib.redirect_stdout(io.StringIO()):
-        detections = _no_detections(coco_gt) if coco_dt is None else coco_dt
-        coco_eval = COCOeval(coco_gt, detections, iou_type)
-        params = coco_eval.params
-        params.maxDets = [max_dets]
-        params.areaRng = [size_bin.area_range for size_bin in bins]
-        params.areaRngLbl = [size_bin.label for size_bin in bins]
-        if img_ids is not None:
-            params.imgIds = list(img_ids)
-        coco_eval.evaluate()
-        coco_eval.accumulate()
-
-    # precision: (IoU, recall, class, size, detections); recall: (IoU, class, size, detections)
-    precision, recall = coco_eval.eval["precision"], coco_eval.eval["recall"]
-    iou_50 = np.isclose(params.iouThrs, 0.5)
-    results = {}
-    for a, label in enumerate(params.areaRngLbl):
-        results[f"AP_{label}"] = _mean_percent(precision[:, :, :, a])
-        results[f"AP50_{label}"] = _mean_percent(precision[iou_50][:, :, :, a])
-        results[f"AR_{label}"] = _mean_percent(recall[:, :, a])
-        results[f"objects_{label}"] = _count_objects(coco_eval, params.areaRng[a])
-    return results
-
-
-def _mean_percent(values: np.ndarray) -> float:
-    # pycocotools marks classes without an object by -1.
-    values = values[values > -1]
-    return float(values.mean() * 100) if values.size else math.nan
-
-
-def _count_objects(coco_eval: COCOeval, area_range: list[float]) -> int:
-    return sum(
-        int(np.count_nonzero(image["gtIgnore"] == 0))
-        for image in coco_eval.evalImgs
-        if image is not None and image["aRng"] == area_range
-    )
-
-
-def _no_detections(coco_gt: COCO) -> COCO:
-    # loadRes refuses an empty list.
-    coco_dt = COCO()
-    coco_dt.dataset = {**coco_gt.dataset, "annotations": []}
-    coco_dt.createIndex()
-    return coco_dt
+    area_bins = tuple(size_bin.area_bin for size_bin in bins)
+    protocol = CocoProtocol("size bins", area_bins, max_dets=(max_dets,))
+    results = [] if coco_dt is None else coco_dt.dataset["annotations"]
+    metrics = evaluate_coco(coco_gt.dataset, results, protocol, iou_type, img_ids=img_ids).metrics()
+    names = [f"{metric}_{b.label}" for b in bins for metric in ("AP", "AP50", "AR", "objects")]
+    return {name: metrics[name] for name in names}

@@ -6,9 +6,10 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.evaluation import COCOEvaluator, print_csv_format
+from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.structures import BitMasks, Boxes, Instances
 
-from efpn_d2.evaluation import SizeBinnedCOCOEvaluator
+from efpn_d2.evaluation import PRESETS, SizeBinnedCOCOEvaluator
 
 pytestmark = pytest.mark.fast
 
@@ -76,6 +77,8 @@ def test_core_results_are_kept_and_bins_added(dataset):
     for metric in ("AP", "AP50", "AR"):
         expected |= {f"{metric}_0_8": 100, f"{metric}_8_16": 100, f"{metric}_16_32": 0}
         expected |= {f"{metric}_32_inf": math.nan}
+    expected |= {"AR1": 50, "AR10": 50, "AR100": 50, "ARs": 50, "ARm": math.nan, "ARl": math.nan}
+    expected |= {"objects": 3, "objects_s": 3, "objects_m": 0, "objects_l": 0}
     added = {k: v for k, v in results.items() if k not in core}
     assert added == pytest.approx(expected, nan_ok=True)
 
@@ -87,12 +90,16 @@ def test_masks_are_binned_too(dataset):
         assert [results[task][f"AP_{b}"] for b in ("0_8", "16_32")] == pytest.approx([100, 100])
 
 
-def test_no_predictions(dataset):
+def test_a_detector_that_finds_nothing(dataset):
+    """AP is 0 where there are objects, not NaN as in the core evaluator."""
     nothing = {i: instances([], [], []) for i in BOXES}
     results = run(SizeBinnedCOCOEvaluator(dataset, size_bin_edges=EDGES), nothing)["bbox"]
-    assert math.isnan(results["AP"])
-    assert results["AP_0_8"] == results["AR_16_32"] == 0
+    assert results["AP"] == results["AP-a"] == results["AP_0_8"] == results["AR_16_32"] == 0
     assert math.isnan(results["AP_32_inf"])
+
+
+def test_no_image_at_all(dataset):
+    assert run(SizeBinnedCOCOEvaluator(dataset), {}) == {}
 
 
 def test_images_can_be_chosen(dataset):
@@ -102,20 +109,64 @@ def test_images_can_be_chosen(dataset):
     assert (results["objects_0_8"], results["objects_8_16"]) == (0, 1)
 
 
-def test_without_bins_it_is_the_core_evaluator(dataset):
-    predictions = {i: perfect(i) for i in BOXES}
-    results = run(SizeBinnedCOCOEvaluator(dataset), predictions)
-    assert results["bbox"].keys() == run(COCOEvaluator(dataset), predictions)["bbox"].keys()
+@pytest.mark.parametrize("limit", [2, 100, 300])
+def test_numbers_of_the_core_evaluator_with_any_limit(dataset, limit):
+    predictions = {i: perfect(i, masks=True) for i in BOXES}
+    results = run(SizeBinnedCOCOEvaluator(dataset, max_dets_per_image=limit), predictions)
+    core = run(COCOEvaluator(dataset, max_dets_per_image=limit), predictions)
+    for task in ("bbox", "segm"):
+        values = {k: results[task][k] for k in core[task]}
+        assert values == pytest.approx(core[task], nan_ok=True)
+        assert results[f"{task}_protocol"]["maxDets"] == limit
 
 
-def test_log_and_csv_name_the_bins(dataset, caplog):
+def test_the_log_shows_the_rules_and_the_bins(dataset, caplog):
     caplog.set_level("INFO")
-    evaluator = SizeBinnedCOCOEvaluator(dataset, size_bin_edges=EDGES)
+    evaluator = SizeBinnedCOCOEvaluator(dataset, size_bin_edges=EDGES, backend="pycocotools")
     print_csv_format(run(evaluator, {i: perfect(i) for i in BOXES}))
-    assert "| [8, 16)           | 1         | 100.000         |" in caplog.text
-    assert "| [32, inf)         | 0         | n/a (0 objects) |" in caplog.text
+    assert "protocol coco; maxDets 1, 10, 100; IoU 0.5, 0.55," in caplog.text
+    assert "backend pycocotools 2." in caplog.text
+    assert "| 8_16   | 8 to 16           | 1         | 100.000         |" in caplog.text
+    assert "| 32_inf | 32 and more       | 0         | n/a (0 objects) |" in caplog.text
     header = next(r.getMessage() for r in caplog.records if "AP50_0_8" in r.getMessage())
     assert header.startswith("copypaste: AP,AP50,AP75,APs,APm,APl,AP_0_8,")
+    rules = next(r.getMessage() for r in caplog.records if "maxDets,IoU" in r.getMessage())
+    assert "max_area_s" in rules and "backend_pycocotools" in rules
+
+
+def test_results_are_numbers_as_training_hooks_need_them(dataset):
+    """Detectron2's hook takes nested dicts of what float() takes, and nothing else."""
+    evaluator = SizeBinnedCOCOEvaluator(dataset, size_bin_edges=EDGES, backend="pycocotools")
+    results = run(evaluator, {i: perfect(i, masks=True) for i in BOXES})
+    for value in flatten_results_dict(results).values():
+        float(value)
+    rules = results["bbox_protocol"]
+    assert (rules["maxDets"], rules["IoU_count"], rules["backend_pycocotools"]) == (100, 10, 1)
+    assert (rules["min_area_8_16"], rules["max_area_8_16"]) == (64, pytest.approx(256))
+    assert "max_area_32_inf" not in rules
+
+
+def test_a_file_keeps_results_and_rules(dataset, tmp_path):
+    evaluator = SizeBinnedCOCOEvaluator(
+        dataset, protocol=PRESETS["aitod"], backend="pycocotools", output_dir=str(tmp_path)
+    )
+    results = run(evaluator, {i: perfect(i) for i in BOXES})
+    content = json.loads((tmp_path / f"evaluation_{dataset}.json").read_text())
+    assert content["rules"]["maxDets"] == [1, 100, 1500]
+    assert content["rules"]["areas in square pixels"]["vt"] == [0, 64]
+    assert content["rules"]["areas in square pixels"]["m"] == [1024, None]
+    assert content["rules"]["backend"].startswith("pycocotools 2.")
+    assert content["results"]["bbox"]["APvt"] == results["bbox"]["APvt"] == pytest.approx(100)
+    assert content["results"]["bbox"]["APm"] is None
+    assert math.isnan(results["bbox"]["APm"])
+    assert results["bbox"]["oLRP"] == pytest.approx(0)
+    assert json.loads((tmp_path / "coco_instances_results.json").read_text())
+
+
+def test_tasks_can_be_chosen(dataset):
+    predictions = {i: perfect(i, masks=True) for i in BOXES}
+    results = run(SizeBinnedCOCOEvaluator(dataset, tasks=("segm",)), predictions)
+    assert results.keys() == {"segm", "segm_protocol"}
 
 
 def test_bad_edges(dataset):

@@ -1,0 +1,191 @@
+"""Protocols of the COCO family: object-size bins, IoU thresholds and limits of detections.
+
+Bins are in square pixels of the annotated ``area`` and closed at both ends, as COCO's own code has
+them, so an object of exactly 32 * 32 is in two of its bins.
+
+What is not expressed, and what could not be verified:
+
+* ``aitod``: all there is. AP at IoU 0.25, which its own tool prints too, is always -1 there, for
+  its thresholds begin at 0.5; it is left out.
+* ``sodad``: bins as the article and code on SODA state them; "AP" is that of the objects of up to
+  32 * 32 pixels alone. The limits of 100, 300 and 1000 detections come from a later port of the
+  benchmark's code, not from its own, and the merging of patches is the detector's to do.
+* ``tinyperson``: boxes marked "ignore" or "uncertain", and objects outside of a bin, excuse any
+  number of detections that lie on them by the share of the detection's area. The miss rate that
+  the benchmark reports next to AP is not computed, and merging tiles is the detector's to do.
+  The limit is 200 detections as in the benchmark's first code; a later one takes 1000.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+LARGEST_AREA = 1e5**2
+COCO_IOUS = tuple(np.linspace(0.5, 0.95, 10).tolist())
+
+
+@dataclass(frozen=True)
+class AreaBin:
+    """Objects of ``low <= area <= high`` square pixels.
+
+    Attributes:
+        name: what it adds to the names of metrics, e.g. "s" in "APs".
+        ious: single IoU thresholds at which its AP is reported too.
+    """
+
+    name: str
+    low: float
+    high: float
+    ious: tuple[float, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """The name without what separates it in names of metrics."""
+        return self.name.lstrip("_")
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether there is an upper end; COCO's code writes none as 1e5 * 1e5."""
+        return self.high < LARGEST_AREA
+
+    def text(self, unit: Callable[[float], float] = float) -> str:
+        """The range of areas, e.g. "64 to 256", or of what ``unit`` makes of them."""
+        low = f"{unit(self.low):.4g}"
+        return f"{low} to {unit(self.high):.4g}" if self.is_bounded else f"{low} and more"
+
+
+@dataclass(frozen=True)
+class CocoProtocol:
+    """By which rules detections are evaluated.
+
+    Attributes:
+        name: printed with every result.
+        bins: object sizes that are reported by themselves.
+        overall: the objects that "AP" and "AR" are about.
+        iou_thresholds: AP and AR are means over these.
+        max_dets: detections per image and class that count, ascending; AP uses the last.
+        olrp: also the optimal localisation-recall-precision error at IoU 0.5.
+        excused_fields: annotations with one of these set are treated like crowds.
+        excuse_outside: objects outside of a bin are treated like crowds in it. Otherwise each
+            excuses one detection, by IoU.
+        notes: what a reader of the numbers must know.
+    """
+
+    name: str
+    bins: tuple[AreaBin, ...]
+    overall: AreaBin = AreaBin("", 0.0, LARGEST_AREA, ious=(0.5, 0.75))
+    iou_thresholds: tuple[float, ...] = COCO_IOUS
+    max_dets: tuple[int, ...] = (1, 10, 100)
+    olrp: bool = False
+    excused_fields: tuple[str, ...] = ()
+    excuse_outside: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def areas(self) -> tuple[AreaBin, ...]:
+        """All objects first, then the bins."""
+        return (self.overall, *self.bins)
+
+    def changed(
+        self,
+        *,
+        bins: Sequence[AreaBin] = (),
+        iou_thresholds: Sequence[float] = (),
+        max_dets: Sequence[int] = (),
+    ) -> "CocoProtocol":
+        """The protocol with further bins, and with other thresholds or limits where given.
+
+        Raises:
+            ValueError: they are not ascending, or out of range.
+        """
+        ious, limits = np.array(iou_thresholds, dtype=float), np.array(max_dets)
+        if (ious <= 0).any() or (ious > 1).any() or (np.diff(ious) <= 0).any():
+            raise ValueError(
+                f"EVALUATION.IOU_THRESHOLDS {list(iou_thresholds)} must be ascending and in (0, 1]."
+            )
+        if (limits < 1).any() or (np.diff(limits) <= 0).any():
+            raise ValueError(
+                f"EVALUATION.MAX_DETS {list(max_dets)} must be ascending numbers of detections."
+            )
+        notes = []
+        if len(ious) and tuple(iou_thresholds) != self.iou_thresholds:
+            notes.append("IoU thresholds are set by EVALUATION.IOU_THRESHOLDS")
+        if len(limits) and tuple(max_dets) != self.max_dets:
+            notes.append("limits of detections are set by EVALUATION.MAX_DETS")
+        return replace(
+            self,
+            bins=(*self.bins, *bins),
+            iou_thresholds=tuple(map(float, iou_thresholds)) or self.iou_thresholds,
+            max_dets=tuple(map(int, max_dets)) or self.max_dets,
+            notes=(*self.notes, *notes),
+        )
+
+    def describe(self, backend: str) -> str:
+        """The rules in one line of text."""
+        ious = ", ".join(f"{iou:.4g}" for iou in self.iou_thresholds)
+        bins = ", ".join(f"{b.key or 'all'} {b.text()}" for b in self.areas)
+        rules = [
+            f"protocol {self.name}",
+            f"maxDets {', '.join(map(str, self.max_dets))}",
+            f"IoU {ious}",
+            f"areas in square pixels: {bins}",
+            f"backend {backend}",
+        ]
+        return "; ".join([*rules, *self.notes])
+
+
+def _tiny_person_bin(name: str, low: float, high: float) -> AreaBin:
+    return AreaBin(name, low**2, high**2, ious=(0.25, 0.5, 0.75))
+
+
+PRESETS = {
+    "coco": CocoProtocol(
+        "coco",
+        (
+            AreaBin("s", 0.0, 32.0**2),
+            AreaBin("m", 32.0**2, 96.0**2),
+            AreaBin("l", 96.0**2, LARGEST_AREA),
+        ),
+    ),
+    "aitod": CocoProtocol(
+        "aitod",
+        (
+            AreaBin("vt", 0.0, 8.0**2),
+            AreaBin("t", 8.0**2, 16.0**2),
+            AreaBin("s", 16.0**2, 32.0**2),
+            AreaBin("m", 32.0**2, LARGEST_AREA),
+        ),
+        max_dets=(1, 100, 1500),
+        olrp=True,
+    ),
+    "sodad": CocoProtocol(
+        "sodad",
+        (
+            AreaBin("eS", 0.0, 12.0**2),
+            AreaBin("rS", 12.0**2, 20.0**2),
+            AreaBin("gS", 20.0**2, 32.0**2),
+            AreaBin("N", 32.0**2, 40.0 * 50.0),
+        ),
+        overall=AreaBin("", 0.0, 32.0**2, ious=(0.5, 0.75)),
+        max_dets=(100, 300, 1000),
+        notes=("AP is of objects of up to 1024 square pixels", "limits not verified"),
+    ),
+    "tinyperson": CocoProtocol(
+        "tinyperson",
+        (
+            _tiny_person_bin("tiny", 1, 20),
+            _tiny_person_bin("tiny1", 1, 8),
+            _tiny_person_bin("tiny2", 8, 12),
+            _tiny_person_bin("tiny3", 12, 20),
+            _tiny_person_bin("small", 20, 32),
+            _tiny_person_bin("reasonable", 32, 1e5),
+        ),
+        overall=_tiny_person_bin("", 1, 1e5),
+        iou_thresholds=(0.25, 0.5, 0.75),
+        max_dets=(200,),
+        excused_fields=("ignore", "uncertain"),
+        excuse_outside=True,
+        notes=("no miss rate",),
+    ),
+}

@@ -1,0 +1,97 @@
+"""Detectron2's evaluator of COCO files, with the numbers left to a protocol."""
+
+import logging
+import math
+import os
+from abc import abstractmethod
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from detectron2.evaluation import COCOEvaluator
+from tabulate import tabulate
+
+from ..run_record import write_json
+
+logger = logging.getLogger(__name__)
+
+
+class ProtocolEvaluator(COCOEvaluator):
+    """Collects and writes predictions as :class:`COCOEvaluator` does, and evaluates them otherwise.
+
+    With ``output_dir``, ``evaluation_<data set>.json`` in it has the results with the rules they
+    were made by.
+    """
+
+    def __init__(self, dataset_name: str, *args: Any, **kwargs: Any) -> None:
+        """
+        Args:
+            dataset_name: a registered data set.
+            args, kwargs: see :class:`COCOEvaluator`.
+        """
+        super().__init__(dataset_name, *args, **kwargs)
+        self._dataset_name = dataset_name
+        # The base class evaluates those of _tasks_from_predictions alone.
+        self._own_tasks, self._tasks = self._tasks, None
+
+    @abstractmethod
+    def evaluate_results(
+        self, results: list[dict[str, Any]], img_ids: Iterable[Any] | None
+    ) -> dict[str, dict[str, float]]:
+        """Metrics by task.
+
+        Args:
+            results: detections of all processes in COCO's format, with the file's category ids.
+            img_ids: images to evaluate; None: all.
+        """
+
+    @abstractmethod
+    def rules(self) -> dict[str, Any]:
+        """What the numbers were made by, for people, of JSON types."""
+
+    def _tasks_of(self, results: list[dict[str, Any]]) -> list[str]:
+        """The tasks that were asked for, or those that the results are of."""
+        return sorted(self._own_tasks or super()._tasks_from_predictions(results))
+
+    def _tasks_from_predictions(self, predictions: list[dict[str, Any]]) -> list[str]:
+        return []
+
+    def _eval_predictions(
+        self, predictions: list[dict[str, Any]], img_ids: list[Any] | None = None
+    ) -> None:
+        super()._eval_predictions(predictions, img_ids=img_ids)
+        if not self._do_evaluation:
+            return
+        # The base class has put the file's category ids into them.
+        results = [result for image in predictions for result in image["instances"]]
+        self._results.update(self.evaluate_results(results, img_ids))
+        if self._output_dir:
+            name = f"evaluation_{self._dataset_name.replace('/', '_')}.json"
+            write_json(
+                os.path.join(self._output_dir, name),
+                {"data set": self._dataset_name, "rules": self.rules(), "results": self._results},
+            )
+
+    def _records_by_image(
+        self, results: list[dict[str, Any]], img_ids: Iterable[Any] | None
+    ) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]]:
+        """Every image's entry, annotations and results, also of those without detections."""
+        found = defaultdict(list)
+        for result in results:
+            found[result["image_id"]].append(result)
+        chosen = None if img_ids is None else set(img_ids)
+        for image_id, image in sorted(self._coco_api.imgs.items()):
+            if chosen is None or image_id in chosen:
+                yield image, self._coco_api.imgToAnns.get(image_id, []), found[image_id]
+
+
+def percent_cell(value: float, objects: int) -> str:
+    """A number of a table; without an object there is none."""
+    if not objects:
+        return "n/a (0 objects)"
+    return "n/a" if math.isnan(value) else f"{value:.3f}"
+
+
+def pipe_table(rows: list[list[str]], headers: list[str]) -> str:
+    """A table of text cells."""
+    return tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True)
