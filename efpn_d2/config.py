@@ -19,6 +19,7 @@ def add_efpn_config(cfg: CN) -> None:
         (cfg, "DISTILL", _distill_node),
         (cfg, "TRAINING", _training_node),
         (cfg, "COCO_DATA", _coco_data_node),
+        (cfg, "DATA", _data_node),
         (cfg, "EVALUATION", _evaluation_node),
     ):
         if name not in parent:
@@ -206,6 +207,32 @@ def _coco_data_node() -> CN:
     # Data sets to register before use: a list of [name, path of the COCO JSON, image folder].
     # Relative paths are looked up in $DETECTRON2_DATASETS, then in the working directory.
     node.REGISTER = []
+    return node
+
+
+def _data_node() -> CN:
+    """What a training makes of its images, in all stages; all of it is off by default."""
+    node = CN()
+    # Repeat images so that each class has about this many objects per epoch [paper IV-A3: 1000],
+    # but no image more often than that. A rare class needs instances / its objects repeats.
+    node.BALANCE_CLASSES = False
+    node.BALANCE_INSTANCES = 1000
+    node.BALANCE_MAX_REPEAT = 20.0
+
+    # Brightness, contrast and saturation are each multiplied by 1 - x to 1 + x; 0.0: none.
+    node.COLOR_JITTER = 0.0
+    # Multiply the size of the input, after INPUT.MIN_SIZE_TRAIN, by a factor from this range, e.g.
+    # [0.8, 1.25]; []: none. With DISTILL.VIEW downsample the teacher's view is twice that.
+    node.SCALE_JITTER = []
+
+    # Copy small objects to other places of their image: the chance of an image to get copies, and
+    # how many at most. 0.0: none.
+    node.COPY_PASTE_PROBABILITY = 0.0
+    node.COPY_PASTE_MAX_COPIES = 4
+    # Only objects with sqrt(w * h) below this are copied, in pixels of the image file.
+    node.COPY_PASTE_MAX_SIZE = 32.0
+    # The share of any other object's box that a copy may cover, from 0.0 to below 1.0.
+    node.COPY_PASTE_MAX_COVER = 0.0
     return node
 
 

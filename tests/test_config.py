@@ -32,6 +32,7 @@ def test_only_own_nodes_are_added_and_no_default_changes():
         "DISTILL.",
         "TRAINING.",
         "COCO_DATA.",
+        "DATA.",
         "EVALUATION.",
     )
     assert all(k.startswith(own) for k in after.keys() - before.keys())

@@ -1,24 +1,55 @@
-"""What is loaded for distillation: one augmented image per sample, at the teacher's scale."""
+"""How records become input of a training: Detectron2's mapper, with the options of ``DATA``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetMapper
-from detectron2.data import transforms as T
 
-__all__ = ["build_distillation_mapper"]
+from .augmentation import CopyPasteMapper, SmallObjectCopyPaste, color_jitter, with_scale_jitter
+
+__all__ = ["build_distillation_mapper", "build_train_mapper"]
+
+Mapper = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-def build_distillation_mapper(cfg: CfgNode) -> DatasetMapper:
-    """Detectron2's mapper with the scale that ``DISTILL.VIEW`` asks for, and colour jitter.
+def build_train_mapper(cfg: CfgNode) -> Mapper:
+    """Detectron2's mapper with the augmentations that ``cfg.DATA`` switches on, of which none is.
+
+    Raises:
+        ValueError: an option of ``cfg.DATA`` is out of its range.
+    """
+    return _build(with_scale_jitter(cfg), cfg.DATA.COLOR_JITTER, "DATA.COLOR_JITTER")
+
+
+def build_distillation_mapper(cfg: CfgNode) -> Mapper:
+    """:func:`build_train_mapper` at the scale that ``DISTILL.VIEW`` asks for: one image per sample.
 
     With ``downsample`` all lengths of ``INPUT``, which are the student's, are doubled: the sample
     is the teacher's view, and the student's is made of it in the model, so that the two are
     aligned.
+
+    Raises:
+        ValueError: as :func:`build_train_mapper`, or colour jitter is set twice.
     """
+    jitters = {f"{node}.COLOR_JITTER": cfg[node].COLOR_JITTER for node in ("DISTILL", "DATA")}
+    if all(jitters.values()):
+        raise ValueError("DISTILL.COLOR_JITTER and DATA.COLOR_JITTER are both set: use one.")
+    key = "DATA.COLOR_JITTER" if jitters["DATA.COLOR_JITTER"] else "DISTILL.COLOR_JITTER"
+    scaled = with_scale_jitter(cfg)
     if cfg.DISTILL.VIEW == "downsample":
-        cfg = _at_twice_the_scale(cfg)
+        scaled = _at_twice_the_scale(scaled)
+    return _build(scaled, jitters[key], key)
+
+
+def _build(cfg: CfgNode, color_strength: float, color_key: str) -> Mapper:
     options = DatasetMapper.from_config(cfg, is_train=True)
-    options["augmentations"] = [*options["augmentations"], *_color_jitter(cfg.DISTILL.COLOR_JITTER)]
-    return DatasetMapper(**options)
+    options["augmentations"] = [*options["augmentations"], *color_jitter(color_strength, color_key)]
+    mapper = DatasetMapper(**options)
+    copy_paste = SmallObjectCopyPaste.from_config(cfg)
+    return mapper if copy_paste is None else CopyPasteMapper(mapper, copy_paste)
 
 
 def _at_twice_the_scale(cfg: CfgNode) -> CfgNode:
@@ -29,16 +60,3 @@ def _at_twice_the_scale(cfg: CfgNode) -> CfgNode:
     if cfg.INPUT.CROP.ENABLED and cfg.INPUT.CROP.TYPE.startswith("absolute"):
         cfg.INPUT.CROP.SIZE = [2 * size for size in cfg.INPUT.CROP.SIZE]
     return cfg
-
-
-def _color_jitter(strength: float) -> list[T.Augmentation]:
-    if strength == 0:
-        return []
-    if not 0 < strength < 1:
-        raise ValueError(f"DISTILL.COLOR_JITTER is {strength}: use a number from 0 to below 1.")
-    low, high = 1 - strength, 1 + strength
-    return [
-        T.RandomBrightness(low, high),
-        T.RandomContrast(low, high),
-        T.RandomSaturation(low, high),
-    ]

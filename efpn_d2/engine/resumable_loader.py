@@ -26,6 +26,7 @@ from detectron2.data.samplers import RepeatFactorTrainingSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from ..data.class_balance import class_balance_factors
 from .seeding import Purpose, derive_seed, seeded_cpu_rng
 
 logger = logging.getLogger(__name__)
@@ -189,9 +190,15 @@ def build_resumable_train_loader(
         An endless loader of lists of ``SOLVER.IMS_PER_BATCH / world size`` mapped records.
 
     Raises:
-        ValueError: the batch does not divide among the processes, or a record lacks its size.
+        ValueError: the batch does not divide among the processes, a record lacks its size, or
+            ``DATA.BALANCE_CLASSES`` does not go with the sampler or the data set.
     """
     sampler_name = cfg.DATALOADER.SAMPLER_TRAIN
+    if _balances_classes(cfg) and sampler_name != "TrainingSampler":
+        raise ValueError(
+            f"DATA.BALANCE_CLASSES repeats images itself, but DATALOADER.SAMPLER_TRAIN is "
+            f"{sampler_name}: set it to TrainingSampler, or DATA.BALANCE_CLASSES to False."
+        )
     if sampler_name not in _RESUMABLE_SAMPLERS:
         logger.warning(
             f"DATALOADER.SAMPLER_TRAIN {sampler_name} restarts its order when training resumes; "
@@ -207,6 +214,8 @@ def build_resumable_train_loader(
         proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
     )
     if not isinstance(records, list):
+        if _balances_classes(cfg):
+            raise ValueError("DATA.BALANCE_CLASSES needs training data sets of listed records.")
         logger.warning(
             "A training data set that is not a list of records restarts its order when training "
             "resumes."
@@ -224,6 +233,10 @@ def build_resumable_train_loader(
     )
 
 
+def _balances_classes(cfg: CfgNode) -> bool:
+    return "DATA" in cfg and cfg.DATA.BALANCE_CLASSES
+
+
 def _build_batch_sampler(cfg: CfgNode, records: list[dict[str, Any]]) -> ResumableBatchSampler:
     world_size = comm.get_world_size()
     total_batch_size = cfg.SOLVER.IMS_PER_BATCH
@@ -236,6 +249,15 @@ def _build_batch_sampler(cfg: CfgNode, records: list[dict[str, Any]]) -> Resumab
     if cfg.DATALOADER.SAMPLER_TRAIN == "RepeatFactorTrainingSampler":
         repeat_factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
             records, cfg.DATALOADER.REPEAT_THRESHOLD, sqrt=cfg.DATALOADER.REPEAT_SQRT
+        )
+    elif _balances_classes(cfg):
+        repeat_factors = class_balance_factors(
+            records, cfg.DATA.BALANCE_INSTANCES, cfg.DATA.BALANCE_MAX_REPEAT
+        )
+        logger.info(
+            "DATA.BALANCE_CLASSES: an epoch shows %d images %.0f times",
+            len(records),
+            repeat_factors.sum(),
         )
     return ResumableBatchSampler(
         aspect_ratio_groups(records)

@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from ..checkpoint import EFPNCheckpointer
+from ..data.mappers import build_train_mapper
 from ..evaluation import build_evaluator
 from ..modeling.backbone import check_enhancement
 from ..modeling.gradient_balance import check_gradient_balance
@@ -62,8 +63,8 @@ class EFPNTrainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> DataLoader:
-        """See :func:`build_resumable_train_loader`."""
-        return build_resumable_train_loader(cfg)
+        """See :func:`build_resumable_train_loader`; images as ``cfg.DATA`` says."""
+        return build_resumable_train_loader(cfg, mapper=build_train_mapper(cfg))
 
     @classmethod
     def build_evaluator(

@@ -1,0 +1,12 @@
+"""Augmentations for small objects, made of Detectron2's own where it has them."""
+
+from .copy_paste import CopyPasteMapper, PasteTransform, SmallObjectCopyPaste
+from .jitter import color_jitter, with_scale_jitter
+
+__all__ = [
+    "CopyPasteMapper",
+    "PasteTransform",
+    "SmallObjectCopyPaste",
+    "color_jitter",
+    "with_scale_jitter",
+]
