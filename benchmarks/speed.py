@@ -1,113 +1,160 @@
 #!/usr/bin/env python
-"""Time of one forward pass of backbone and pyramid, as ratios to stock FPN's.
+"""Times as ratios to stock FPN's: of whole detectors, or of backbones with what can be inserted.
 
-All variants run in turns in one process, round after round, and each is compared with FPN in the
-same round, so that what else the machine does touches all alike. Writes a record in
-benchmarks/results.
+All run in turns in one process, round after round, and each is compared with FPN in the same
+round, so that what else the machine does touches all alike. Peak memory is the CUDA allocator's; on
+the CPU it is the resident set of a process of its own for each, beyond what it had before the first
+image. Writes a record in benchmarks/results.
 
-    benchmarks/speed.py --name speed_cpu --threads 1
-    benchmarks/speed.py --name speed_gpu --device cuda --precision float16
+    benchmarks/speed.py backbones --name speed_cpu --threads 1
+    benchmarks/speed.py detectors --name detectors_cpu
+    benchmarks/speed.py detectors --name detectors_gpu --device cuda --precision float16
 """
 
 import argparse
-import statistics
-import time
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from detectors import DETECTORS, build_detector, make_run
+from timing import summarize, time_in_turns, time_once
+from torch import nn
 from variants import VARIANTS, build_variant
 
-from efpn_d2.run_record import collect_run_record, write_json
+from efpn_d2.run_record import collect_run_record, peak_memory_gib, write_json
 
 RESULTS = Path(__file__).resolve().parent / "results"
 CONFIG = "COCO-Detection/faster_rcnn_R_50_EFPN_1x.yaml"
 BASELINE = "FPN"
 PRECISIONS = ("float32", "bfloat16", "float16")
+KINDS: dict[str, dict[str, Any]] = {"backbones": VARIANTS, "detectors": DETECTORS}
+Run = Callable[[], object]
 
 
-def time_once(model: nn.Module, image: Tensor) -> float:
-    """Seconds of one pass."""
-    synchronize(image.device)
-    start = time.perf_counter()
-    model(image)
-    synchronize(image.device)
-    return time.perf_counter() - start
+def prepare(name: str, args: argparse.Namespace) -> tuple[nn.Module, Run]:
+    """The model of that name, and a call that runs it once."""
+    if args.kind == "detectors":
+        detector = DETECTORS[name]
+        model = build_detector(args.config, detector, args.size, args.device)
+        return model, make_run(model, detector, args.size)
+    variant = VARIANTS[name]
+    backbone = build_variant(args.config, variant, args.device)
+    side = variant.scale * args.size
+    image = torch.randn(1, 3, side, side, device=args.device)
+    return backbone, lambda: backbone(image)
 
 
-def synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def count_macs(model: nn.Module, run: Run) -> dict[str, float]:
+    """10^9 multiply-accumulates of convolutions and linear layers in one run, by part."""
+    macs: dict[str, float] = {}
+
+    def count(part: str) -> Callable[..., None]:
+        def hook(layer: nn.Module, inputs: Sequence[torch.Tensor], output: torch.Tensor) -> None:
+            """Each weight is used once for each cell or row of the output."""
+            cells = output.numel() / layer.weight.shape[0]
+            macs[part] = macs.get(part, 0.0) + layer.weight.numel() * cells / 1e9
+
+        return hook
+
+    hooks = [
+        layer.register_forward_hook(count(part_of(name)))
+        for name, layer in model.named_modules()
+        if isinstance(layer, nn.Conv2d | nn.Linear)
+    ]
+    run()
+    for hook in hooks:
+        hook.remove()
+    return {part: round(value, 2) for part, value in macs.items()}
 
 
-def time_in_turns(
-    models: dict[str, nn.Module], images: dict[str, Tensor], rounds: int, warmup: int
-) -> dict[str, list[float]]:
-    """Seconds of each model in each round, the warm-up left out.
-
-    Every second round runs in reverse order, so that none is always the one after the same.
-    """
-    seconds: dict[str, list[float]] = {name: [] for name in models}
-    start = time.perf_counter()
-    for i in range(warmup + rounds):
-        order = list(models) if i % 2 else list(reversed(models))
-        for name in order:
-            taken = time_once(models[name], images[name])
-            if i >= warmup:
-                seconds[name].append(taken)
-        left = (time.perf_counter() - start) / (i + 1) * (warmup + rounds - i - 1)
-        print(f"round {i + 1} of {warmup + rounds}, {left:.0f} s left", flush=True)
-    return seconds
+def part_of(name: str) -> str:
+    """The part of a detector that a module belongs to."""
+    first, *rest = name.split(".")
+    if first != "backbone":
+        return first
+    return rest[0] if rest[0] in ("bottom_up", "extension", "enhancement") else "fpn"
 
 
-def summarize(seconds: dict[str, list[float]]) -> dict[str, dict[str, Any]]:
-    """Of each model the median seconds, and median and quartiles of its ratios to the baseline."""
-    rows = {}
-    for name, own in seconds.items():
-        ratios = [x / base for x, base in zip(own, seconds[BASELINE], strict=True)]
-        low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
-        rows[name] = {
-            "seconds": round(statistics.median(own), 4),
-            "ratio": round(statistics.median(ratios), 3),
-            "ratio_quartiles": [round(low, 3), round(high, 3)],
-        }
-    return rows
+def measure_memory(args: argparse.Namespace, name: str) -> float:
+    """GiB that a run needs beyond the model."""
+    if args.device.startswith("cuda"):
+        _, run = prepare(name, args)
+        before = torch.cuda.memory_allocated() / 2**30
+        torch.cuda.reset_peak_memory_stats()
+        run()
+        return round(peak_memory_gib(args.device) - before, 3)
+    command = [sys.executable, __file__, *sys.argv[1:], "--memory-of", name]
+    return float(subprocess.run(command, check=True, capture_output=True).stdout.split()[-1])
 
 
-def main() -> None:
+def print_memory(args: argparse.Namespace) -> None:
+    """What a process of its own does for :func:`measure_memory`."""
+    _, run = prepare(args.memory_of, args)
+    before = peak_memory_gib()
+    run()
+    print(round(peak_memory_gib() - before, 3))
+
+
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("kind", choices=KINDS)
     parser.add_argument("--config", default=CONFIG, help="a packaged config")
     parser.add_argument("--size", type=int, default=800, help="side of the image in pixels")
-    parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--warmup", type=int, default=2, help="rounds that do not count")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="float32", choices=PRECISIONS)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
-    parser.add_argument("--name", default="speed_cpu", help="of the record in benchmarks/results")
+    parser.add_argument("--only", nargs="+", help="names of what to time; FPN is always")
+    parser.add_argument("--memory", action="store_true", help="measure peak memory, too")
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    parser.add_argument("--name", required=True, help="of the record in benchmarks/results")
+    return parser
+
+
+def main() -> None:
+    parser = build_parser()
     args = parser.parse_args()
+    unknown = set(args.only or ()) - KINDS[args.kind].keys()
+    if unknown:
+        parser.error(f"--only {sorted(unknown)}: choose from {list(KINDS[args.kind])}")
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    names = list(dict.fromkeys([BASELINE, *args.variants]))
-    models = {name: build_variant(args.config, VARIANTS[name], args.device) for name in names}
-    images = {}
-    for name in names:
-        side = VARIANTS[name].scale * args.size
-        images[name] = torch.randn(args.batch, 3, side, side, device=args.device)
     precision = getattr(torch, args.precision)
-    autocast = torch.autocast(args.device, precision, enabled=precision != torch.float32)
+    device_type = args.device.split(":")[0]
+    autocast = torch.autocast(device_type, precision, enabled=precision != torch.float32)
     with torch.inference_mode(), autocast:
-        rows = summarize(time_in_turns(models, images, args.rounds, args.warmup))
+        if args.memory_of:
+            print_memory(args)
+            return
+        rows = measure(args)
     for name, row in rows.items():
         low, high = row["ratio_quartiles"]
         print(f"{name:>42}: {row['seconds']:.4f} s, {row['ratio']:.3f} x ({low:.3f} to {high:.3f})")
-    setup = {k: getattr(args, k) for k in ("config", "size", "batch", "device", "precision")}
-    setup |= {"threads": args.threads, "rounds": args.rounds, "rows": rows}
-    write_json(RESULTS / f"{args.name}.json", {**collect_run_record(0), **setup})
+    names = ("kind", "config", "size", "device", "precision", "threads", "rounds")
+    setup = {name: getattr(args, name) for name in names}
+    write_json(RESULTS / f"{args.name}.json", {**collect_run_record(0), **setup, "rows": rows})
+
+
+def measure(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Times, multiply-accumulates and, if asked for, memory."""
+    names = list(dict.fromkeys([BASELINE, *(args.only or KINDS[args.kind])]))
+    runs, macs = {}, {}
+    for name in names:
+        model, runs[name] = prepare(name, args)
+        time_once(runs[name], args.device)  # a lazy detector looks at its modules first
+        macs[name] = count_macs(model, runs[name])
+    rows = summarize(time_in_turns(runs, args.rounds, args.warmup, args.device), BASELINE)
+    for name, row in rows.items():
+        row["gmacs"] = macs[name]
+        if args.memory:
+            row["memory_gib"] = measure_memory(args, name)
+    return rows
 
 
 if __name__ == "__main__":

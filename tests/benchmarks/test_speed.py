@@ -2,54 +2,96 @@ import time
 
 import pytest
 import torch
-from speed import summarize, time_in_turns
-from torch import nn
+from detectors import DETECTORS, Detector, build_detector, make_proposals, make_run
+from speed import count_macs
+from timing import summarize, time_in_turns
 from variants import VARIANTS, build_variant
+
+from efpn_d2.modeling.lazy import LazyP2Prime
 
 pytestmark = pytest.mark.fast
 
-
-class Recorder(nn.Module):
-    """Takes some time and notes that it ran."""
-
-    def __init__(self, name, log, seconds):
-        super().__init__()
-        self.name, self.log, self.seconds = name, log, seconds
-
-    def forward(self, image):
-        time.sleep(self.seconds)
-        self.log.append((self.name, tuple(image.shape)))
+CONFIG = "COCO-Detection/faster_rcnn_R_50_EFPN_1x.yaml"
+NARROW = ["MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.RES2_OUT_CHANNELS", 64]
+NARROW += ["MODEL.FPN.OUT_CHANNELS", 8, "MODEL.ROI_BOX_HEAD.FC_DIM", 8]
 
 
-def test_models_run_in_turns_on_their_own_image_and_warm_up_does_not_count():
+def test_all_run_in_turns_and_warm_up_does_not_count():
     log = []
-    models = {"FPN": Recorder("FPN", log, 0.001), "B": Recorder("B", log, 0.01)}
-    images = {"FPN": torch.zeros(1, 2), "B": torch.zeros(1, 4)}
-    seconds = time_in_turns(models, images, rounds=3, warmup=1)
-    assert [name for name, _ in log] == ["B", "FPN", "FPN", "B", "B", "FPN", "FPN", "B"]
-    assert set(log) == {("FPN", (1, 2)), ("B", (1, 4))}
-    assert {name: len(taken) for name, taken in seconds.items()} == {"FPN": 3, "B": 3}
+
+    def make(name, seconds):
+        return lambda: (time.sleep(seconds), log.append(name))
+
+    seconds = time_in_turns({"A": make("A", 0.001), "B": make("B", 0.01)}, rounds=3, warmup=1)
+    assert log == ["B", "A", "A", "B", "B", "A", "A", "B"]
+    assert {name: len(taken) for name, taken in seconds.items()} == {"A": 3, "B": 3}
     assert min(seconds["B"]) >= 0.01
 
 
 def test_ratios_are_of_the_same_round():
     """A machine that gets four times slower changes no ratio."""
-    rows = summarize({"FPN": [1.0, 1.0, 4.0, 4.0, 4.0], "B": [1.5, 1.4, 6.4, 6.0, 6.0]})
+    rows = summarize({"FPN": [1.0, 1.0, 4.0, 4.0, 4.0], "B": [1.5, 1.4, 6.4, 6.0, 6.0]}, "FPN")
     assert rows["FPN"] == {"seconds": 4.0, "ratio": 1.0, "ratio_quartiles": [1.0, 1.0]}
     assert rows["B"]["ratio"] == 1.5
     assert rows["B"]["ratio_quartiles"] == [1.45, 1.55]
 
 
 def test_one_round_has_no_spread():
-    rows = summarize({"FPN": [2.0], "B": [3.0]})
+    rows = summarize({"FPN": [2.0], "B": [3.0]}, "FPN")
     assert rows["B"] == {"seconds": 3.0, "ratio": 1.5, "ratio_quartiles": [1.5, 1.5]}
 
 
 @pytest.mark.parametrize("name", [name for name in VARIANTS if "+" in name])
 def test_a_variant_has_what_its_name_says(name):
-    backbone = build_variant("COCO-Detection/faster_rcnn_R_50_EFPN_1x.yaml", VARIANTS[name])
+    backbone = build_variant(CONFIG, VARIANTS[name])
     keys = backbone.state_dict().keys()
     for part in ("cem", "fbsm", "sgdm"):
         assert any(f".{part}." in k for k in keys) == (part.upper() in name)
     assert any(k.startswith("extension.") for k in keys) == name.startswith("EFPN")
     assert not backbone.training
+
+
+@pytest.mark.parametrize("active", [0.02, 0.1, 0.3, 1.0])
+@torch.no_grad()
+def test_proposals_keep_the_share_of_tiles_active(active, monkeypatch):
+    lazies = []
+    pool = LazyP2Prime.pool
+
+    def record(self, *args):
+        lazies.append(self)
+        return pool(self, *args)
+
+    monkeypatch.setattr(LazyP2Prime, "pool", record)
+    options = ["MODEL.EFPN.LAZY_TILE_SIDES", [32], "MODEL.EFPN.LAZY_DENSE_ABOVE", 1e6]
+    name = f"EFPN fast, lazy, {active * 100:.0f} % active"
+    detector = Detector([*DETECTORS[name].options, *NARROW, *options], active)
+    make_run(build_detector(CONFIG, detector, 640, "cpu"), detector, 640)()
+    assert lazies[0].active_share == pytest.approx(active)
+
+
+def test_all_detectors_get_as_many_small_and_large_boxes():
+    for active in (0.02, 1.0):
+        boxes = make_proposals(800, active)
+        sides = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).sqrt()
+        assert len(boxes) == 1000
+        assert int((sides < 112).sum()) >= 300
+        assert boxes.min() >= 0
+        assert boxes.max() <= 800
+
+
+@torch.no_grad()
+def test_multiply_accumulates_by_part():
+    fpn, fast = (
+        Detector([*DETECTORS[name].options, *NARROW]) for name in ("FPN", "EFPN fast, dense")
+    )
+    counts = []
+    for detector in (fpn, fast):
+        model = build_detector(CONFIG, detector, 64, "cpu")
+        counts.append(count_macs(model, make_run(model, detector, 64)))
+    parts = {"bottom_up", "fpn", "proposal_generator", "roi_heads"}
+    assert counts[0].keys() == parts
+    assert counts[1].keys() == parts | {"extension"}
+    # The stem, 3 to 64 channels by 7 x 7 at 32 x 32, is a part of it.
+    assert counts[0]["bottom_up"] > 32 * 32 * 3 * 64 * 49 / 1e9
+    for part in ("fpn", "proposal_generator"):
+        assert counts[0][part] == counts[1][part]

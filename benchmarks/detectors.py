@@ -1,0 +1,136 @@
+"""The detectors whose speed is compared, all with the same proposals."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from detectron2.structures import Boxes, ImageList, Instances
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import efpn_d2
+
+__all__ = ["DETECTORS", "Detector", "build_detector", "make_run"]
+
+NUM_SMALL, NUM_LARGE = 300, 700  # proposals per image
+_TILE = 64  # pixels: what "active area" is counted in, 32 cells of P'2
+_STOCK = [
+    *("MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone", "MODEL.PROPOSAL_GENERATOR.NAME", "RPN"),
+    *("MODEL.ROI_HEADS.NAME", "StandardROIHeads"),
+]
+
+
+class Detector(NamedTuple):
+    """What is timed."""
+
+    options: list[Any]
+    """Keys and values."""
+    active: float = 0.1
+    """Share of the image in tiles of 64 px that hold small proposals."""
+    scale: int = 1
+    """Side of the image as a multiple of the others'."""
+    slices: bool = False
+    """Run it on the image and on its four quarters at twice the scale, too."""
+
+
+def _efpn(preset: str, lazy: bool = False) -> list[Any]:
+    return ["MODEL.EFPN.PRESET", preset, "MODEL.EFPN.LAZY", lazy]
+
+
+DETECTORS = {
+    "FPN": Detector(_STOCK),
+    "FPN on the image at twice the side": Detector(_STOCK, scale=2),
+    "FPN + 2 x 2 slices": Detector(_STOCK, slices=True),
+    **{f"EFPN {x}, dense": Detector(_efpn(x)) for x in ("paper", "reference", "fast")},
+    **{
+        f"EFPN {preset}, lazy, {active} % active": Detector(_efpn(preset, True), active / 100)
+        for preset in ("paper", "fast")
+        for active in (2, 10, 30, 100)
+    },
+}
+
+
+class FixedProposals(nn.Module):
+    """A proposal generator that runs, and whose proposals are then replaced."""
+
+    def __init__(self, generator: nn.Module, boxes: Tensor) -> None:
+        super().__init__()
+        self.generator = generator
+        self.boxes = boxes
+
+    def forward(
+        self, images: ImageList, features: dict[str, Tensor], instances: object = None
+    ) -> tuple[list[Instances], dict[str, Tensor]]:
+        """The same boxes for each image, and no losses."""
+        self.generator(images, features, instances)
+        scores = torch.zeros(len(self.boxes), device=self.boxes.device)
+        fixed = [
+            Instances(size, proposal_boxes=Boxes(self.boxes.clone()), objectness_logits=scores)
+            for size in images.image_sizes
+        ]
+        return fixed, {}
+
+
+def make_proposals(side: int, active: float, seed: int = 0) -> Tensor:
+    """Small boxes in some tiles of the image, and larger ones anywhere: (R, 4) in pixels.
+
+    Args:
+        side: of the image.
+        active: share of its tiles that hold small boxes; at least one does.
+        seed: of the places.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    per_side = -(-side // _TILE)
+    chosen = torch.randperm(per_side**2, generator=generator)
+    chosen = chosen[: max(round(active * per_side**2), 1)]
+    tiles = chosen[torch.arange(NUM_SMALL) % len(chosen)]
+    corners = torch.stack([tiles % per_side, tiles // per_side], dim=1) * _TILE
+    sides = 8 + 24 * torch.rand(NUM_SMALL, 1, generator=generator)
+    # One pixel and a half away from the neighbours, which RoIAlign would read too.
+    room = _TILE - 8 - sides
+    start = corners + 4 + room * torch.rand(NUM_SMALL, 2, generator=generator)
+    small = torch.cat([start, start + sides], dim=1).clamp(max=side)
+    start = torch.rand(NUM_LARGE, 2, generator=generator) * side * 0.8
+    sides = 130 + 170 * torch.rand(NUM_LARGE, 2, generator=generator)
+    return torch.cat([small, torch.cat([start, start + sides], dim=1).clamp(max=side)])
+
+
+def detector_config(config: str, detector: Detector, device: str) -> CfgNode:
+    """The config of a detector without weights."""
+    cfg = efpn_d2.get_config(config)
+    cfg.MODEL.WEIGHTS = ""
+    cfg.MODEL.DEVICE = device
+    cfg.merge_from_list(detector.options)
+    return cfg
+
+
+def build_detector(config: str, detector: Detector, size: int, device: str) -> nn.Module:
+    """A detector with new weights and fixed proposals, in evaluation mode."""
+    torch.manual_seed(0)
+    model = build_model(detector_config(config, detector, device)).eval()
+    boxes = make_proposals(size, detector.active).to(device) * detector.scale
+    model.proposal_generator = FixedProposals(model.proposal_generator, boxes)
+    return model
+
+
+def make_run(model: nn.Module, detector: Detector, size: int) -> Callable[[], object]:
+    """A call that detects on one image of side ``size``."""
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(3, size, size, generator=generator) * 255
+    if detector.scale > 1:
+        image = F.interpolate(image[None], scale_factor=float(detector.scale))[0]
+    images = [image]
+    if detector.slices:
+        half = size // 2
+        quarters = [image[:, y : y + half, x : x + half] for y in (0, half) for x in (0, half)]
+        images += [F.interpolate(x[None], size=(size, size))[0] for x in quarters]
+    batches = [[{"image": x, "height": x.shape[1], "width": x.shape[2]}] for x in images]
+
+    def run() -> None:
+        """One image after the other, as slicing tools do."""
+        for batch in batches:
+            model(batch)
+
+    return run
