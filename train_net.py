@@ -5,6 +5,8 @@ Examples:
     train_net.py --config-file COCO-Detection/faster_rcnn_R_50_EFPN_1x.yaml --num-gpus 8
     train_net.py --config-file my.yaml --train-json a.json --train-images a/ SOLVER.BASE_LR 0.01
     train_net.py --config-file my.yaml --eval-only MODEL.WEIGHTS output/model_final.pth
+    train_net.py --config-file my.yaml --eval-only MODEL.WEIGHTS output/model_final.pth \\
+        TEST.AUG.ENABLED True TEST.AUG.MIN_SIZES "(1400, 2000, 2800)"
     torchrun --nproc-per-node 2 train_net.py --config-file my.yaml
 """
 
@@ -39,6 +41,8 @@ def main(args: argparse.Namespace) -> dict[str, Any] | None:
         model, cfg.OUTPUT_DIR, init_from_stock=cfg.MODEL.EFPN.INIT_FROM_STOCK
     ).resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
     results = EFPNTrainer.test(cfg, model)
+    if cfg.TEST.AUG.ENABLED:
+        results.update(EFPNTrainer.test_at_scales(cfg, model))
     if comm.is_main_process():
         verify_results(cfg, results)
     return results

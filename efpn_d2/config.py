@@ -21,6 +21,7 @@ def add_efpn_config(cfg: CN) -> None:
         (cfg, "COCO_DATA", _coco_data_node),
         (cfg, "DATA", _data_node),
         (cfg, "EVALUATION", _evaluation_node),
+        (cfg, "MULTI_SCALE_TEST", _multi_scale_test_node),
     ):
         if name not in parent:
             parent[name] = CN()
@@ -243,7 +244,7 @@ def _evaluation_node() -> CN:
     # small / medium / large only.
     node.SIZE_BINS = []
     # The rules: "coco", "aitod", "sodad", "tinyperson", "tt100k" or "visdrone"; docs/evaluation.md
-    # has them all. "": those of the data set's metadata, else COCO's with AP at
+    # has them all. "": those of the data set's metadata; if these are COCO's, with AP at
     # TEST.DETECTIONS_PER_IMAGE instead of 100 detections.
     node.PROTOCOL = ""
     # In place of the protocol's own, for those of the COCO family: ascending IoU thresholds that AP
@@ -258,4 +259,15 @@ def _evaluation_node() -> CN:
     # the 45 of its release), and score thresholds in [0, 1] to report besides the best one.
     node.CLASSES = []
     node.SCORE_THRESHOLDS = [0.4]
+    return node
+
+
+def _multi_scale_test_node() -> CN:
+    """Beside Detectron2's TEST.AUG, which switches the test on and has its scales."""
+    node = CN()
+    # What decides at each scale whether a box is read from P'2: "input" (its size in pixels of the
+    # network's input, as in training: an object that is small at 1x is read from P2 at 2x) or
+    # "object" (SMALL_BOX_SIZE grows with the scale, from that of INPUT.MIN_SIZE_TEST: the same
+    # objects are read from P'2 at every scale).
+    node.ROUTE_BY = "input"
     return node

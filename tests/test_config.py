@@ -34,6 +34,7 @@ def test_only_own_nodes_are_added_and_no_default_changes():
         "COCO_DATA.",
         "DATA.",
         "EVALUATION.",
+        "MULTI_SCALE_TEST.",
     )
     assert all(k.startswith(own) for k in after.keys() - before.keys())
 

@@ -18,6 +18,7 @@ from ..data.datasets import (
     register_datasets,
 )
 from ..model_zoo import get_config_file
+from ..modeling.meta_arch import check_multi_scale_test
 
 __all__ = ["parse_args", "setup"]
 
@@ -51,6 +52,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
         register_datasets(cfg)
         check_files_exist(cfg, ("TEST",) if args.eval_only else ("TRAIN", "TEST"))
         _check_weights(cfg, args)
+        if args.eval_only and cfg.TEST.AUG.ENABLED:
+            check_multi_scale_test(cfg)
     except (OSError, ValueError, KeyError, AssertionError) as error:
         text = str(error.args[0] if isinstance(error, KeyError) else error)
         if "<class 'float'> vs. <class 'int'>" in text:

@@ -2,8 +2,11 @@
 
 import contextlib
 import functools
+import os
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, HookBase, defaults
@@ -18,6 +21,7 @@ from ..evaluation import build_evaluator
 from ..modeling.backbone import check_enhancement
 from ..modeling.gradient_balance import check_gradient_balance
 from ..modeling.mask_supervision import check_mask_supervision
+from ..modeling.meta_arch import EFPNWithTTA
 from .resumable_loader import build_resumable_train_loader
 from .resume_hook import ResumeHook
 from .training_loop import build_training_loop, training_options
@@ -72,6 +76,24 @@ class EFPNTrainer(DefaultTrainer):
     ) -> DatasetEvaluator:
         """See :func:`efpn_d2.evaluation.build_evaluator`."""
         return build_evaluator(cfg, dataset_name, output_folder)
+
+    @classmethod
+    def test_at_scales(cls, cfg: CfgNode, model: nn.Module) -> dict[str, Any]:
+        """Evaluate with ``TEST.AUG``'s scales, each made from the file's own pixels.
+
+        Returns:
+            What ``test`` does, all keys with the suffix ``_TTA``: ``{"bbox_TTA": {"AP": ...}}``.
+
+        Raises: as :class:`EFPNWithTTA`.
+        """
+        model = EFPNWithTTA(cfg, model)
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.INPUT.MIN_SIZE_TEST = 0  # the data loader does not scale
+        folder = os.path.join(cfg.OUTPUT_DIR, "inference_TTA")
+        evaluators = [cls.build_evaluator(cfg, name, folder) for name in cfg.DATASETS.TEST]
+        results = cls.test(cfg, model, evaluators)
+        return OrderedDict((f"{key}_TTA", value) for key, value in results.items())
 
     def build_checkpointer(self) -> EFPNCheckpointer:
         """The checkpointer of this training, in ``cfg.OUTPUT_DIR``."""

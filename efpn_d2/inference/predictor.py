@@ -15,6 +15,7 @@ from yaml import YAMLError
 from ..checkpoint import EFPNCheckpointer
 from ..config import add_efpn_config
 from ..model_zoo import get_config_file
+from ..modeling.meta_arch import EFPNWithTTA
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,8 @@ class EFPNPredictor(DefaultPredictor):
     """:class:`DefaultPredictor` that loads weights as training does, and runs without CUDA.
 
     A stock FPN checkpoint gives its heads to P'2 as well, see
-    :class:`efpn_d2.checkpoint.EFPNCheckpointer`.
+    :class:`efpn_d2.checkpoint.EFPNCheckpointer`. With ``TEST.AUG.ENABLED`` it detects at the scales
+    of ``TEST.AUG``, see :class:`efpn_d2.modeling.EFPNWithTTA`.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
@@ -86,6 +88,7 @@ class EFPNPredictor(DefaultPredictor):
 
         Raises:
             FileNotFoundError: ``MODEL.WEIGHTS`` names no file.
+            ValueError: ``TEST.AUG.ENABLED``, for a detector that has no multi-scale test.
         """
         weights = cfg.MODEL.WEIGHTS
         if not weights:
@@ -103,6 +106,7 @@ class EFPNPredictor(DefaultPredictor):
             EFPNCheckpointer(self.model, init_from_stock=cfg.MODEL.EFPN.INIT_FROM_STOCK).load(
                 weights
             )
+        self.multi_scale = EFPNWithTTA(cfg, self.model) if cfg.TEST.AUG.ENABLED else None
 
     def __call__(self, original_image: np.ndarray) -> dict[str, Any]:
         """As ``DefaultPredictor``.
@@ -115,7 +119,13 @@ class EFPNPredictor(DefaultPredictor):
         """
         if original_image is None:
             raise ValueError("The image is None: cv2.imread could not read its file.")
-        return super().__call__(original_image)
+        if self.multi_scale is None:
+            return super().__call__(original_image)
+        image = original_image[:, :, ::-1] if self.input_format == "RGB" else original_image
+        height, width = image.shape[:2]
+        pixels = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        with torch.no_grad():
+            return self.multi_scale([{"image": pixels, "height": height, "width": width}])[0]
 
 
 @contextlib.contextmanager

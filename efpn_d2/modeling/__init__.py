@@ -19,7 +19,7 @@ from .backbone import (
     build_retinanet_resnet_efpn_backbone,
     build_retinanet_resnet_enhanced_fpn_backbone,
 )
-from .meta_arch import DistillationRCNN, EFPNRetinaNet
+from .meta_arch import DistillationRCNN, EFPNRetinaNet, EFPNWithTTA
 from .proposal_generator import EFPNRPN
 from .roi_heads import EFPNCascadeROIHeads, EFPNROIHeads, OHEMSmallROIHeads
 
@@ -32,6 +32,7 @@ __all__ = [
     "EFPNCascadeROIHeads",
     "EFPNROIHeads",
     "EFPNRetinaNet",
+    "EFPNWithTTA",
     "EnhancedFPN",
     "ExtendedResNet",
     "FeatureTextureTransfer",

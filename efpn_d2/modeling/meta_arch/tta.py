@@ -1,31 +1,41 @@
 """Multi-scale test: one image at several scales, whose detections become one [paper Table VI]."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from itertools import groupby
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN, GeneralizedRCNNWithTTA
 from detectron2.modeling.meta_arch import PanopticFPN
 from detectron2.structures import Instances
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from efpn_d2.config import require_node
+from efpn_d2.modeling.roi_heads.small_head import SmallHeadMixin
+
 __all__ = ["EFPNWithTTA", "check_multi_scale_test"]
 
 Record = dict[str, Any]
+
+_ROUTE_BY = ("input", "object")
 
 
 class EFPNWithTTA(GeneralizedRCNNWithTTA):
     """Detectron2's ``GeneralizedRCNNWithTTA``, in which each scale sees what it would see alone.
 
-    Scales and flip are ``TEST.AUG``'s. Where a box is read from is decided at each scale by its
-    size in pixels of the network's input there, as in training: ``SMALL_BOX_SIZE``, FPN's levels
-    and the anchors do not grow with the scale. So an object is read from P'2 at 1x and from P2 at
-    2x, which is what P'2 imitates, and each head meets just the sizes that it has learned. This
-    holds for boxes, for every stage of a cascade, and for masks: the merged boxes are brought back
-    to each scale, routed anew there, and the masks averaged.
+    Scales and flip are ``TEST.AUG``'s. Where a box is read from is decided anew at each scale, for
+    boxes, in every stage of a cascade, and for masks: the merged boxes are brought back to each
+    scale, routed there, and the masks averaged. ``MULTI_SCALE_TEST.ROUTE_BY`` says by what:
+
+    * ``input``: the size in pixels of the network's input, as in training. ``SMALL_BOX_SIZE``,
+      FPN's levels and the anchors do not grow with the scale, so an object is read from P'2 at 1x
+      and from P2 at 2x, which is what P'2 imitates, and each head meets the sizes it has learned.
+    * ``object``: ``SMALL_BOX_SIZE`` grows with the scale, so P'2 has the same objects at every
+      scale, up to sizes that its heads have not met in training. FPN's levels and the anchors stay.
 
     Images of different size are never batched together, as the core class does: padded to the
     largest, a small one would cost as much memory and see another border than by itself.
@@ -82,9 +92,34 @@ class EFPNWithTTA(GeneralizedRCNNWithTTA):
         outputs: list[Instances] = []
         for _, group in groupby(pairs, key=lambda pair: pair[0]["image"].shape):
             inputs, known = map(list, zip(*group, strict=True))
-            known = None if detected_instances is None else known
-            outputs.extend(super()._batch_inference(inputs, known))
+            with self._routing_of(inputs[0]):
+                found = super()._batch_inference(inputs, known if detected_instances else None)
+            outputs.extend(found)
         return outputs
+
+    @contextlib.contextmanager
+    def _routing_of(self, record: Record) -> Iterator[None]:
+        """The detector as it routes boxes at the scale of a record."""
+        heads = self.model.roi_heads
+        if self.cfg.MULTI_SCALE_TEST.ROUTE_BY == "input" or not isinstance(heads, SmallHeadMixin):
+            yield
+            return
+        size = heads.small_box_size
+        heads.small_box_size = size * _scale(record, self.cfg)
+        try:
+            yield
+        finally:
+            heads.small_box_size = size
+
+
+def _scale(record: Record, cfg: CfgNode) -> float:
+    """Pixels of the record's image per pixel that the single-scale test's image has there."""
+    reference = record["height"]
+    if cfg.INPUT.MIN_SIZE_TEST > 0:  # else images are not scaled
+        reference, _ = ResizeShortestEdge.get_output_shape(
+            record["height"], record["width"], cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
+        )
+    return record["image"].shape[1] / reference
 
 
 def check_multi_scale_test(cfg: CfgNode) -> None:
@@ -102,6 +137,12 @@ def check_multi_scale_test(cfg: CfgNode) -> None:
                 f"The multi-scale test has no {what}, but MODEL.{key} is True: set "
                 "TEST.AUG.ENABLED to False."
             )
+    route_by = require_node(cfg, "MULTI_SCALE_TEST").ROUTE_BY
+    if route_by not in _ROUTE_BY:
+        raise ValueError(
+            f"MULTI_SCALE_TEST.ROUTE_BY is '{route_by}', which does not exist: use one of "
+            f"{', '.join(_ROUTE_BY)}."
+        )
     sizes = cfg.TEST.AUG.MIN_SIZES
     if not sizes or not all(isinstance(size, int) and size > 0 for size in sizes):
         raise ValueError(
