@@ -37,7 +37,8 @@ def build_evaluator(
     """The evaluator that the ``evaluator_type`` in a data set's metadata asks for.
 
     For "coco", ``EVALUATION.PROTOCOL`` says by which rules, or else the metadata's ``protocol``.
-    Without either they are COCO's, with the detector's own limit of detections.
+    Without either, and if it is the metadata's "coco", they are COCO's with the detector's own
+    limit of detections.
 
     Args:
         cfg: a config; the node EVALUATION and ``TEST.DETECTIONS_PER_IMAGE`` apply to "coco".
@@ -72,7 +73,7 @@ def _build_protocol_evaluator(
     cfg: CfgNode, dataset_name: str, output_folder: str
 ) -> ProtocolEvaluator:
     node = require_node(cfg, "EVALUATION")
-    name = node.PROTOCOL or MetadataCatalog.get(dataset_name).get("protocol", "")
+    name = node.PROTOCOL or _protocol_of(dataset_name)
     common = {"output_dir": output_folder, "kpt_oks_sigmas": cfg.TEST.KEYPOINT_OKS_SIGMAS}
     if name == "tt100k":
         return TT100KEvaluator(
@@ -96,6 +97,15 @@ def _build_protocol_evaluator(
     )
     _warn_of_limit(cfg, protocol.name, protocol.max_dets[-1])
     return SizeBinnedCOCOEvaluator(dataset_name, protocol=protocol, backend=node.BACKEND, **common)
+
+
+def _protocol_of(dataset_name: str) -> str:
+    """The metadata's protocol, empty if it is "coco".
+
+    That is what it says of any file, while the config means the limit of 100 detections by it.
+    """
+    protocol = MetadataCatalog.get(dataset_name).get("protocol", "")
+    return "" if protocol == "coco" else protocol
 
 
 def _limits_of_detector(cfg: CfgNode) -> list[int]:

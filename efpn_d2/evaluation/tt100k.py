@@ -25,15 +25,6 @@ import numpy as np
 
 from .boxes import ImageBoxes, overlaps
 
-_NAMES_2016 = (
-    "i2 i4 i5 il100 il60 il80 io ip p10 p11 p12 p19 p23 p26 p27 p3 p5 p6 pg ph4 ph4.5 ph5 pl100 "
-    "pl120 pl20 pl30 pl40 pl5 pl50 pl60 pl70 pl80 pm20 pm30 pm55 pn pne po pr40 w13 w32 w55 w57 "
-    "w59 wo"
-)
-# The evaluated classes of the release of 2016: those with more than 100 instances.
-CLASSES_2016 = tuple(_NAMES_2016.split())
-# The same of the release of 2021. Numbers on the two releases do not compare.
-CLASSES_2021 = tuple(sorted({*CLASSES_2016, "i2r", "i4l", "p13"} - {"io", "po", "wo"}))
 SIZE_BINS = {"small": (0, 32), "medium": (32, 96), "large": (96, 400), "all": (0, 400)}
 SIZE_RULES = ("long_side", "sqrt_area")
 IOU_THRESHOLD = 0.5

@@ -5,12 +5,11 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ..data.datasets.tt100k import EVALUATED_CLASSES
 from ..run_record import write_json
 from .boxes import image_boxes
 from .protocol_evaluator import ProtocolEvaluator, percent_cell, pipe_table
 from .tt100k import (
-    CLASSES_2016,
-    CLASSES_2021,
     IOU_THRESHOLD,
     SIZE_BINS,
     SIZE_RULES,
@@ -43,7 +42,7 @@ class TT100KEvaluator(ProtocolEvaluator):
         Args:
             dataset_name: a registered data set.
             args, kwargs: see :class:`COCOEvaluator`.
-            classes: names of the evaluated classes; default ``evaluation_classes`` of the data
+            classes: names of the evaluated classes; default ``evaluated_classes`` of the data
                 set's metadata, else the 45 classes of the release that has them all.
             score_thresholds: in [0, 1]; 0.4 is the default of the data set's tools.
 
@@ -53,13 +52,13 @@ class TT100KEvaluator(ProtocolEvaluator):
         super().__init__(dataset_name, *args, **kwargs)
         self._score_thresholds = list(score_thresholds)
         ids = {category["name"]: category["id"] for category in self._coco_api.cats.values()}
-        names = list(classes) or self._metadata.get("evaluation_classes")
+        names = list(classes) or self._metadata.get("evaluated_classes")
         self._classes = list(names or _classes_of_release(ids, dataset_name))
         missing = [name for name in self._classes if name not in ids]
         if missing:
             raise ValueError(
                 f"Data set '{dataset_name}' has no class {', '.join(missing)}, which is to be "
-                "evaluated: correct EVALUATION.CLASSES or the metadata's evaluation_classes."
+                "evaluated: correct EVALUATION.CLASSES or the metadata's evaluated_classes."
             )
         self._class_ids = [ids[name] for name in self._classes]
 
@@ -122,7 +121,7 @@ class TT100KEvaluator(ProtocolEvaluator):
 
 
 def _classes_of_release(ids: dict[str, int], dataset_name: str) -> Sequence[str]:
-    for classes in (CLASSES_2016, CLASSES_2021):
+    for classes in EVALUATED_CLASSES.values():
         if ids.keys() >= set(classes):
             return classes
     raise ValueError(

@@ -29,8 +29,8 @@ class VisDroneEvaluator(ProtocolEvaluator):
     The results of "visdrone" have every number twice, in percent: "AP_official" is the toolkit's
     mean, that weights each class by the images that have it, "AP_class_mean" the plain one.
 
-    Annotations keep the benchmark's own ``visdrone_category`` (0 to 11) and ``visdrone_score``. In
-    a file without them, crowds are the ignored regions and all else counts.
+    Annotations have the benchmark's own ``visdrone_category`` (0 to 11) and ``visdrone_score``, as
+    prepared sets do. In a file without them, crowds are the ignored regions and all else counts.
     """
 
     def rules(self) -> dict[str, Any]:
@@ -116,7 +116,8 @@ def _image(
     return VisDroneImage(
         image_boxes(objects),
         np.array([a.get("visdrone_score", 1) == 0 for a in objects], dtype=bool),
-        image_boxes(regions).boxes,
+        # A converter may repeat a region for each class.
+        np.unique(image_boxes(regions).boxes, axis=0),
         image_boxes(found),
         image["height"],
         image["width"],

@@ -3,6 +3,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import CityscapesInstanceEvaluator, PascalVOCDetectionEvaluator
 
 from efpn_d2 import get_config
+from efpn_d2.data.datasets.tt100k import EVALUATED_CLASSES
 from efpn_d2.evaluation import (
     PRESETS,
     SizeBinnedCOCOEvaluator,
@@ -10,7 +11,6 @@ from efpn_d2.evaluation import (
     VisDroneEvaluator,
     build_evaluator,
 )
-from efpn_d2.evaluation.tt100k import CLASSES_2016
 
 from .coco_files import write
 
@@ -33,7 +33,7 @@ def metadata():
 @pytest.fixture
 def coco(metadata, tmp_path):
     """A data set whose file is empty, but for categories of all names in use."""
-    names = [*CLASSES_2016, "i2r"]
+    names = [*EVALUATED_CLASSES["2016"], "i2r"]
     categories = [{"id": i, "name": name} for i, name in enumerate(names, start=1)]
     content = {"images": [], "annotations": [], "categories": categories}
     metadata.set(evaluator_type="coco", json_file=write(tmp_path / "a.json", content))
@@ -54,6 +54,15 @@ def test_coco_takes_bins_and_detection_limit_from_the_config(cfg, coco, tmp_path
     assert build_evaluator(cfg, "build_evaluator_test").protocol.max_dets == (1, 10, 100)
 
 
+def test_coco_as_the_data_sets_protocol_leaves_the_limit_to_the_detector(cfg, coco):
+    """It is what is said of any file; whoever wants 100 detections names the protocol."""
+    coco.set(protocol="coco")
+    cfg.TEST.DETECTIONS_PER_IMAGE = 300
+    assert build_evaluator(cfg, "build_evaluator_test").protocol.max_dets == (1, 10, 300)
+    cfg.EVALUATION.PROTOCOL = "coco"
+    assert build_evaluator(cfg, "build_evaluator_test").protocol.max_dets == (1, 10, 100)
+
+
 def test_the_protocol_is_the_configs_or_else_the_data_sets(cfg, coco):
     coco.set(protocol="aitod")
     assert build_evaluator(cfg, "build_evaluator_test").protocol == PRESETS["aitod"]
@@ -66,7 +75,7 @@ def test_the_protocol_is_the_configs_or_else_the_data_sets(cfg, coco):
     cfg.EVALUATION.SCORE_THRESHOLDS = [0.3, 0.6]
     evaluator = build_evaluator(cfg, "build_evaluator_test")
     assert type(evaluator) is TT100KEvaluator
-    assert evaluator.rules()["classes"] == list(CLASSES_2016)
+    assert evaluator.rules()["classes"] == list(EVALUATED_CLASSES["2016"])
     assert evaluator.rules()["score thresholds"] == [0.3, 0.6]
     cfg.EVALUATION.CLASSES = ["pn", "i2r"]
     assert build_evaluator(cfg, "build_evaluator_test").rules()["classes"] == ["pn", "i2r"]

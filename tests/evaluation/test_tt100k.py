@@ -5,13 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from efpn_d2.evaluation.tt100k import (
-    CLASSES_2016,
-    CLASSES_2021,
-    SIZE_BINS,
-    SIZE_RULES,
-    sweep_scores,
-)
+from efpn_d2.evaluation.tt100k import SIZE_BINS, SIZE_RULES, sweep_scores
 
 from .boxes import boxes, random_image
 
@@ -191,12 +185,6 @@ def test_curve_against_the_slow_implementation(seed):
         point = slow_evaluation(images, [1, 2], threshold, 0, 400, "long_side")
         expected.append((max(point[0], expected[-1][0]), point[1]))
     assert list(zip(accuracy, recall, strict=True)) == [*expected, (1, 0)]
-
-
-def test_both_releases_have_45_classes():
-    assert len(set(CLASSES_2016)) == len(set(CLASSES_2021)) == 45
-    assert set(CLASSES_2016) - set(CLASSES_2021) == {"io", "po", "wo"}
-    assert set(CLASSES_2021) - set(CLASSES_2016) == {"i2r", "i4l", "p13"}
 
 
 def test_unknown_size_rule():

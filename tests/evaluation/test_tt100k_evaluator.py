@@ -6,8 +6,8 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import print_csv_format
 from detectron2.evaluation.testing import flatten_results_dict
 
+from efpn_d2.data.datasets.tt100k import EVALUATED_CLASSES
 from efpn_d2.evaluation import TT100KEvaluator
-from efpn_d2.evaluation.tt100k import CLASSES_2021
 
 from .coco_files import annotation, dataset, instances, run, write
 
@@ -28,7 +28,7 @@ def metadata(tmp_path):
     content = dataset(annotations, num_images=3, names=("pn", "pne", "rare"))
     metadata = MetadataCatalog.get(NAME)
     metadata.set(json_file=write(tmp_path / "a.json", content), evaluator_type="coco")
-    metadata.set(evaluation_classes=["pn", "pne"])
+    metadata.set(evaluated_classes=["pn", "pne"])
     metadata.set(thing_dataset_id_to_contiguous_id={1: 0, 2: 1, 3: 2})
     yield metadata
     MetadataCatalog.remove(NAME)
@@ -100,13 +100,13 @@ def test_a_detector_that_finds_nothing(metadata):
 
 def test_classes_without_metadata(metadata, tmp_path):
     """The 45 of the release that has them all, or one sentence."""
-    del metadata.evaluation_classes
+    del metadata.evaluated_classes
     with pytest.raises(ValueError, match="45 evaluated classes of neither release of TT100K: name"):
         TT100KEvaluator(NAME)
     assert TT100KEvaluator(NAME, classes=["pne"]).rules()["classes"] == ["pne"]
     with pytest.raises(ValueError, match="has no class wo, which is to be evaluated"):
         TT100KEvaluator(NAME, classes=["pn", "wo"])
     MetadataCatalog.remove(NAME)
-    content = dataset([], names=["other", *CLASSES_2021])
+    content = dataset([], names=["other", *EVALUATED_CLASSES["2021"]])
     MetadataCatalog.get(NAME).set(json_file=write(tmp_path / "b.json", content))
-    assert TT100KEvaluator(NAME).rules()["classes"] == list(CLASSES_2021)
+    assert TT100KEvaluator(NAME).rules()["classes"] == list(EVALUATED_CLASSES["2021"])

@@ -96,6 +96,16 @@ def test_annotations_of_score_0_excuse(tmp_path):
     assert rows["objects"] == 3
 
 
+def test_regions_and_others_may_be_repeated_for_each_class(tmp_path):
+    """As in prepared sets, for evaluators that know crowds of one class only."""
+    repeated = [a | {"category_id": k} for a in ANNOTATIONS if a["iscrowd"] for k in (1, 2)]
+    register(tmp_path, [*(a for a in ANNOTATIONS if not a["iscrowd"]), *repeated])
+    rows = run(VisDroneEvaluator(NAME), FOUND)["visdrone"]
+    assert (rows["AP-pedestrian"], rows["objects"]) == (pytest.approx(100), 3)
+    found = FOUND | {1: instances([[0, 0.9, 300, 10, 40, 40], [0, 0.8, 10, 10, 20, 20]])}
+    assert run(VisDroneEvaluator(NAME), found)["visdrone"]["AP-pedestrian"] == pytest.approx(50)
+
+
 def test_crowds_of_other_files_are_ignored_regions(tmp_path):
     keys = ("visdrone_category", "visdrone_score")
     plain = [{k: v for k, v in a.items() if k not in keys} for a in ANNOTATIONS]
