@@ -20,6 +20,7 @@ from .validation import Report
 __all__ = [
     "PROTOCOLS",
     "PreparedFiles",
+    "prepared_image_root",
     "protocol_metadata",
     "register_prepared",
     "write_prepared",
@@ -129,6 +130,21 @@ def register_prepared(name: str) -> bool:
         **_metadata(description),
     )
     return True
+
+
+def prepared_image_root(json_file: Path) -> str:
+    """The image folder of a prepared data set, by its JSON.
+
+    Raises:
+        FileNotFoundError: the set is not prepared, or its images are elsewhere by now.
+    """
+    files = PreparedFiles(json_file.parent, json_file.stem)
+    if not files.description.is_file():
+        raise FileNotFoundError(
+            f"'{json_file}' is no prepared data set, for {files.description.name} is not beside "
+            "it: run tools/prepare_dataset.py first."
+        )
+    return _image_root(read_json(files.description)[0], files)
 
 
 def protocol_metadata(json_file: str) -> dict[str, Any]:
