@@ -90,8 +90,13 @@ def evaluate_coco(
         iou_type: "bbox" or "segm". oLRP is computed for boxes only.
         backend: see :func:`choose_backend`.
         img_ids: images to evaluate; default all, also those without detections.
+
+    Raises:
+        ValueError: a result is of an image or category that the data set does not have, or has
+            numbers that are not finite.
     """
     backend = choose_backend(backend)
+    _check_results(dataset, results, iou_type)
     dataset = _selected(dataset, protocol, img_ids)
     runs = _runs(dataset, protocol)
     parts = [
@@ -112,6 +117,25 @@ def evaluate_coco(
         olrp = optimal_lrp(images, labels, max_dets=protocol.max_dets[-1])
     counts = _count_objects(dataset, protocol)
     return CocoResult(protocol, backend, precision, recall, counts, olrp)
+
+
+def _check_results(
+    dataset: dict[str, Any], results: Sequence[dict[str, Any]], iou_type: str
+) -> None:
+    for key, what in (("image_id", "images"), ("category_id", "categories")):
+        unknown = {result[key] for result in results} - {entry["id"] for entry in dataset[what]}
+        if unknown:
+            raise ValueError(
+                f"The results have the {key} {min(unknown, key=str)!r}, which the data set does "
+                f"not have ({len(unknown)} such ids): use the one that they were made on."
+            )
+    rows = [(r["score"], *(r["bbox"] if iou_type == "bbox" else ())) for r in results]
+    bad = np.flatnonzero(~np.isfinite(np.array(rows, dtype=float)).reshape(len(rows), -1).all(1))
+    if len(bad):
+        raise ValueError(
+            f"Result {bad[0]} has a score or box that is not finite, {rows[bad[0]]} ({len(bad)} "
+            "such results): the detector gives NaN, or the file is damaged."
+        )
 
 
 def _selected(

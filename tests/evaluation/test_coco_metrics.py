@@ -262,6 +262,22 @@ def test_bad_changes_end_in_one_sentence(changes, message):
         PRESETS["coco"].changed(**changes)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image_id": 7}, r"have the image_id 7, which the data set does not have \(1 such ids\)"),
+        ({"category_id": 9}, "have the category_id 9, which the data set does not have"),
+        ({"score": math.nan}, r"Result 1 has a score or box that is not finite, \(nan, 0, 0, 9, 9"),
+        ({"bbox": [0, 0, math.inf, 9]}, "Result 1 has a score or box that is not finite"),
+    ],
+)
+def test_bad_results_end_in_one_sentence(changes, message):
+    coco = dataset([annotation(1, 1, 1, [0, 0, 10, 10])])
+    good = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "score": 0.5}
+    with pytest.raises(ValueError, match=message):
+        evaluate_coco(coco, [good, good | changes], PRESETS["coco"])
+
+
 def test_choice_of_the_backend(monkeypatch):
     installed = {"faster_coco_eval", "pycocotools"}
     find_spec = "efpn_d2.evaluation.coco_backends.importlib.util.find_spec"
