@@ -4,17 +4,17 @@
 Examples:
     report.py --predictions output/inference/coco_instances_results.json --dataset val.json \\
         --images images/ --output report/
-    report.py --predictions efpn.json --compare fpn.json --dataset signs_val --output report/ \\
-        --register signs_val val.json images/
+    report.py --predictions fpn.json --compare efpn.json --names FPN EFPN --dataset val.json \\
+        --images images/ --output report/ --protocol aitod
 """
 
 import argparse
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
+from efpn_d2.evaluation.coco_backends import BACKENDS
 from efpn_d2.report import PROTOCOLS, ReportOptions, ReportProtocol, write_report
 
 
@@ -27,8 +27,17 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--dataset", required=True, help="COCO JSON, or a registered data set")
     parser.add_argument("--images", metavar="DIR", help="image folder of a COCO JSON")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="for the report")
-    parser.add_argument("--compare", metavar="FILE", help="COCO results of a second run")
+    parser.add_argument(
+        "--compare", metavar="FILE", help="a second run; differences are it minus the first"
+    )
     parser.add_argument("--names", nargs="+", default=(), help="what to call the run or the two")
+    parser.add_argument(
+        "--evaluation",
+        nargs="+",
+        default=(),
+        metavar="FILE",
+        help="evaluation_<data set>.json of each run, to show numbers of other protocols too",
+    )
     parser.add_argument("--title", help="heading of the page")
     rules = parser.add_argument_group("how to count")
     rules.add_argument("--protocol", choices=sorted(PROTOCOLS), default="small")
@@ -36,6 +45,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--size-bins", nargs="+", type=float, metavar="PX", help="edges, in place of the protocol's"
     )
     rules.add_argument("--max-dets", type=int, metavar="N", help="in place of the protocol's")
+    rules.add_argument(
+        "--backend", choices=("auto", *BACKENDS), default="auto", help="what computes AP and AR"
+    )
     rules.add_argument(
         "--score-threshold", type=float, help="of counts and pictures (where F1 is highest)"
     )
@@ -51,15 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def protocol_of(args: argparse.Namespace) -> ReportProtocol:
     """The protocol that the command line asks for."""
-    protocol = PROTOCOLS[args.protocol]
-    changes = {}
-    if args.size_bins:
-        changes["edges"] = tuple(args.size_bins)
-    if args.max_dets:
-        changes["max_dets"] = args.max_dets
-    if changes:
-        protocol = replace(protocol, name=f"{protocol.name}, changed", **changes)
-    return protocol
+    return PROTOCOLS[args.protocol].changed(args.size_bins or (), args.max_dets)
 
 
 def find_data(dataset: str, images: str | None) -> tuple[str, str]:
@@ -92,10 +96,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             ReportOptions(
                 title=args.title,
                 protocol=protocol_of(args),
+                backend=args.backend,
                 threshold=args.score_threshold,
                 max_images=args.max_images,
                 max_side=args.max_side,
                 names=args.names,
+                evaluations=args.evaluation,
             ),
         )
     except (OSError, ValueError) as error:

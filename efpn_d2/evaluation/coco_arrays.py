@@ -41,8 +41,12 @@ class Detections:
         return np.searchsorted(self.image, np.arange(num_images + 1))
 
 
-def load_ground_truth(json_file: str | Path) -> GroundTruth:
+def load_ground_truth(json_file: str | Path, excused_fields: Sequence[str] = ()) -> GroundTruth:
     """Read a COCO JSON.
+
+    Args:
+        json_file: the file.
+        excused_fields: annotations with one of these set are treated like crowds.
 
     Raises:
         ValueError: the file is no COCO JSON, or an annotation in it has no image, no known category
@@ -64,7 +68,8 @@ def load_ground_truth(json_file: str | Path) -> GroundTruth:
     image, boxes, classes = _columns(annotations, images, category_ids, where)
     area = np.array([a.get("area", np.nan) for a in annotations], dtype=np.float64)
     area = np.where(np.isfinite(area), area, _areas(boxes))
-    crowd = np.array([a.get("iscrowd", 0) for a in annotations], dtype=bool)
+    excuses = ("iscrowd", *excused_fields)
+    crowd = np.array([any(a.get(key) for key in excuses) for a in annotations], dtype=bool)
     order = np.argsort(image, kind="stable")
     columns = (image, boxes, classes, np.sqrt(area.clip(min=0)), crowd)
     return GroundTruth(images, names, category_ids, *(column[order] for column in columns))

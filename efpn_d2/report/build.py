@@ -1,5 +1,6 @@
 """From files of results to a folder with a page."""
 
+import json
 import logging
 import time
 from collections.abc import Sequence
@@ -27,18 +28,23 @@ class ReportOptions:
         protocol: by which rules it counts.
         threshold: least score of a detection in counts and pictures; None: where each run's F1 is
             highest.
+        backend: what computes AP and AR: "auto" or the name of a library.
         max_images: pictures to include, of the worst images; the boxes of all others are on the
             page too, without their picture.
         max_side: longest side of a picture in pixels; larger ones are scaled down.
         names: what the page calls the runs; empty: after their files.
+        evaluations: of each run, the ``evaluation_<data set>.json`` that its evaluator wrote, for
+            numbers by other protocols than COCO's; empty: none are shown.
     """
 
     title: str | None = None
     protocol: ReportProtocol = field(default_factory=lambda: PROTOCOLS["small"])
     threshold: float | None = None
+    backend: str = "auto"
     max_images: int = 200
     max_side: int = 4096
     names: Sequence[str] = ()
+    evaluations: Sequence[str | Path] = ()
 
 
 def write_report(
@@ -68,12 +74,16 @@ def write_report(
     if len(predictions) not in (1, 2):
         raise ValueError(f"A report is on one or two files of results, not {len(predictions)}.")
     start = time.perf_counter()
-    truth = load_ground_truth(annotations)
+    truth = load_ground_truth(annotations, options.protocol.rules.excused_fields)
     if not truth.images:
         raise ValueError(f"{annotations} has no images to report on.")
     names = list(options.names) or run_names(predictions)
+    evaluations = [_read_evaluation(path) for path in options.evaluations]
+    for what, given in (("names", names), ("evaluations", evaluations)):
+        if given and len(given) != len(predictions):
+            raise ValueError(f"There are {len(given)} {what} for {len(predictions)} run(s).")
     runs = [
-        load_run(name, path, truth, options.protocol, options.threshold)
+        load_run(name, path, truth, options.protocol, options.threshold, options.backend)
         for name, path in zip(names, predictions, strict=True)
     ]
     output = Path(output)
@@ -94,6 +104,7 @@ def write_report(
         data,
         title=options.title or f"Detections on {Path(annotations).stem}",
         facts=_facts(runs, predictions, annotations, len(index) - missing),
+        evaluations=evaluations,
     )
     (output / "index.html").write_text(page, encoding="utf-8")
     logger.info(f"Wrote {output / 'index.html'} in {time.perf_counter() - start:.1f} s.")
@@ -110,6 +121,17 @@ def run_names(predictions: Sequence[str | Path]) -> list[str]:
         own = [part for part in path if part not in other]
         names.append(Path("/".join(own)).with_suffix("").as_posix() if own else "")
     return [name or f"run {n}" for n, name in enumerate(names, start=1)]
+
+
+def _read_evaluation(path: str | Path) -> dict[str, Any]:
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        return {"results": dict(content["results"]), "rules": dict(content["rules"])}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is not what an evaluator writes: it needs 'rules' and 'results' "
+            f"({type(error).__name__}: {error})."
+        ) from error
 
 
 def _clear(output: Path) -> None:

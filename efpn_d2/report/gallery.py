@@ -18,7 +18,7 @@ _MOST_DETECTIONS = 100  # of an image, that are written out
 
 
 def script_json(value: Any) -> str:
-    """JSON that may stand in a script element: nothing in it can end the element or open another."""
+    """JSON that may stand in a script element: nothing in it ends the element or opens another."""
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")

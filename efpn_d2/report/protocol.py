@@ -2,29 +2,26 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
-from ..evaluation.error_analysis import IOU_THRESHOLDS
+from ..evaluation.coco_protocols import PRESETS, AreaBin, CocoProtocol
 from ..evaluation.size_bins import SizeBin, size_bins
 
 
 @dataclass(frozen=True)
 class ReportProtocol:
-    """Size bins, detections per image and IoU thresholds of a report.
+    """Rules of AP and AR, and the size bins of everything else.
 
     Args:
-        name: printed on the page.
-        edges: ascending edges of the size bins, size = sqrt(area) in pixels of the annotation; the
-            last bin has no upper end.
-        max_dets: how many detections per image and class count, best scores first.
-        iou_thresholds: ascending; AP and AR are means over them. The first one is also the
-            least overlap of a found object in every other part of the report.
+        rules: of AP and AR. Its first IoU threshold is also the least overlap of a found object in
+            every other part of the report, its last limit that of detections per image and class.
+        edges: ascending edges of the bins that objects and errors are counted in, size =
+            sqrt(area) in pixels of the annotation, each without its upper end; the last bin has
+            none.
     """
 
-    name: str
-    edges: Sequence[float]
-    max_dets: int = 100
-    iou_thresholds: tuple[float, ...] = field(default=IOU_THRESHOLDS)
+    rules: CocoProtocol
+    edges: tuple[float, ...]
 
     @property
     def bins(self) -> list[SizeBin]:
@@ -40,16 +37,62 @@ class ReportProtocol:
         """The edges and infinity."""
         return [*self.edges, math.inf]
 
+    @property
+    def max_dets(self) -> int:
+        """How many detections per image and class count, best scores first."""
+        return self.rules.max_dets[-1]
 
-PROTOCOLS = {
-    "coco": ReportProtocol("COCO", (0, 32, 96)),
-    "aitod": ReportProtocol("AI-TOD", (0, 8, 16, 32), max_dets=1500),
-    "small": ReportProtocol("COCO's, with bins for small objects", (0, 8, 16, 32, 96)),
-}
+    @property
+    def iou(self) -> float:
+        """The least overlap of a found object."""
+        return self.rules.iou_thresholds[0]
+
+    def changed(self, edges: Sequence[float] = (), max_dets: int | None = None) -> "ReportProtocol":
+        """The protocol with other size bins, and another limit of detections, where given.
+
+        Raises:
+            ValueError: the edges are not ascending, or the limit is not above 0.
+        """
+        rules = self.rules.changed(max_dets=(max_dets,) if max_dets is not None else ())
+        if not edges:
+            return replace(self, rules=rules)
+        bins = tuple(size_bin.area_bin for size_bin in size_bins(edges))
+        note = "size bins are one's own"
+        rules = replace(rules, bins=bins, notes=(*rules.notes, note))
+        return ReportProtocol(rules, tuple(map(float, edges)))
+
+
+def area_ends(area: AreaBin) -> tuple[float, float]:
+    """A bin of areas as sizes: the square root of its ends, infinity where it has none."""
+    return math.sqrt(area.low), math.sqrt(area.high) if area.is_bounded else math.inf
+
+
+def report_protocol(rules: CocoProtocol) -> ReportProtocol:
+    """The report by a protocol of the COCO family, its bins without overlap and from 0 on."""
+    ends = {round(end, 6) for area in rules.bins for end in area_ends(area)}
+    return ReportProtocol(rules, (0.0, *sorted(ends - {math.inf})[1:]))
+
+
+PROTOCOLS = {name: report_protocol(rules) for name, rules in PRESETS.items()}
+# What a report takes if nothing is said: COCO's rules, looked at where small objects differ.
+PROTOCOLS["small"] = PROTOCOLS["coco"].changed(edges=(0, 8, 16, 32, 96))
 
 
 def bin_text(size_bin: SizeBin) -> str:
     """A size bin as the page names it."""
-    if math.isinf(size_bin.high):
-        return f"{size_bin.low:g} px and more"
-    return f"{size_bin.low:g} to {size_bin.high:g} px"
+    return _range_text(size_bin.low, size_bin.high)
+
+
+def area_text(area: AreaBin) -> str:
+    """A protocol's bin of areas as the page names it, by the square root."""
+    low, high = area_ends(area)
+    if low <= 1 and math.isinf(high):
+        return "all sizes"
+    name = "" if area.name.startswith("_") or not area.name else f"{area.key}: "
+    return name + _range_text(low, high)
+
+
+def _range_text(low: float, high: float) -> str:
+    if math.isinf(high):
+        return f"{low:.4g} px and more"
+    return f"{low:.4g} to {high:.4g} px"

@@ -6,8 +6,8 @@ from pathlib import Path
 from ..evaluation.coco_arrays import GroundTruth, load_detections
 from ..evaluation.error_analysis import RunAnalysis, analyze_run
 from ..evaluation.error_summary import best_threshold
-from .coco_metrics import CocoMetrics, coco_metrics
 from .protocol import ReportProtocol
+from .run_metrics import RunMetrics, run_metrics
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Run:
 
     name: str
     analysis: RunAnalysis
-    metrics: CocoMetrics
+    metrics: RunMetrics
     threshold: float
 
 
@@ -26,6 +26,7 @@ def load_run(
     truth: GroundTruth,
     protocol: ReportProtocol,
     threshold: float | None = None,
+    backend: str = "auto",
 ) -> Run:
     """Read and evaluate a file of COCO results.
 
@@ -35,13 +36,14 @@ def load_run(
         truth: the data set it is of.
         protocol: the rules.
         threshold: least score of a shown detection; None: where F1 is highest.
+        backend: of AP and AR; see :func:`efpn_d2.evaluation.coco_backends.choose_backend`.
 
     Raises:
         ValueError: the file does not fit the data set.
         OSError: it cannot be read.
     """
     detections = load_detections(predictions, truth, max_dets=protocol.max_dets)
-    analysis = analyze_run(truth, detections, iou_thresholds=tuple(protocol.iou_thresholds))
+    analysis = analyze_run(truth, detections, iou_thresholds=protocol.rules.iou_thresholds)
     if threshold is None:
         threshold = best_threshold(analysis)
-    return Run(name, analysis, coco_metrics(truth, detections, protocol), threshold)
+    return Run(name, analysis, run_metrics(truth, detections, protocol, backend), threshold)

@@ -17,7 +17,7 @@ from ..evaluation.error_summary import (
     select,
     size_edges,
 )
-from .protocol import ReportProtocol, bin_text
+from .protocol import ReportProtocol, area_ends, area_text, bin_text
 from .run import Run
 
 _MAX_CONFUSION_CLASSES = 24
@@ -38,8 +38,9 @@ def summarize(runs: list[Run], protocol: ReportProtocol) -> dict[str, Any]:
         ],
         "classes": truth.class_names,
         "bins": [bin_text(size_bin) for size_bin in protocol.bins],
+        "areas": [area_text(area) for area in protocol.rules.areas],
         "edges": [float(edge) for edge in protocol.edges],
-        "iou": protocol.iou_thresholds[0],
+        "iou": protocol.iou,
         "precision": [_precision_curves(run, protocol) for run in runs],
         "accuracy": [_accuracy_curves(run, protocol) for run in runs],
         "sizeRecall": _size_recall(runs),
@@ -57,25 +58,23 @@ def headline(run: Run, protocol: ReportProtocol) -> dict[str, float | None]:
     rate = rates(run.analysis, select(run.analysis), run.threshold)
     values = {
         "AP": run.metrics.average_precision(),
-        f"AP at IoU {protocol.iou_thresholds[0]:g}": run.metrics.average_precision(
-            iou=protocol.iou_thresholds[0]
-        ),
+        f"AP at IoU {protocol.iou:g}": run.metrics.average_precision(iou=protocol.iou),
         "AR": run.metrics.average_recall(),
         "F1 at the threshold": 100 * rate.f1,
     }
-    return {name: None if math.isnan(v) else round(v, 1) for name, v in values.items()}
+    return {name: None if math.isnan(v) else round(v, 4) for name, v in values.items()}
 
 
 def _selections(run: Run, protocol: ReportProtocol) -> list[Any]:
-    """All sizes, each size bin, each class: in the order of the page's menus."""
-    bins = [select(run.analysis, size_bin.low, size_bin.high) for size_bin in protocol.bins]
+    """The protocol's areas, all objects first, then each class: the order of the page's menu."""
+    areas = [select(run.analysis, *area_ends(area)) for area in protocol.rules.areas]
     classes = range(len(run.analysis.truth.class_names))
     by_class = (select(run.analysis, class_index=k) for k in classes)
-    return [select(run.analysis), *bins, *by_class]
+    return [*areas, *by_class]
 
 
 def _precision_curves(run: Run, protocol: ReportProtocol) -> list[list[float | None]]:
-    curves = [run.metrics.precision_curve(size) for size in range(1 + len(protocol.bins))]
+    curves = [run.metrics.precision_curve(size) for size in range(len(protocol.rules.areas))]
     classes = range(len(run.analysis.truth.class_names))
     curves += [run.metrics.precision_curve(class_index=k) for k in classes]
     return [_numbers(curve) if not np.isnan(curve).any() else [] for curve in curves]

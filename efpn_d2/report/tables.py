@@ -1,16 +1,17 @@
 """The report's tables as HTML. Every text from outside is escaped here."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..evaluation.error_analysis import Kind
 from ..evaluation.error_summary import Rates, Selection, error_counts, rates, select
-from .protocol import ReportProtocol, bin_text
+from .protocol import ReportProtocol, area_ends, area_text, bin_text
 from .run import Run
 
 NOT_THERE = "n/a (0 objects)"
+RUN, METRIC = "run", "metric"  # headings of columns with text
 
 
 class Cell(NamedTuple):
@@ -40,12 +41,22 @@ def table(
         rows: the cells; a row's first one is its heading.
         name: value of the ``data-table`` attribute.
     """
-    head = "".join(f'<th scope="col" title="{escape(m)}">{escape(t)}</th>' for t, m in headings)
-    body = "".join(f"<tr>{_row(cells)}</tr>" for cells in rows)
+    head = "".join(_heading(text, meaning) for text, meaning in headings)
+    body, before = "", None
+    for cells in rows:
+        start = '<tr class="same">' if cells[0] == before else "<tr>"
+        body += f"{start}{_row(cells)}</tr>"
+        before = cells[0]
     return (
         f'<div class="scroll"><table data-table="{escape(name)}"><caption>{escape(caption)}'
         f"</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
+
+
+def _heading(text: str, meaning: str) -> str:
+    style = ' class="run"' if text in (RUN, METRIC) else ""
+    title = f' title="{escape(meaning)}"' if meaning else ""
+    return f'<th scope="col"{style}{title}>{escape(text)}</th>'
 
 
 def _row(cells: Sequence[Cell]) -> str:
@@ -60,7 +71,6 @@ def _row(cells: Sequence[Cell]) -> str:
 
 def metrics(protocol: ReportProtocol) -> list[Metric]:
     """The columns of the tables by size and class."""
-    first = protocol.iou_thresholds[0]
     columns = [
         Metric(
             "AP",
@@ -69,7 +79,7 @@ def metrics(protocol: ReportProtocol) -> list[Metric]:
         )
     ]
     for iou in (0.5, 0.75):
-        if any(math.isclose(iou, threshold) for threshold in protocol.iou_thresholds):
+        if any(math.isclose(iou, threshold) for threshold in protocol.rules.iou_thresholds):
             columns.append(
                 Metric(
                     f"AP{iou * 100:.0f}",
@@ -86,12 +96,12 @@ def metrics(protocol: ReportProtocol) -> list[Metric]:
         ),
         Metric(
             "accuracy",
-            f"TP / (TP + FP) at IoU {first:g} and the score threshold",
+            f"TP / (TP + FP) at IoU {protocol.iou:g} and the score threshold",
             lambda run, size, k, rate: 100 * rate.accuracy,
         ),
         Metric(
             "recall",
-            f"found / objects at IoU {first:g} and the score threshold",
+            f"found / objects at IoU {protocol.iou:g} and the score threshold",
             lambda run, size, k, rate: 100 * rate.recall,
         ),
         Metric(
@@ -108,13 +118,12 @@ def size_table(runs: Sequence[Run], protocol: ReportProtocol) -> str:
     columns = metrics(protocol)
     headings = [("size", "square root of the area"), ("objects", "without crowds")]
     if len(runs) > 1:
-        headings.insert(1, ("run", ""))
+        headings.insert(1, (RUN, ""))
     headings += [(column.heading, column.meaning) for column in columns]
     rows = []
-    names = ["all sizes", *map(bin_text, protocol.bins)]
-    for size, name in enumerate(names):
-        low, high = (0.0, math.inf) if size == 0 else _ends(protocol, size)
-        selected = [select(run.analysis, low, high) for run in runs]
+    for size, area in enumerate(protocol.rules.areas):
+        name = area_text(area)
+        selected = [select(run.analysis, *area_ends(area)) for run in runs]
         values = [
             _values(run, columns, size, None, s) for run, s in zip(runs, selected, strict=True)
         ]
@@ -156,17 +165,17 @@ def class_table(runs: Sequence[Run], protocol: ReportProtocol) -> str:
 def _bin_columns(protocol: ReportProtocol) -> list[Metric]:
     return [
         Metric(
-            f"AP {bin_text(size_bin)}",
+            f"AP {area_text(area)}",
             "AP of the objects of that size",
             lambda run, _, k, rate, size=size: run.metrics.average_precision(size, k),
         )
-        for size, size_bin in enumerate(protocol.bins, start=1)
+        for size, area in enumerate(protocol.rules.areas[1:], start=1)
     ]
 
 
 def error_table(runs: Sequence[Run], protocol: ReportProtocol) -> str:
     """How often each kind of error occurs, by size."""
-    headings = [("size", ""), *([("run", "")] if len(runs) > 1 else [])]
+    headings = [("size", ""), *([(RUN, "")] if len(runs) > 1 else [])]
     kinds = [kind for kind in Kind if kind != Kind.IGNORED]
     headings += [(kind.name.lower(), "") for kind in kinds]
     counts = [error_counts(run.analysis, protocol.bounds, run.threshold) for run in runs]
@@ -186,9 +195,26 @@ def error_table(runs: Sequence[Run], protocol: ReportProtocol) -> str:
     return table("Detections and objects by kind", headings, rows, "errors")
 
 
-def _ends(protocol: ReportProtocol, size: int) -> tuple[float, float]:
-    size_bin = protocol.bins[size - 1]
-    return size_bin.low, size_bin.high
+def evaluation_table(names: Sequence[str], evaluations: Sequence[Mapping[str, Any]]) -> str:
+    """All numbers that evaluators have written of the runs, by task and metric."""
+    results = [
+        {
+            (task, metric): value
+            for task, metrics in evaluation.get("results", {}).items()
+            if isinstance(metrics, Mapping)
+            for metric, value in metrics.items()
+            if isinstance(value, (int, float))
+        }
+        for evaluation in evaluations
+    ]
+    keys = dict.fromkeys(key for numbers in results for key in numbers)
+    rows = []
+    for task, metric in keys:
+        values = [numbers.get((task, metric), math.nan) for numbers in results]
+        cells = [Cell("n/a" if math.isnan(v) else f"{v:,.6g}") for v in values]
+        rows.append([Cell(task), Cell(metric, style="run"), *cells])
+    headings = [("task", ""), (METRIC, ""), *((name, "") for name in names)]
+    return table("All numbers of the evaluation", headings, rows, "evaluation")
 
 
 def _values(
@@ -215,10 +241,12 @@ def _percent(value: float) -> Cell:
 
 
 def _difference(first: float, second: float) -> Cell:
-    change = second - first
+    change = round(second - first, 4)
     if math.isnan(change):
         return Cell("n/a", style="none")
-    return Cell(f"{change:+.1f}", round(change, 4), _style(round(change, 1)))
+    if not round(change, 1):
+        return Cell("0.0", change, "same")
+    return Cell(f"{change:+.1f}", change, _style(change))
 
 
 def _style(gain: float) -> str:

@@ -123,8 +123,8 @@ class Page:
         find = f"document.querySelector({json.dumps(selector)})"
         x, y = self.value(
             f"(() => {{ const node = {find}; node.scrollIntoView({{block: 'center'}});"
-            " const r = node.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]"
-            "; })()"
+            " const r = node.getBoundingClientRect();"
+            " return [r.x + r.width / 2, r.y + r.height / 2]; })()"
         )
         return x, y
 

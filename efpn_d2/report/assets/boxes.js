@@ -67,12 +67,13 @@ function objectMark(object, number, status, how, kind) {
 function detectionMark([x0, y0, x1, y1, classIndex, score, kind, object, iou], objects) {
   const name = report.kinds[kind];
   const status = name === "found" ? "found" : "false";
+  const short = `${report.classes[classIndex]} ${score.toFixed(2)}`;
   const own = Math.sqrt(Math.max(0, x1 - x0) * Math.max(0, y1 - y0));
   const size = object < 0 ? own : objects[object][5];
-  let text = `${report.classes[classIndex]} ${score.toFixed(2)}`;
+  let text = short;
   if (status === "false") text += ` · ${name}`;
   if (name === "classification" || name === "both") text += `, is ${report.classes[objects[object][4]]}`;
-  return { box: [x0, y0, x1, y1], status, kind: name, classIndex, size, object, iou, score, text };
+  return { box: [x0, y0, x1, y1], status, kind: name, classIndex, size, object, iou, score, text, short };
 }
 
 const STATUS_COLORS = {
@@ -83,8 +84,11 @@ const STATUS_NAMES = { found: "found", false: "false detection", missed: "missed
 
 // A box with a dark rim, to be seen on any ground; lines keep their width at any zoom.
 function drawBox(svg, [x, y, right, bottom], mark, faint) {
-  const shape = { x, y, width: Math.max(right - x, 0), height: Math.max(bottom - y, 0), fill: "none" };
+  const shape = {
+    x, y, width: Math.max(right - x, 0), height: Math.max(bottom - y, 0), fill: "none", "pointer-events": "all",
+  };
   const group = make(svg, "g", { opacity: faint ? 0.25 : null });
+  make(group, "title", {}, mark.text);
   const still = { "vector-effect": "non-scaling-stroke" };
   make(group, "rect", { ...shape, ...still, stroke: "#000", "stroke-opacity": 0.65, "stroke-width": 3.5 });
   make(group, "rect", {

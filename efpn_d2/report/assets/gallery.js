@@ -12,6 +12,7 @@ function setUpGallery() {
   const runs = report.runs.map((run, r) => [String(r), run.name]);
   fillSelect(form.elements.run, [["", "either run"], ...runs]);
   byId("run-filter").hidden = !comparing;
+  byId("tiles").classList.toggle("pairs", comparing);
   const orders = comparing
     ? [["change", "most changed first"], ["gained", "most newly found first"], ["lost", "most newly lost first"]]
     : [];

@@ -2,25 +2,28 @@
 
 const RINGS = [0, 0.6, 1.3, 2.2, 3.4];
 
-// boxes: [x0, y0, x1, y1] in screen pixels; labels: [{box, width, height}], important ones first.
-// Gives for each label its {x, y}, or null where no place is free.
+// boxes: [x0, y0, x1, y1] in screen pixels; labels: [{box, height, texts: [{text, width}]}], the
+// important ones first, and of each its longest text first. Gives for each label
+// {x, y, leader, text, width} of the first text that has a free place, or null.
 function placeLabels(boxes, labels, width, height) {
   const occupied = [...boxes];
-  return labels.map((label) => {
-    for (const [x, y] of labelCorners(label)) {
-      const area = [x, y, x + label.width, y + label.height];
-      if (x < 0 || y < 0 || area[2] > width || area[3] > height) continue;
-      if (occupied.some((other) => overlaps(area, other))) continue;
-      const leader = leaderLine(label.box, area);
-      if (leader && crosses(leader, occupied)) continue;
-      occupied.push(area);
-      return { x, y, leader };
+  return labels.map(({ box, height: h, texts }) => {
+    for (const { text, width: w } of texts) {
+      for (const [x, y] of labelCorners(box, w, h)) {
+        const area = [x, y, x + w, y + h];
+        if (x < 0 || y < 0 || area[2] > width || area[3] > height) continue;
+        if (occupied.some((other) => overlaps(area, other))) continue;
+        const leader = leaderLine(box, area);
+        if (leader && crosses(leader, occupied)) continue;
+        occupied.push(area);
+        return { x, y, leader, text, width: w };
+      }
     }
     return null;
   });
 }
 
-function labelCorners({ box: [x0, y0, x1, y1], width: w, height: h }) {
+function labelCorners([x0, y0, x1, y1], w, h) {
   const [middleX, middleY] = [(x0 + x1 - w) / 2, (y0 + y1 - h) / 2];
   return RINGS.flatMap((ring) => {
     const gap = ring * h + 2;

@@ -125,6 +125,7 @@ drawCurves(choices.value);
 drawSizeRecall();
 drawErrorBars();
 drawConfusion();
+drawConfusedPairs();
 setUpTables();
 setUpTheme();
 setUpGallery();

@@ -1,17 +1,17 @@
-// The page's charts: which numbers of the report each of them shows.
+// The page's charts and numbers: which numbers of the report each of them shows.
 
 const ALL_BINS = "bins";
 
 function curveChoices() {
-  const names = ["all sizes", ...report.bins, ...report.classes.map((name) => `class ${name}`)];
+  const names = [...report.areas, ...report.classes.map((name) => `class ${name}`)];
   const choices = names.map((name, i) => [String(i), name]);
-  return comparing ? choices : [[ALL_BINS, "all sizes and each of them"], ...choices];
+  return comparing ? choices : [[ALL_BINS, "every size"], ...choices];
 }
 
 // [{name, color, run, entry}] of a choice: entry is the place in the report's lists of curves.
 function chosenLines(choice) {
   if (choice === ALL_BINS) {
-    return ["all sizes", ...report.bins].map((name, entry) => {
+    return report.areas.map((name, entry) => {
       return { name, color: LINE_COLORS[entry % LINE_COLORS.length], run: 0, entry };
     });
   }
@@ -153,12 +153,49 @@ function drawConfusion() {
   });
 }
 
-function drawHeadline() {
-  report.runs.forEach((run) => {
-    for (const [name, value] of Object.entries(run.headline)) {
-      const card = make(byId("headline"), "div", { class: "card" });
-      make(card, "b", {}, value === null ? "n/a" : value.toFixed(1));
-      make(card, "span", {}, comparing ? `${name}, ${run.name}` : name);
+// The most frequent classification errors, by the sum over the runs.
+function drawConfusedPairs() {
+  const names = confusionNames();
+  const pairs = [];
+  for (const row of names.keys()) {
+    for (const column of names.keys()) {
+      const counts = report.runs.map((_, r) => report.confusion[r][row][column]);
+      if (row !== column && counts.some(Boolean)) pairs.push({ row, column, counts });
     }
-  });
+  }
+  if (!pairs.length) return;
+  const sum = (pair) => pair.counts.reduce((a, b) => a + b, 0);
+  pairs.sort((a, b) => sum(b) - sum(a));
+  const table = make(make(byId("confused-pairs"), "div", { class: "scroll" }), "table");
+  make(table, "caption", {}, "Most frequent confusions");
+  const head = make(make(table, "thead"), "tr");
+  const counts = comparing ? report.runs.map((run) => run.name) : ["count"];
+  make(head, "th", { scope: "col" }, "object");
+  make(head, "th", { scope: "col", class: "run" }, "detected as");
+  for (const name of counts) make(head, "th", { scope: "col" }, name);
+  const body = make(table, "tbody");
+  for (const pair of pairs.slice(0, 10)) {
+    const line = make(body, "tr");
+    make(line, "th", { scope: "row" }, names[pair.row]);
+    make(line, "td", { class: "run" }, names[pair.column]);
+    for (const count of pair.counts) make(line, "td", {}, String(count));
+  }
+}
+
+function drawHeadline() {
+  const text = (value) => (value === null ? "n/a" : value.toFixed(1));
+  for (const name of Object.keys(report.runs[0].headline)) {
+    const values = report.runs.map((run) => run.headline[name]);
+    const card = make(byId("headline"), "div", { class: "card" });
+    const number = make(card, "b", {}, values.map(text).join(" \u2192 "));
+    make(card, "span", {}, name);
+    if (!comparing || values.includes(null)) continue;
+    const change = Number((values[1] - values[0]).toFixed(1));
+    const style = change > 0 ? "better" : change < 0 ? "worse" : "same";
+    make(number, "small", { class: style }, ` ${change > 0 ? "+" : ""}${change.toFixed(1)}`);
+  }
+  if (comparing) {
+    const note = `In each pair: ${report.runs.map((run) => run.name).join(" \u2192 ")}. `;
+    make(byId("headline"), "p", { class: "note" }, `${note}Differences are the second minus the first.`);
+  }
 }

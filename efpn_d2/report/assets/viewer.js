@@ -1,6 +1,7 @@
 // One image, zoomable to its pixels; two runs side by side move together.
 
 const MOST_ZOOM = 64;
+const LABEL_HEIGHT = 17;
 const view = { number: null, data: null, x: 0, y: 0, zoom: 1, stages: [], focus: null };
 
 async function openViewer(number) {
@@ -116,23 +117,36 @@ function drawMarks(svg, stage, run) {
   for (let i = marks.length - 1; i >= 0; i -= 1) drawBox(svg, boxes[i], marks[i], !important[i]);
   if (!byId("viewer-labels").checked) return;
   const labelled = marks
-    .map((mark, i) => ({ mark, box: boxes[i], width: 0, height: 17 }))
+    .map((mark, i) => ({ mark, box: boxes[i], height: LABEL_HEIGHT }))
     .filter(({ mark, box }, i) => important[i] && isVerdict(mark) && inStage(box, stage));
+  const ruler = make(svg, "text");
   for (const label of labelled) {
-    label.node = make(svg, "text", {}, label.mark.text);
-    label.width = label.node.getComputedTextLength() + 8;
+    const texts = new Set([label.mark.text, label.mark.short ?? label.mark.text]);
+    label.texts = [...texts].map((text) => ({ text, width: textWidth(ruler, text) + 9 }));
   }
+  ruler.remove();
   const places = placeLabels(boxes, labelled, stage.clientWidth, stage.clientHeight);
-  labelled.forEach((label, i) => drawLabel(svg, label, places[i]));
+  labelled.forEach((label, i) => drawLabel(svg, label.mark, places[i]));
+}
+
+const textWidths = new Map(); // measuring makes the browser lay the page out anew
+
+function textWidth(ruler, text) {
+  if (!textWidths.has(text)) {
+    ruler.textContent = text;
+    textWidths.set(text, ruler.getComputedTextLength());
+  }
+  return textWidths.get(text);
 }
 
 function inStage([x0, y0, x1, y1], stage) {
   return x1 > 0 && y1 > 0 && x0 < stage.clientWidth && y0 < stage.clientHeight;
 }
 
-function drawLabel(svg, { node, mark, width, height }, place) {
-  node.remove();
+function drawLabel(svg, mark, place) {
   if (!place) return;
+  const { width } = place;
+  const height = LABEL_HEIGHT;
   const color = STATUS_COLORS[mark.status];
   const group = make(svg, "g", { class: "label" });
   if (place.leader) {
@@ -142,7 +156,7 @@ function drawLabel(svg, { node, mark, width, height }, place) {
   }
   make(group, "rect", { x: place.x, y: place.y, width, height, rx: 3, fill: "#000", "fill-opacity": 0.78 });
   make(group, "rect", { x: place.x, y: place.y, width: 3, height, fill: color });
-  make(group, "text", { x: place.x + 6, y: place.y + 12.5, fill: "#fff" }, mark.text);
+  make(group, "text", { x: place.x + 6, y: place.y + 12.5, fill: "#fff" }, place.text);
 }
 
 // The list beside the image; a click brings the box to the middle.
