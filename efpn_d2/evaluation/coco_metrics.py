@@ -129,8 +129,10 @@ def _check_results(
                 f"The results have the {key} {min(unknown, key=str)!r}, which the data set does "
                 f"not have ({len(unknown)} such ids): use the one that they were made on."
             )
-    rows = [(r["score"], *(r["bbox"] if iou_type == "bbox" else ())) for r in results]
-    bad = np.flatnonzero(~np.isfinite(np.array(rows, dtype=float)).reshape(len(rows), -1).all(1))
+    boxes = iou_type == "bbox"
+    rows = [(r["score"], *r["bbox"]) if boxes else (r["score"],) for r in results]
+    numbers = np.array(rows, dtype=float).reshape(len(rows), 5 if boxes else 1)
+    bad = np.flatnonzero(~np.isfinite(numbers).all(axis=1))
     if len(bad):
         raise ValueError(
             f"Result {bad[0]} has a score or box that is not finite, {rows[bad[0]]} ({len(bad)} "
