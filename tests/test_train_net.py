@@ -88,6 +88,17 @@ def test_evaluation_in_two_processes_gives_the_same_metrics(folder, trained):
     assert metrics(evaluated) == metrics(output)
 
 
+def test_evaluation_at_several_scales_comes_beside_that_at_one(folder, trained):
+    whole, output = trained
+    args = ("--eval-only", *CONFIG, *data("test"), *OPTS, "OUTPUT_DIR", "scales")
+    scales = ("TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", "(64, 96)")
+    evaluated = run(folder, *args, "MODEL.WEIGHTS", whole / "model_final.pth", *scales)
+    lines, single = metrics(evaluated), metrics(output)
+    assert lines[: len(single)] == single
+    assert len(lines) == 2 * len(single) and lines[len(single) + 1] == single[1]  # the names
+    assert (folder / "scales" / "inference_TTA" / "coco_instances_results.json").is_file()
+
+
 def test_torchrun(folder):
     """One process group of two, whose training and evaluation end together."""
     args = (*CONFIG, *data("train", "test"), *OPTS, "SOLVER.MAX_ITER", 2, "OUTPUT_DIR", "torchrun")
@@ -115,6 +126,13 @@ def test_unknown_config_ends_in_one_sentence(folder):
         ((), "coco_2017_train"),
         (("--eval-only", *DATA_OFF), "add --resume to take the last checkpoint"),
         (("--eval-only", *DATA_OFF, "MODEL.WEIGHTS", "nope.pth"), "there is no file 'nope.pth'"),
+        (
+            (
+                *("--eval-only", *DATA_OFF, "MODEL.WEIGHTS", "data/annotations.json"),
+                *("MODEL.META_ARCHITECTURE", "RetinaNet", "TEST.AUG.ENABLED", "True"),
+            ),
+            "not for RetinaNet: set TEST.AUG.ENABLED to False",
+        ),
         ((*DATA_OFF, "DISTILL.STAGE", "destill"), "'destill', which does not exist"),
     ],
 )

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
@@ -54,3 +55,25 @@ def test_own_checkpoint_is_loaded_as_it_is(config_file, tmp_path):
     assert weights[1] == predictor.cfg.MODEL.WEIGHTS
     for key, value in predictor.model.state_dict().items():
         assert torch.equal(value, model.state_dict()[key]), key
+
+
+@pytest.mark.parametrize("image_format", ["BGR", "RGB"])
+def test_several_scales_are_made_of_the_image_itself(config_file, image_format):
+    """With one scale, the detections are those at that scale, whatever INPUT.MIN_SIZE_TEST is."""
+    image = np.random.default_rng(0).integers(0, 255, (64, 80, 3), dtype=np.uint8)
+    scales = ["TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", "(64,)", "TEST.AUG.FLIP", "False"]
+    found = []
+    for opts in (["INPUT.MIN_SIZE_TEST", "64"], ["INPUT.MIN_SIZE_TEST", "32", *scales]):
+        cfg = load_inference_config(config_file, [*opts, "INPUT.FORMAT", image_format], 0.0)
+        torch.manual_seed(0)
+        found.append(EFPNPredictor(cfg)(image)["instances"])
+    single, at_scales = found
+    assert len(single) == 5
+    torch.testing.assert_close(at_scales.pred_boxes.tensor, single.pred_boxes.tensor)
+    torch.testing.assert_close(at_scales.scores, single.scores)
+
+
+def test_several_scales_of_a_detector_that_has_none(config_file):
+    opts = ["TEST.AUG.ENABLED", "True", "MODEL.ROI_HEADS.NAME", "StandardROIHeads"]
+    with pytest.raises(ValueError, match="no keypoints, but MODEL.KEYPOINT_ON is True"):
+        EFPNPredictor(load_inference_config(config_file, [*opts, "MODEL.KEYPOINT_ON", "True"]))
