@@ -31,7 +31,7 @@ setup(
     # identifiers), so the one mapped package takes every file below it as its data.
     packages=[*find_packages(include=["efpn_d2", "efpn_d2.*"]), "efpn_d2.configs"],
     package_dir={"efpn_d2.configs": "configs"},
-    package_data={"efpn_d2.configs": ["**/*.yaml"]},
+    package_data={"efpn_d2.configs": ["**/*.yaml"], "efpn_d2.report": ["assets/*"]},
     # Lower bounds alone, so that installing into an environment that works replaces nothing there.
     # Two dependencies are left out on purpose. detectron2 is not on the package index: see
     # tools/install_detectron2.py. OpenCV comes as one of several packages that overwrite each

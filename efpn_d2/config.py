@@ -259,6 +259,9 @@ def _evaluation_node() -> CN:
     # the 45 of its release), and score thresholds in [0, 1] to report besides the best one.
     node.CLASSES = []
     node.SCORE_THRESHOLDS = [0.4]
+    # Write a page for the browser at the end of every evaluation of a set in COCO format, into
+    # report_<data set>/index.html beside the predictions; see tools/report.py.
+    node.REPORT = False
     return node
 
 

@@ -51,8 +51,12 @@ def test_wheel_holds_the_package_and_its_configs(wheel: zipfile.ZipFile):
         for path in (ROOT / "configs").rglob("*.yaml")
     }
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "efpn_d2").rglob("*.py")}
-    assert len(configs) > 0
-    assert {name for name in wheel.namelist() if ".dist-info/" not in name} == configs | modules
+    assets = {
+        path.relative_to(ROOT).as_posix() for path in (ROOT / "efpn_d2/report/assets").iterdir()
+    }
+    assert len(configs) > 0 and len(assets) > 0
+    packaged = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    assert packaged == configs | modules | assets
 
 
 def requirements(wheel: zipfile.ZipFile) -> list[str]:
@@ -116,5 +120,5 @@ def test_import_has_no_side_effects():
     assert "efpn_d2" in added
     heavy = {"cv2", "matplotlib", "pycocotools", "tensorboard", "scipy", "pandas"}
     assert not {name.split(".")[0] for name in added} & heavy
-    assert not added & {"PIL.ImageDraw", "PIL.ImageFont", "efpn_d2.visualization"}
+    assert not added & {"PIL.ImageDraw", "PIL.ImageFont", "efpn_d2.visualization", "efpn_d2.report"}
     assert after == before  # no data set is registered, among others

@@ -17,6 +17,7 @@ from ..config import require_node
 from .coco_evaluator import SizeBinnedCOCOEvaluator
 from .coco_protocols import PRESETS
 from .protocol_evaluator import ProtocolEvaluator
+from .report_hook import with_report
 from .size_bins import size_bins
 from .tt100k_evaluator import TT100KEvaluator
 from .visdrone import MAX_DETECTIONS
@@ -52,7 +53,10 @@ def build_evaluator(
     output_folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
     evaluator_type = MetadataCatalog.get(dataset_name).get("evaluator_type")
     if evaluator_type == "coco":
-        return _build_protocol_evaluator(cfg, dataset_name, output_folder)
+        evaluator = _build_protocol_evaluator(cfg, dataset_name, output_folder)
+        if not cfg.EVALUATION.REPORT:
+            return evaluator
+        return with_report(evaluator, dataset_name, output_folder, cfg.EVALUATION.BACKEND)
     if evaluator_type == "lvis":
         return LVISEvaluator(
             dataset_name, output_dir=output_folder, max_dets_per_image=_max_dets(cfg)
