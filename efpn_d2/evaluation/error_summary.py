@@ -147,9 +147,9 @@ class SizeRecall(NamedTuple):
 def size_edges(sizes: np.ndarray, bins: int = 14) -> np.ndarray:
     """(B + 1,) edges for a curve over object size, about even on a logarithmic axis.
 
-    They are whole numbers of pixels but for the smallest object's size, where they begin, and end
-    above the largest one. Bins are joined until each has a fair number of objects, at least 1 of
-    200, so there may be fewer than asked for. [0, 1] without an object.
+    They are whole numbers of pixels, from at most the smallest size (itself, if that is below one)
+    to above the largest one. Bins are joined until each has a fair number of objects, at least 1
+    of 200, so there may be fewer than asked for. [0, 1] without an object.
     """
     sizes = sizes[sizes > 0]
     if not len(sizes):
