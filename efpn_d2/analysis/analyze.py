@@ -1,0 +1,93 @@
+"""A data set and a detector, compared: one function that asks everything else in this package."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from detectron2.config import CfgNode
+
+from .advice import (
+    ScaleAdvice,
+    Settings,
+    advise_anchor_sizes,
+    advise_detections,
+    advise_input_scale,
+    advise_small_box_size,
+)
+from .anchors import Overlaps, measure_overlaps
+from .detector import DetectorGeometry, describe_detector
+from .objects import ObjectTable, read_objects
+
+__all__ = ["DatasetAnalysis", "analyze_dataset"]
+
+
+@dataclass(frozen=True)
+class DatasetAnalysis:
+    """What a config does with a data set's objects, and what it would do with other settings."""
+
+    name: str
+    cfg: CfgNode
+    objects: ObjectTable
+    geometry: DetectorGeometry
+    overlaps: Overlaps
+    settings: Settings
+    """To be merged onto the config."""
+    advised_geometry: DetectorGeometry
+    advised_overlaps: Overlaps
+    scale: ScaleAdvice
+    """Not part of the settings: another scale costs time and asks for other anchors."""
+
+
+def analyze_dataset(
+    records: Sequence[dict[str, Any]], cfg: CfgNode, name: str = "The data set"
+) -> DatasetAnalysis:
+    """Compare a data set with a config's detector at ``INPUT.MIN_SIZE_TEST``.
+
+    Args:
+        records: the data set in Detectron2's format.
+        cfg: a complete config; not changed.
+        name: of the data set, for messages.
+
+    Raises:
+        ValueError: see :func:`read_objects` and :func:`describe_detector`.
+    """
+    objects = read_objects(records, cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, name)
+    geometry = describe_detector(cfg)
+    settings = _advise(cfg, geometry, objects)
+    advised = cfg.clone()
+    advised.defrost()
+    advised.merge_from_other_cfg(CfgNode(settings))
+    advised_geometry = describe_detector(advised)
+    return DatasetAnalysis(
+        name=name,
+        cfg=cfg,
+        objects=objects,
+        geometry=geometry,
+        overlaps=_measure(objects, geometry),
+        settings=settings,
+        advised_geometry=advised_geometry,
+        advised_overlaps=_measure(objects, advised_geometry),
+        scale=advise_input_scale(cfg, geometry, objects),
+    )
+
+
+def _advise(cfg: CfgNode, geometry: DetectorGeometry, objects: ObjectTable) -> Settings:
+    model = advise_anchor_sizes(cfg, geometry, objects)
+    if geometry.small_box_size:
+        size = advise_small_box_size(objects.sizes)
+        model.setdefault("EFPN", {})["SMALL_BOX_SIZE"] = size
+    detections = advise_detections(objects.objects_per_image)
+    if geometry.pooled and 2 * detections > cfg.MODEL.RPN.POST_NMS_TOPK_TEST:
+        # No head can find more objects than it is shown.
+        model["RPN"] = {"POST_NMS_TOPK_TEST": 2 * detections}
+    return {"MODEL": model, "TEST": {"DETECTIONS_PER_IMAGE": detections}}
+
+
+def _measure(objects: ObjectTable, geometry: DetectorGeometry) -> Overlaps:
+    return measure_overlaps(
+        objects.boxes,
+        objects.image_sizes[objects.images],
+        geometry.anchors,
+        geometry.size_divisibility,
+        geometry.thresholds[1],
+    )
