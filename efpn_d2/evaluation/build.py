@@ -79,6 +79,8 @@ def _build_protocol_evaluator(
     node = require_node(cfg, "EVALUATION")
     name = node.PROTOCOL or _protocol_of(dataset_name)
     common = {"output_dir": output_folder, "kpt_oks_sigmas": cfg.TEST.KEYPOINT_OKS_SIGMAS}
+    if name in ("tt100k", "visdrone"):
+        _warn_of_unused(node, name)
     if name == "tt100k":
         return TT100KEvaluator(
             dataset_name,
@@ -116,6 +118,15 @@ def _limits_of_detector(cfg: CfgNode) -> list[int]:
     """COCO's limits with the detector's own as the last; COCO's if it has none."""
     limit = _max_dets(cfg)
     return [*(n for n in (1, 10) if n < limit), limit] if limit else []
+
+
+def _warn_of_unused(node: CfgNode, protocol: str) -> None:
+    unused = [key for key in ("SIZE_BINS", "IOU_THRESHOLDS", "MAX_DETS") if node[key]]
+    if unused:
+        logger.warning(
+            f"The protocol {protocol} has rules of its own, so EVALUATION.{', '.join(unused)} "
+            "changes nothing: leave it empty, or choose EVALUATION.PROTOCOL coco."
+        )
 
 
 def _warn_of_limit(cfg: CfgNode, protocol: str, needed: int) -> None:

@@ -7,9 +7,10 @@ What is not expressed, and what could not be verified:
 
 * ``aitod``: all there is. AP at IoU 0.25, which its own tool prints too, is always -1 there, for
   its thresholds begin at 0.5; it is left out.
-* ``sodad``: bins as the article and code on SODA state them; "AP" is that of the objects of up to
-  32 * 32 pixels alone. The limits of 100, 300 and 1000 detections come from a later port of the
-  benchmark's code, not from its own, and the merging of patches is the detector's to do.
+* ``sodad``: "AP" is that of the objects of up to 32 * 32 pixels alone. This and the bins are as
+  in the code of SODA-A, the aerial half of the same benchmark; the limits of 100, 300 and 1000
+  detections come from a port of SODA-D's. Neither could be verified against SODA-D's own code. The
+  merging of patches is the detector's to do.
 * ``tinyperson``: boxes marked "ignore" or "uncertain", and objects outside of a bin, excuse any
   number of detections that lie on them by the share of the detection's area. The miss rate that
   the benchmark reports next to AP is not computed, and merging tiles is the detector's to do.
@@ -169,7 +170,7 @@ PRESETS = {
         ),
         overall=AreaBin("", 0.0, 32.0**2, ious=(0.5, 0.75)),
         max_dets=(100, 300, 1000),
-        notes=("AP is of objects of up to 1024 square pixels", "limits not verified"),
+        notes=("AP is of objects of up to 1024 square pixels", "not verified with SODA-D's code"),
     ),
     "tinyperson": CocoProtocol(
         "tinyperson",

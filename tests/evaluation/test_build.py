@@ -123,6 +123,12 @@ def test_a_detector_with_too_low_a_limit_is_warned_of(cfg, coco, caplog, protoco
         assert f"the {needed} of the protocol {protocol}: set both" in warnings[0]
 
 
+def test_what_a_protocol_does_not_read_is_warned_of(cfg, coco, caplog):
+    cfg.EVALUATION.merge_from_list(["PROTOCOL", "tt100k", "SIZE_BINS", [0, 8], "MAX_DETS", [9]])
+    build_evaluator(cfg, "build_evaluator_test")
+    assert "so EVALUATION.SIZE_BINS, MAX_DETS changes nothing" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("evaluator_type", "expected"),
     [
