@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from render_evaluation import render_speed
 from render_mapping import render_levels, render_noise
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -99,6 +100,11 @@ def rendered_mapping(root: Path = ROOT) -> str:
     return fill(root, "docs/paper_mapping.md", renderers)
 
 
+def rendered_evaluation(root: Path = ROOT) -> str:
+    """docs/evaluation.md as it should be."""
+    return fill(root, "docs/evaluation.md", {"evaluation_speed": render_speed})
+
+
 def fill(root: Path, file: str, renderers: dict[str, Callable[[dict[str, Any]], str]]) -> str:
     """The file with each named block made from the record of that name."""
     text = (root / file).read_text()
@@ -108,7 +114,11 @@ def fill(root: Path, file: str, renderers: dict[str, Callable[[dict[str, Any]], 
     return text
 
 
-DOCUMENTS = {"README.md": rendered, "docs/paper_mapping.md": rendered_mapping}
+DOCUMENTS = {
+    "README.md": rendered,
+    "docs/paper_mapping.md": rendered_mapping,
+    "docs/evaluation.md": rendered_evaluation,
+}
 
 
 def main() -> None:
