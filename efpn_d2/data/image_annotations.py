@@ -9,6 +9,7 @@ from detectron2.data.datasets import load_coco_json
 
 from .datasets import register_coco_sets, register_synthetic
 from .datasets.categories import category_names
+from .datasets.prepared import register_prepared
 
 __all__ = ["find_records", "load_records"]
 
@@ -28,6 +29,7 @@ def load_records(source: str, coco_sets: Sequence[Sequence[str]] = ()) -> list[d
         category_names(source)  # says what is wrong with a file that is no COCO JSON
         return load_coco_json(source, "")
     register_synthetic()
+    register_prepared(source)
     register_coco_sets(coco_sets)
     if source in DatasetCatalog.list():
         return DatasetCatalog.get(source)

@@ -14,7 +14,7 @@ from efpn_d2.data.datasets.prepared import PreparedFiles, register_prepared
 from efpn_d2.data.datasets.source import RawDataset
 from efpn_d2.data.datasets.validation import Report
 
-from ...data.datasets.conftest import catalogs  # noqa: F401
+from ..datasets.conftest import catalogs  # noqa: F401
 from ..datasets.trees import truncate
 
 pytestmark = pytest.mark.fast

@@ -6,6 +6,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from efpn_d2.data.datasets import register_coco_sets, register_synthetic
 from efpn_d2.data.datasets.prepared import PreparedFiles, register_prepared, write_prepared
 from efpn_d2.data.datasets.validation import Report, clean_coco
+from efpn_d2.data.image_annotations import load_records
 
 from .trees import write_image
 
@@ -44,6 +45,14 @@ def test_a_prepared_set_follows_the_environment(catalogs, prepare_set, tmp_path,
         (record,) = DatasetCatalog.get("signs")
         assert record["file_name"] == str(tmp_path / root / "signs" / "a.jpg")
     assert MetadataCatalog.get("signs").get("evaluated_classes") is None
+
+
+def test_records_of_a_prepared_set_by_its_name(catalogs, prepare_set, tmp_path, monkeypatch):
+    prepare_set()
+    with pytest.raises(ValueError, match="neither a COCO JSON nor the name"):
+        load_records("signs")
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "root"))
+    assert len(load_records("signs")) == 1
 
 
 def test_a_moved_tree_is_still_found(catalogs, prepare_set, tmp_path, monkeypatch):

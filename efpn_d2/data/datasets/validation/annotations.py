@@ -157,8 +157,10 @@ class AnnotationChecks:
 
     def _check_place(self, annotation: dict[str, Any], source: tuple[str, Any]) -> bool:
         width, height = self._images.sizes[annotation["image_id"]]
-        x, y, w, h = box = annotation["bbox"]
-        left, top, right, bottom = max(x, 0), max(y, 0), min(x + w, width), min(y + h, height)
+        # Integers would be cut to integers again whenever Detectron2 resizes the image.
+        box = annotation["bbox"]
+        x, y, w, h = annotation["bbox"] = [float(value) for value in box]
+        left, top, right, bottom = max(x, 0.0), max(y, 0.0), min(x + w, width), min(y + h, height)
         size = f"the image of {width} x {height} pixels"
         if right <= left or bottom <= top:
             message = f"the box {list(box)} lies outside of {size}"

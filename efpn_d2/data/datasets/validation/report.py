@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -55,6 +57,8 @@ NOTES = {
 
 # Edges of the size bins in the counts, in pixels of the image file.
 SIZE_EDGES = (8, 16, 32, 96)
+# The same for the longer side, as TT100K's own protocol has it.
+LONG_SIDE_EDGES = (32, 96, 400)
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,7 @@ class Report:
         names = {category["id"]: category["name"] for category in coco["categories"]}
         rows = {i: Counter() for i in names}
         long_side: Counter[str] = Counter()
+        sizes, long_sides = size_labels(SIZE_EDGES), size_labels(LONG_SIDE_EDGES)
         for annotation in coco["annotations"]:
             row = rows[annotation["category_id"]]
             if annotation["iscrowd"]:
@@ -127,12 +132,12 @@ class Report:
                 continue
             _, _, width, height = annotation["bbox"]
             row["objects"] += 1
-            row[size_label((width * height) ** 0.5, SIZE_EDGES)] += 1
-            long_side[size_label(max(width, height), (32, 96, 400))] += 1
+            row[sizes[bisect_right(SIZE_EDGES, math.sqrt(width * height))]] += 1
+            long_side[long_sides[bisect_right(LONG_SIDE_EDGES, max(width, height))]] += 1
         with_objects = {a["image_id"] for a in coco["annotations"] if not a["iscrowd"]}
         # One region may be ignored for several classes.
         regions = {(a["image_id"], *a["bbox"]) for a in coco["annotations"] if a["iscrowd"]}
-        columns = ("objects", *size_labels(SIZE_EDGES), "ignored")
+        columns = ("objects", *sizes, "ignored")
         self.counts = {
             "images": len(coco["images"]),
             "images_without_object": len(coco["images"]) - len(with_objects),
@@ -140,7 +145,7 @@ class Report:
             "total": {key: sum(row[key] for row in rows.values()) for key in columns}
             | {"ignored": len(regions)},
             "by_class": {names[i]: {key: row[key] for key in columns} for i, row in rows.items()},
-            "by_long_side": {key: long_side[key] for key in size_labels((32, 96, 400))},
+            "by_long_side": {key: long_side[key] for key in long_sides},
         }
         self._note_classes(coco)
 
@@ -193,11 +198,6 @@ def size_labels(edges: Iterable[int]) -> list[str]:
     return [f"{low}-{high}" for low, high in zip(edges, edges[1:], strict=False)] + [
         f"{edges[-1]}+"
     ]
-
-
-def size_label(size: float, edges: tuple[int, ...]) -> str:
-    """The name of the bin that holds ``size``."""
-    return size_labels(edges)[sum(size >= edge for edge in edges)]
 
 
 def _summarize(findings: list[Finding], kinds: dict[str, str], examples: int) -> list[str]:

@@ -2,7 +2,9 @@ import json
 import math
 
 import pytest
+from detectron2.data import transforms as T
 from detectron2.data.datasets import load_coco_json
+from detectron2.data.detection_utils import transform_instance_annotations
 from PIL import Image
 
 from efpn_d2.data.datasets.validation import Report, clean_coco
@@ -87,6 +89,16 @@ def test_boxes_are_clipped_but_not_for_rounding(clean):
     first, second = result["annotations"]
     assert (first["bbox"], first["area"]) == ([0, 40, 8, 8], 64)
     assert second["bbox"] == [56.003, 40.005, 8, 8]
+
+
+def test_boxes_survive_the_resizing_of_detectron2(clean):
+    """Detectron2 keeps the type of a box, and would cut 8 * 1.43 to 11."""
+    result, _ = clean([box(1, (10, 10, 8, 8)), box(2, (-2, 10, 9, 8))])
+    for entry in result["records"][0]["annotations"]:
+        assert all(isinstance(value, float) for value in entry["bbox"])
+        resize = T.ResizeTransform(100, 100, 143, 143)
+        x0, y0, x1, y1 = transform_instance_annotations(entry, resize, (143, 143))["bbox"]
+        assert y1 - y0 == pytest.approx(8 * 1.43)
 
 
 def test_missing_fields_are_added_and_ignore_becomes_iscrowd(clean):

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from efpn_d2.data.datasets.validation import KINDS, NOTES, Report
-from efpn_d2.data.datasets.validation.report import size_label, size_labels
+from efpn_d2.data.datasets.validation.report import size_labels
 
 pytestmark = pytest.mark.fast
 
@@ -16,16 +16,16 @@ def test_every_kind_is_documented_as_it_is_printed():
         assert f"| `{kind}` | {description} |" in text
 
 
-def test_bins_are_half_open():
-    assert size_labels((8, 16)) == ["0-8", "8-16", "16+"]
-    assert [size_label(size, (8, 16)) for size in (0, 7.999, 8, 15.9, 16, 1e9)] == [
-        "0-8",
-        "0-8",
-        "8-16",
-        "8-16",
-        "16+",
-        "16+",
-    ]
+@pytest.mark.parametrize(
+    "side, label", [(7.999, "0-8"), (8, "8-16"), (95.9, "32-96"), (96, "96+"), (1e4, "96+")]
+)
+def test_bins_are_half_open(side, label):
+    box = {"image_id": 1, "category_id": 1, "iscrowd": 0, "bbox": [0, 0, side, side]}
+    categories = [{"id": 1, "name": "a"}]
+    report = Report("set", "set.json")
+    report.count({"images": [{"id": 1}], "categories": categories, "annotations": [box]})
+    assert size_labels((8, 16, 32, 96)) == ["0-8", "8-16", "16-32", "32-96", "96+"]
+    assert report.counts["total"][label] == 1
 
 
 def test_counts_by_class_size_and_what_is_ignored():
