@@ -9,7 +9,7 @@ from .anchors import best_overlaps, grid_sizes
 from .detector import anchor_levels
 from .objects import ObjectTable
 
-__all__ = ["AnchorSearch", "overlap_score"]
+__all__ = ["AnchorSearch", "octave_weights", "overlap_score"]
 
 _STEPS_PER_OCTAVE = 4
 _LEAST_RATIO = 2**0.5  # of one level's size to the next finer one's
@@ -23,11 +23,12 @@ class AnchorSearch:
     The score of a choice is the share of objects that have an anchor which is not background (IoU
     of the lower threshold or more), plus the mean IoU of all objects with their best anchor, which
     counts up to the upper threshold, for more is no better. (The share that reaches the upper one
-    would be a bad score: it gives up all objects that cannot.) Sizes are tried in steps of a
-    quarter octave. From each of several series, those that are there now and those whose sizes
-    double, or grow by half an octave, one level after the other is moved to where the score is
-    highest, between its neighbours, until none moves; the best end counts. A level that no object
-    needs stays next to the others.
+    would be a bad score: it gives up all objects that cannot.) Each octave of sizes counts by the
+    square root of its number of objects, so that few are not given up for many. Sizes are tried in
+    steps of a quarter octave. From each of several series, those that are there now and those whose
+    sizes double, or grow by half an octave, one level after the other is moved to where the score
+    is highest, between its neighbours, until none moves; the best end counts. A level that no
+    object needs stays next to the others.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class AnchorSearch:
         """
         chosen = np.unique(np.linspace(0, len(objects.boxes) - 1, max_objects).astype(int))
         self._boxes = objects.boxes[chosen]
+        self._weights = octave_weights(objects.sizes[chosen])
         self._image_sizes = objects.image_sizes[objects.images[chosen]]
         self._strides = list(strides)
         self._ratios = [list(ratios) for ratios in aspect_ratios]
@@ -119,7 +121,7 @@ class AnchorSearch:
 
     def _score(self, best: np.ndarray) -> np.ndarray:
         """Of the best IoUs (..., G) of all objects."""
-        return overlap_score(best, self._thresholds)
+        return overlap_score(best, self._thresholds, self._weights)
 
     def _best_size(self, ious: list[np.ndarray], choice: list[int], level: int) -> int:
         """The best size of a level between its neighbours, the present one if none is better."""
@@ -139,10 +141,34 @@ class AnchorSearch:
         return best if better else choice[level]
 
 
-def overlap_score(best: np.ndarray, thresholds: tuple[float, float]) -> np.ndarray:
-    """What :class:`AnchorSearch` makes the most of, for the best IoUs (..., G) of all objects."""
+def overlap_score(
+    best: np.ndarray, thresholds: tuple[float, float], weights: np.ndarray
+) -> np.ndarray:
+    """What :class:`AnchorSearch` makes the most of.
+
+    Args:
+        best: (..., G), IoU of each object with its best anchor.
+        thresholds: see :class:`AnchorSearch`.
+        weights: (G,) of the objects, see :func:`octave_weights`.
+
+    Returns:
+        (...), from 0 to 1 plus the upper threshold.
+    """
     low, high = thresholds
-    return (best >= low).mean(axis=-1) + np.minimum(best, high).mean(axis=-1)
+    return ((best >= low) + np.minimum(best, high)) @ weights
+
+
+def octave_weights(sizes: np.ndarray) -> np.ndarray:
+    """Weights (G,) with sum 1, in which each octave of sizes has the root of its number of objects.
+
+    Args:
+        sizes: (G,) sqrt(w h).
+    """
+    _, octaves, counts = np.unique(
+        np.floor(np.log2(sizes)), return_inverse=True, return_counts=True
+    )
+    weights = 1 / np.sqrt(counts[octaves])
+    return weights / weights.sum()
 
 
 def rounded(size: float) -> float:

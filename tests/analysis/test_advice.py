@@ -39,11 +39,23 @@ def test_advised_anchors_are_never_worse(seed):
     records = square_records((2 ** rng.uniform(2, 7, 150)).tolist(), seed=seed)
     analysis = analyze_dataset(records, analysis_config(*SIZES))
     low, high = analysis.geometry.thresholds
-    now, then = (
-        (x.best >= low).mean() + np.minimum(x.best, high).mean()
-        for x in (analysis.overlaps, analysis.advised_overlaps)
-    )
-    assert then >= now - 1e-9
+    octaves = np.floor(np.log2(analysis.objects.sizes))
+
+    def score(best):
+        parts = [best[octaves == octave] for octave in np.unique(octaves)]
+        of_octave = [(part >= low).mean() + np.minimum(part, high).mean() for part in parts]
+        return np.average(of_octave, weights=[len(part) ** 0.5 for part in parts])
+
+    assert score(analysis.advised_overlaps.best) >= score(analysis.overlaps.best) - 1e-9
+
+
+def test_few_objects_are_not_given_up_for_many():
+    """One in fifty is of 9 px; anchors of P2 reach those only where P2's size stays small."""
+    records = square_records([9.0] * 8 + [30.0, 35.0, 42.0, 50.0, 60.0] * 80)
+    analysis = analyze_dataset(records, analysis_config(*SIZES))
+    few = analysis.objects.sizes < 16
+    assert (analysis.advised_overlaps.best[few] >= 0.3).all()
+    assert anchor_sizes(analysis)[0] < 15
 
 
 def test_sizes_for_p2_prime_have_a_key_of_their_own():
