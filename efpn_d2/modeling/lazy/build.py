@@ -85,6 +85,10 @@ def build_lazy_computation(
     reason = ""
     if own_level2:
         reason = "the detector reads all of P'2"
+    elif node.RPN_ON_P2_PRIME or "p2_prime" in cfg.MODEL.RPN.IN_FEATURES:
+        reason = "the RPN reads all of P'2"
+    elif "p2_prime" in cfg.MODEL.ROI_HEADS.IN_FEATURES:
+        reason = "MODEL.ROI_HEADS.IN_FEATURES names p2_prime"
     elif "p2_prime" in enhanced:
         reason = "the config inserts a block on p2_prime"
     if reason:

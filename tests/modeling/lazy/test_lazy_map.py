@@ -172,9 +172,16 @@ def test_it_tells_the_shape_of_the_dense_map():
 
 
 @pytest.mark.parametrize(
-    "opts", [("MODEL.SGDM.ON_LEVELS", ["p2_prime"]), ("MODEL.EFPN_BS.FBSM_ENABLED", True)]
+    "opts",
+    [
+        ("MODEL.SGDM.ON_LEVELS", ["p2_prime"]),
+        ("MODEL.EFPN_BS.FBSM_ENABLED", True),
+        ("MODEL.EFPN.RPN_ON_P2_PRIME", True),
+        ("MODEL.RPN.IN_FEATURES", ["p2_prime", "p3", "p4", "p5", "p6"]),
+        ("MODEL.ROI_HEADS.IN_FEATURES", ["p2_prime", "p3", "p4", "p5"]),
+    ],
 )
-def test_a_block_on_p2_prime_makes_it_dense(opts, caplog):
+def test_what_reads_all_of_p2_prime_makes_it_dense(opts, caplog):
     backbone = build(*opts)
     assert backbone.lazy is None
     assert "P'2 is computed densely" in caplog.text

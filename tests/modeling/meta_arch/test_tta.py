@@ -214,6 +214,17 @@ def test_detectors_without_small_heads(record):
     assert_same_detections(detect(EFPNWithTTA(cfg, model), record), detect(model, record))
 
 
+@pytest.mark.parametrize("route_by", ["input", "object"])
+def test_p2_prime_computed_in_tiles_changes_nothing(record, route_by):
+    """The tiles follow the boxes of each scale, those of masks too."""
+    found = []
+    for lazy in (False, True):
+        cfg = config(MASK, sizes=(64, 128), **{"MULTI_SCALE_TEST.ROUTE_BY": route_by})
+        cfg.MODEL.EFPN.LAZY = lazy
+        found.append(detect(EFPNWithTTA(cfg, detector(cfg)), record))
+    assert_same_detections(*found)
+
+
 def test_merging_keeps_the_best_of_each_object(record):
     """Detections of all scales, brought to the image's pixels, then one NMS per class."""
     cfg = config(sizes=(64, 128), **{"TEST.DETECTIONS_PER_IMAGE": 1000})
