@@ -221,6 +221,7 @@ def test_p2_prime_computed_in_tiles_changes_nothing(record, route_by):
     for lazy in (False, True):
         cfg = config(MASK, sizes=(64, 128), **{"MULTI_SCALE_TEST.ROUTE_BY": route_by})
         cfg.MODEL.EFPN.LAZY = lazy
+        cfg.MODEL.EFPN.LAZY_DENSE_ABOVE = 100.0  # never
         found.append(detect(EFPNWithTTA(cfg, detector(cfg)), record))
     assert_same_detections(*found)
 
