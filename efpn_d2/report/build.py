@@ -154,11 +154,20 @@ def _write_pictures(
     options: ReportOptions,
 ) -> int:
     """Add pictures to the first entries of the index; gives how many images have none."""
+    failures = []
     for number, entry in enumerate(index[: options.max_images]):
         source = image_root / str(truth.images[entry["image"]]["file_name"])
-        picture = write_picture(source, output, number, max_side=options.max_side)
-        if picture:
+        try:
+            picture = write_picture(source, output, number, max_side=options.max_side)
+        except (OSError, ValueError) as error:
+            failures.append(error)
+        else:
             entry["file"], entry["thumb"] = picture
+    if failures:
+        logger.warning(
+            f"{len(failures)} images could not be read and are in the report without picture; "
+            f"the first: {failures[0]}"
+        )
     return sum("file" not in entry for entry in index)
 
 

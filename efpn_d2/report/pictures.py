@@ -1,14 +1,11 @@
 """The images of a report, as files that a browser shows, with small copies for the overview."""
 
-import logging
 import shutil
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
-
-logger = logging.getLogger(__name__)
 
 _SHOWN_AS_THEY_ARE = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
 _MOST_PIXELS = 200_000_000  # of an image that is decoded
@@ -23,7 +20,7 @@ class Picture(NamedTuple):
 
 def write_picture(
     source: Path, folder: Path, number: int, *, max_side: int = 4096, thumb_side: int = 360
-) -> Picture | None:
+) -> Picture:
     """Copy an image into a report, or convert it where browsers would not show it.
 
     Images with a side above ``max_side`` are scaled down, and those with more than 8 bits per
@@ -38,17 +35,18 @@ def write_picture(
         thumb_side: longest side of the small copy.
 
     Returns:
-        Where the files are; None, with a warning in the log, if the image cannot be read.
+        Where the files are.
+
+    Raises:
+        OSError, ValueError: the image cannot be read, or is too large to be decoded.
     """
     try:
         with Image.open(source) as image:
             if image.width * image.height > _MOST_PIXELS:
-                logger.warning(f"{source} has {image.size} pixels and is left out of the report.")
-                return None
+                raise ValueError(f"{source} has {image.width} x {image.height} pixels: too many")
             return _write(image, source, folder, number, max_side, thumb_side)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        logger.warning(f"{source} is left out of the report: {error}")
-        return None
+    except (SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{source}: {error}") from error
 
 
 def _write(

@@ -10,7 +10,7 @@ from ..evaluation.error_summary import Rates, Selection, error_counts, rates, se
 from .protocol import ReportProtocol, area_ends, area_text, bin_text
 from .run import Run
 
-NOT_THERE = "n/a (0 objects)"
+NO_OBJECT, NO_DETECTION = "n/a (0 objects)", "n/a (0 detections)"
 RUN, METRIC = "run", "metric"  # headings of columns with text
 
 
@@ -130,7 +130,14 @@ def size_table(runs: Sequence[Run], protocol: ReportProtocol) -> str:
         objects = _count(int(selected[0].objects.sum()))
         for run, numbers in zip(runs, values, strict=True):
             label = [Cell(run.name, style="run")] if len(runs) > 1 else []
-            rows.append([Cell(name), *label, objects, *map(_percent, numbers)])
+            rows.append(
+                [
+                    Cell(name),
+                    *label,
+                    objects,
+                    *(_percent(number, objects.value) for number in numbers),
+                ]
+            )
         if len(runs) > 1:
             differences = map(_difference, *values)
             rows.append([Cell(name), Cell("difference", style="run"), objects, *differences])
@@ -156,7 +163,7 @@ def class_table(runs: Sequence[Run], protocol: ReportProtocol) -> str:
         values = [_values(run, columns, 0, k, s) for run, s in zip(runs, selected, strict=True)]
         row = [Cell(name), _count(int(selected[0].objects.sum()))]
         for numbers in zip(*values, strict=True):
-            row += map(_percent, numbers)
+            row += (_percent(number, row[1].value) for number in numbers)
             row += [_difference(*numbers)] if len(runs) > 1 else []
         rows.append(row)
     return table("By class (click a heading to sort)", headings, rows, "classes")
@@ -234,9 +241,9 @@ def _count(number: int) -> Cell:
     return Cell(f"{number:,}", number)
 
 
-def _percent(value: float) -> Cell:
+def _percent(value: float, objects: float | None) -> Cell:
     if math.isnan(value):
-        return Cell(NOT_THERE, style="none")
+        return Cell(NO_DETECTION if objects else NO_OBJECT, style="none")
     return Cell(f"{value:.1f}", round(value, 4))
 
 

@@ -28,7 +28,8 @@ _FLAGS = (
     "--disable-dev-shm-usage",
     "--hide-scrollbars",
 )
-_PATIENCE = 120  # seconds for one answer; the machine may be busy
+_KEY_CODES = {"Escape": 27, "Enter": 13, "ArrowRight": 39}
+_PATIENCE = 60  # seconds for one answer; the machine may be busy
 
 
 def find_browser() -> str | None:
@@ -118,15 +119,15 @@ class Page:
                 raise TimeoutError(f"never true: {condition}; the page logged {self.problems}")
             time.sleep(0.05)
 
-    def center(self, selector: str) -> tuple[float, float]:
-        """The middle of an element, which is scrolled into view."""
+    def center(self, selector: str) -> tuple[int, int]:
+        """The middle of an element, which is scrolled into view; whole pixels, as events have."""
         find = f"document.querySelector({json.dumps(selector)})"
         x, y = self.value(
             f"(() => {{ const node = {find}; node.scrollIntoView({{block: 'center'}});"
             " const r = node.getBoundingClientRect();"
             " return [r.x + r.width / 2, r.y + r.height / 2]; })()"
         )
-        return x, y
+        return round(x), round(y)
 
     def click(self, selector: str) -> None:
         x, y = self.center(selector)
@@ -145,8 +146,8 @@ class Page:
         self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, **more)
 
     def press(self, key: str) -> None:
-        text = {"text": key} if len(key) == 1 else {}
-        self.send("Input.dispatchKeyEvent", type="keyDown", key=key, **text)
+        more = {"text": key} if len(key) == 1 else {"windowsVirtualKeyCode": _KEY_CODES[key]}
+        self.send("Input.dispatchKeyEvent", type="keyDown", key=key, **more)
         self.send("Input.dispatchKeyEvent", type="keyUp", key=key)
 
     def choose(self, selector: str, text: str) -> None:

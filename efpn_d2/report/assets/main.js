@@ -88,22 +88,21 @@ function setUpTables() {
   }
 }
 
-// Largest numbers first, then smallest; rows without a number at the end.
+// Names from A to Z first, numbers from the largest; rows without a number stay at the end.
 function sortTable(heading) {
   const body = heading.closest("table").tBodies[0];
   const column = heading.cellIndex;
-  const down = heading.getAttribute("aria-sort") !== "descending";
+  const before = heading.getAttribute("aria-sort");
+  const down = before === null ? column > 0 : before === "ascending";
   for (const other of heading.parentNode.cells) other.removeAttribute("aria-sort");
   heading.setAttribute("aria-sort", down ? "descending" : "ascending");
   const number = (row) => Number(row.cells[column].dataset.value ?? NaN);
   const compare = (a, b) => {
     const [x, y] = [number(a), number(b)];
-    if (Number.isNaN(x) || Number.isNaN(y)) {
-      if (Number.isNaN(x) !== Number.isNaN(y)) return Number.isNaN(x) ? 1 : -1;
-      const order = a.cells[0].textContent.localeCompare(b.cells[0].textContent);
-      return down ? order : -order;
-    }
-    return down ? y - x : x - y;
+    if (Number.isNaN(x) !== Number.isNaN(y)) return Number.isNaN(x) ? 1 : -1;
+    const names = a.cells[0].textContent.localeCompare(b.cells[0].textContent);
+    const order = (Number.isNaN(x) ? names : x - y) || names;
+    return down ? -order : order;
   };
   body.append(...[...body.rows].sort(compare));
 }

@@ -1,0 +1,72 @@
+import math
+
+import numpy as np
+import pytest
+
+from efpn_d2.evaluation.coco_arrays import load_detections, load_ground_truth
+from efpn_d2.evaluation.coco_protocols import PRESETS
+from efpn_d2.report import PROTOCOLS
+from efpn_d2.report.protocol import area_ends, area_text, bin_text
+from efpn_d2.report.run_metrics import run_metrics
+
+pytestmark = pytest.mark.fast
+
+
+@pytest.mark.parametrize(
+    ("name", "edges"),
+    [
+        ("coco", [0, 32, 96]),
+        ("aitod", [0, 8, 16, 32]),
+        ("sodad", [0, 12, 20, 32, pytest.approx(math.sqrt(2000))]),
+        ("tinyperson", [0, 8, 12, 20, 32]),
+        ("small", [0, 8, 16, 32, 96]),
+    ],
+)
+def test_bins_of_errors_have_no_gap_and_no_overlap(name, edges):
+    assert list(PROTOCOLS[name].edges) == edges
+    assert PROTOCOLS[name].bounds[-1] == math.inf
+
+
+def test_presets_keep_their_rules():
+    assert set(PROTOCOLS) == {*PRESETS, "small"}
+    assert PROTOCOLS["aitod"].rules is PRESETS["aitod"]
+    assert PROTOCOLS["aitod"].max_dets == 1500
+    assert PROTOCOLS["tinyperson"].iou == 0.25
+
+
+def test_changes_are_named():
+    changed = PROTOCOLS["coco"].changed((0, 10), 300)
+    assert changed.edges == (0, 10) and changed.max_dets == 300
+    assert len(changed.rules.bins) == 2 and len(changed.rules.notes) == 2
+    assert PROTOCOLS["coco"].changed() == PROTOCOLS["coco"]
+    with pytest.raises(ValueError, match="must be ascending sizes"):
+        PROTOCOLS["coco"].changed((8, 4))
+
+
+def test_texts():
+    texts = [area_text(area) for area in PROTOCOLS["coco"].rules.areas]
+    assert texts == ["all sizes", "s: 0 to 32 px", "m: 32 to 96 px", "l: 96 px and more"]
+    assert area_text(PRESETS["sodad"].overall) == "0 to 32 px"
+    assert [bin_text(b) for b in PROTOCOLS["coco"].bins][1:] == ["32 to 96 px", "96 px and more"]
+    assert area_ends(PRESETS["coco"].bins[-1]) == (96, math.inf)
+    low, high = area_ends(PROTOCOLS["small"].rules.bins[0])
+    assert low == 0 and high == pytest.approx(8)
+
+
+def test_metrics_of_a_run_are_those_of_the_evaluation(sample):
+    truth = load_ground_truth(sample.annotations)
+    found = load_detections(sample.runs[0], truth)
+    metrics = run_metrics(truth, found, PROTOCOLS["coco"], backend="pycocotools")
+    expected = metrics.result.metrics()
+    assert metrics.average_precision() == expected["AP"] > 5
+    assert metrics.average_precision(1, iou=0.5) == pytest.approx(
+        np.nanmean(metrics.result.precision[0, :, :, 1, -1]) * 100
+    )
+    assert metrics.average_recall() == expected["AR100"]
+    assert metrics.average_recall(1) == expected["ARs"]
+    assert math.isnan(metrics.average_precision(3))  # no object is that large
+    by_class = [metrics.average_precision(class_index=k) for k in range(3)]
+    assert by_class == metrics.result.class_precision().tolist()
+    assert metrics.precision_curve().mean() * 100 == pytest.approx(expected["AP50"])
+    assert np.isnan(metrics.precision_curve(3)).all()
+    assert metrics.backend.startswith("pycocotools ")
