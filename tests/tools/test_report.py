@@ -1,0 +1,62 @@
+import pytest
+from detectron2.data import MetadataCatalog
+
+import report
+
+from ..report.sample import write_sample
+
+pytestmark = pytest.mark.fast
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    return write_sample(tmp_path_factory.mktemp("sample"), images=8)
+
+
+def arguments(sample, output, *more):
+    files = ["--predictions", sample.runs[0], "--dataset", sample.annotations]
+    return [str(a) for a in (*files, "--images", sample.images, "--output", output, *more)]
+
+
+def test_one_run(sample, tmp_path, capsys):
+    report.main(arguments(sample, tmp_path / "r", "--title", "Mine", "--max-images", "3"))
+    page = tmp_path / "r" / "index.html"
+    assert capsys.readouterr().out == f"{page}\n"
+    assert "<h1>Mine</h1>" in page.read_text()
+    assert len(list((tmp_path / "r" / "images").iterdir())) == 3
+
+
+def test_two_runs_by_a_protocol_with_changes(sample, tmp_path):
+    more = ("--compare", sample.runs[1], "--names", "FPN", "EFPN", "--protocol", "aitod")
+    rules = ("--size-bins", "0", "10", "--max-dets", "7", "--score-threshold", "0.25")
+    report.main(arguments(sample, tmp_path, *more, *rules, "--backend", "pycocotools"))
+    html = (tmp_path / "index.html").read_text()
+    assert "<dt>Score threshold</dt><dd>0.250 (FPN); 0.250 (EFPN)</dd>" in html
+    assert "<dd>at most 7 per class</dd>" in html
+    assert "<dt>Protocol</dt><dd>aitod; " in html and "10 px and more" in html
+    assert '<td class="run">EFPN</td>' in html
+
+
+def test_a_registered_data_set(sample, tmp_path):
+    files = {"json_file": str(sample.annotations), "image_root": str(sample.images)}
+    MetadataCatalog.get("report_tool_test").set(**files)
+    try:
+        run = ["--predictions", str(sample.runs[0]), "--output", str(tmp_path)]
+        report.main([*run, "--dataset", "report_tool_test"])
+    finally:
+        MetadataCatalog.remove("report_tool_test")
+    assert (tmp_path / "index.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        ("val.json", "error: --images is needed: the folder that holds the images of the JSON."),
+        ("no_such_set", "error: 'no_such_set' is neither a COCO JSON nor a registered data set"),
+    ],
+)
+def test_a_data_set_that_is_not_there(sample, tmp_path, dataset, message):
+    run = ["--predictions", str(sample.runs[0]), "--output", str(tmp_path / "r")]
+    with pytest.raises(SystemExit, match=message):
+        report.main([*run, "--dataset", dataset])
+    assert not (tmp_path / "r").exists()
