@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -152,8 +151,3 @@ def _note_pixels(record: dict[str, Any], facts: ImageFacts, report: Report) -> N
     if max(facts.width, facts.height) > _LARGE_SIDE:
         message = f"{facts.width} x {facts.height} pixels: cut it into tiles to find small objects"
         report.add("large_image", message, **place)
-
-
-def count_by_size(records: list[dict[str, Any]]) -> Counter[tuple[int, int]]:
-    """How many images there are of each width and height."""
-    return Counter((record["width"], record["height"]) for record in records)
