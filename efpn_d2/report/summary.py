@@ -81,9 +81,11 @@ def _precision_curves(run: Run, protocol: ReportProtocol) -> list[list[float | N
 
 
 def _accuracy_curves(run: Run, protocol: ReportProtocol) -> list[dict[str, Any]]:
-    points = 240
+    # Fewer points for classes: a thousand of them would make the page heavy.
+    points = [240] * len(protocol.rules.areas) + [80] * len(run.analysis.truth.class_names)
     curves = [
-        accuracy_recall(run.analysis, selection, points) for selection in _selections(run, protocol)
+        accuracy_recall(run.analysis, selection, most)
+        for selection, most in zip(_selections(run, protocol), points, strict=True)
     ]
     return [_curve(curve, run.threshold) for curve in curves]
 
