@@ -15,6 +15,8 @@ from efpn_d2.config import require_node
 
 from .checks import check_features
 from .gradient_balance import balance_dense_losses, build_gradient_balance, dense_positives
+from .lazy import queries_p2_prime
+from .lazy_rpn_head import LazyRPNHead  # noqa: F401  registers it
 from .mask_supervision import MaskSupervision, build_mask_supervision
 
 __all__ = ["EFPNRPN"]
@@ -60,6 +62,8 @@ class EFPNRPN(RPN):
         """
         if require_node(cfg, "MODEL.EFPN").RPN_ON_P2_PRIME:
             cfg = _with_p2_prime(cfg)
+            if queries_p2_prime(cfg):
+                cfg.MODEL.RPN.HEAD_NAME = "LazyRPNHead"
         check_features("MODEL.RPN.IN_FEATURES", cfg.MODEL.RPN.IN_FEATURES, input_shape)
         return {
             **super().from_config(cfg, input_shape),

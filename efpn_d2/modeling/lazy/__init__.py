@@ -1,8 +1,8 @@
 """P'2 where it is read and nowhere else, at inference."""
 
-from .build import LazyComputation, build_lazy_computation
+from .build import LazyComputation, build_lazy_computation, queries_p2_prime
 from .lazy_map import LazyP2Prime
-from .profile import ExtensionProfile, profile_extension
+from .profile import ExtensionProfile, profile_extension, profile_step
 from .tiles import PyramidMaps
 
 __all__ = [
@@ -12,4 +12,6 @@ __all__ = [
     "PyramidMaps",
     "build_lazy_computation",
     "profile_extension",
+    "profile_step",
+    "queries_p2_prime",
 ]

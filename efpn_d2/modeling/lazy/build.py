@@ -13,7 +13,7 @@ from .lazy_map import LazyP2Prime
 from .profile import ExtensionProfile, profile_extension
 from .tiles import PyramidMaps
 
-__all__ = ["LazyComputation", "build_lazy_computation"]
+__all__ = ["LazyComputation", "build_lazy_computation", "queries_p2_prime"]
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +65,14 @@ class LazyComputation:
         return self._profile
 
 
+def queries_p2_prime(cfg: CfgNode) -> bool:
+    """Whether the RPN is to read P'2 only where a coarser level sees something."""
+    node = require_node(cfg, "MODEL.EFPN")
+    if not (node.LAZY and node.RPN_ON_P2_PRIME and node.LAZY_QUERY_THRESHOLD > 0):
+        return False
+    return cfg.MODEL.RPN.HEAD_NAME in ("StandardRPNHead", "LazyRPNHead")
+
+
 def build_lazy_computation(
     cfg: CfgNode, own_level2: bool, enhanced: Collection[str]
 ) -> LazyComputation | None:
@@ -85,7 +93,9 @@ def build_lazy_computation(
     reason = ""
     if own_level2:
         reason = "the detector reads all of P'2"
-    elif node.RPN_ON_P2_PRIME or "p2_prime" in cfg.MODEL.RPN.IN_FEATURES:
+    elif "p2_prime" in cfg.MODEL.RPN.IN_FEATURES or (
+        node.RPN_ON_P2_PRIME and not queries_p2_prime(cfg)
+    ):
         reason = "the RPN reads all of P'2"
     elif "p2_prime" in cfg.MODEL.ROI_HEADS.IN_FEATURES:
         reason = "MODEL.ROI_HEADS.IN_FEATURES names p2_prime"

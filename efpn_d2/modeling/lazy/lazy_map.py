@@ -9,7 +9,7 @@ from detectron2.structures import Boxes
 from torch import Tensor
 
 from .profile import ExtensionProfile
-from .tiles import PyramidMaps, Tile, compute_tiles, dense_cost, tile_cost
+from .tiles import PyramidMaps, Reader, Tile, compute_tiles, dense_cost, tile_cost
 
 __all__ = ["LazyP2Prime"]
 
@@ -100,6 +100,48 @@ class LazyP2Prime:
         self._compute(tiles)
         return self._pool_from_tiles(pooler, Boxes.cat(boxes).tensor, tiles)
 
+    def read(self, reader: Reader, halo: int, cells: Tensor, fill: Sequence[float]) -> list[Tensor]:
+        """Maps that ``reader`` makes of P'2, where they are wanted, and its tiles.
+
+        Args:
+            reader: maps of P'2 (N, C, H, W) with the same cells, (N, C_k, H, W).
+            halo: the cells around a cell that it reads.
+            cells: (R, 3), image, row and column of the wanted cells.
+            fill: what the maps have elsewhere, one value per map.
+
+        Returns:
+            (N, C_k, H, W) each.
+        """
+        spans = cells[:, [0, 1, 2, 1, 2]].cpu()
+        if self._dense is None and len(spans):
+            self._choose(spans)
+        if self._dense is not None:
+            return reader(self._dense)
+        n, c, height, width = self.shape
+        if not len(spans):
+            shapes = [x.shape[1] for x in reader(self._maps.merged3.new_zeros(1, c, 8, 8))]
+            return [
+                self._maps.merged3.new_full((n, own, height, width), value)
+                for own, value in zip(shapes, fill, strict=True)
+            ]
+        side = self._side
+        tiles = sorted(_covered(_tile_spans(spans, side)))
+        own, *made = compute_tiles(self._maps, self._get_profile(), side, tiles, reader, halo)
+        new = [k for k, tile in enumerate(tiles) if tile not in self._rows]
+        if new:
+            self._keep([tiles[k] for k in new], own[new])
+        maps = [
+            x.new_full((n, x.shape[1], height, width), value)
+            for x, value in zip(made, fill, strict=True)
+        ]
+        for k, (image, i, j) in enumerate(tiles):
+            rows = slice(i * side, min((i + 1) * side, height))
+            columns = slice(j * side, min((j + 1) * side, width))
+            for whole, x in zip(maps, made, strict=True):
+                part = x[k, :, : rows.stop - rows.start, : columns.stop - columns.start]
+                whole[image, :, rows, columns] = part
+        return maps
+
     def _spans(self, boxes: list[Boxes]) -> Tensor:
         """Cells that RoIAlign reads: (R, 5), image, first row and column, last row and column."""
         height, width = self._maps.size
@@ -135,9 +177,12 @@ class LazyP2Prime:
     def _compute(self, tiles: Tensor) -> None:
         """Compute those of the tiles that are not there yet."""
         new = sorted(_covered(tiles) - self._rows.keys())
-        if not new:
-            return
-        computed = compute_tiles(self._maps, self._get_profile(), self._side, new)
+        if new:
+            (computed,) = compute_tiles(self._maps, self._get_profile(), self._side, new)
+            self._keep(new, computed)
+
+    def _keep(self, new: list[Tile], computed: Tensor) -> None:
+        """Add tiles to those that are there."""
         self._rows.update({tile: len(self._rows) + m for m, tile in enumerate(new)})
         known = [] if self._tiles is None else [self._tiles]
         self._tiles = torch.cat([*known, computed])

@@ -16,9 +16,10 @@ from torch.nn import functional as F
 
 from .profile import ExtensionProfile
 
-__all__ = ["PyramidMaps", "Tile", "compute_tiles", "dense_cost", "tile_cost"]
+__all__ = ["PyramidMaps", "Reader", "Tile", "compute_tiles", "dense_cost", "tile_cost"]
 
 Tile = tuple[int, int, int]
+Reader = Callable[[Tensor], list[Tensor]]
 
 
 class PyramidMaps(NamedTuple):
@@ -58,7 +59,7 @@ class _AxisWindows(NamedTuple):
 
 
 def _axis_windows(
-    indices: Sequence[int], side: int, length: int, profile: ExtensionProfile
+    indices: Sequence[int], side: int, length: int, profile: ExtensionProfile, reader_halo: int = 0
 ) -> _AxisWindows:
     """
     Args:
@@ -66,9 +67,10 @@ def _axis_windows(
         side: T.
         length: of P'2 along the axis, a multiple of 4.
         profile: the halos.
+        reader_halo: of what reads P'2 around the tiles.
     """
     # Halos of steps that end in a coarser map are even, for windows to begin with a whole cell.
-    output = _even(profile.output.halo)
+    output = _even(profile.output.halo + reader_halo)
     transfer = _even(output // 2 + profile.transfer.halo)
     content = transfer // 2 + profile.content.halo
     stage2 = output + profile.stage2.halo
@@ -87,8 +89,13 @@ def _even(x: int) -> int:
 
 
 def compute_tiles(
-    maps: PyramidMaps, profile: ExtensionProfile, side: int, tiles: Sequence[Tile]
-) -> Tensor:
+    maps: PyramidMaps,
+    profile: ExtensionProfile,
+    side: int,
+    tiles: Sequence[Tile],
+    reader: Reader | None = None,
+    reader_halo: int = 0,
+) -> list[Tensor]:
     """P'2 on some tiles, one convolution call per layer for all of them.
 
     Cells beyond the map, of tiles at its right and lower border, repeat its last ones.
@@ -98,14 +105,16 @@ def compute_tiles(
         profile: of ``maps.stage2`` and ``maps.extension``.
         side: T, a multiple of 8.
         tiles: M tiles, at least one.
+        reader: makes other maps of P'2, with the same cells.
+        reader_halo: the cells around a tile that it reads.
 
     Returns:
-        (M, C, T, T).
+        P'2 (M, C, T, T) and the tiles of the maps that the reader makes.
     """
     images, rows, columns = (list(x) for x in zip(*tiles, strict=True))
     height, width = maps.size
-    y = _axis_windows(rows, side, height, profile)
-    x = _axis_windows(columns, side, width, profile)
+    y = _axis_windows(rows, side, height, profile, reader_halo)
+    x = _axis_windows(columns, side, width, profile, reader_halo)
     # P'3 over the windows of step transfer.
     merged3 = _crop(maps.merged3, images, y.content, x.content)
     up = maps.extension.upsampler.upsample(merged3)
@@ -120,12 +129,15 @@ def compute_tiles(
     c2_prime = maps.stage2(_crop(maps.stem_map, images, y.stage2, x.stage2))
     c2_prime = _cut(c2_prime, (y.stage2, x.stage2), (y.output, x.output))
     p2_prime = maps.extension.p2_prime(c2_prime, p3_prime)
-    return torch.stack(
-        [
-            _tile(p2_prime[m], (i * side - y.output.starts[m], j * side - x.output.starts[m]), side)
-            for m, (i, j) in enumerate(zip(rows, columns, strict=True))
-        ]
-    )
+    windows = [p2_prime, *(reader(p2_prime) if reader else [])]
+    starts = [
+        (i * side - a, j * side - b)
+        for i, j, a, b in zip(rows, columns, y.output.starts, x.output.starts, strict=True)
+    ]
+    return [
+        torch.stack([_tile(own, start, side) for own, start in zip(w, starts, strict=True)])
+        for w in windows
+    ]
 
 
 def _halve(windows: _Windows) -> _Windows:

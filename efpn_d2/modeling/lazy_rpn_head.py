@@ -1,0 +1,84 @@
+"""An RPN head that looks at P'2 only where a coarser level sees something."""
+
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.proposal_generator.rpn import RPN_HEAD_REGISTRY, StandardRPNHead
+from torch import Tensor
+from torch.nn import functional as F
+
+from efpn_d2.config import require_node
+
+from .lazy import LazyP2Prime, profile_step
+
+__all__ = ["LazyRPNHead"]
+
+
+@RPN_HEAD_REGISTRY.register()
+class LazyRPNHead(StandardRPNHead):
+    """``StandardRPNHead`` that is given a :class:`LazyP2Prime` before the other levels.
+
+    The level after P'2 is the query: around its cells with an objectness of at least the threshold,
+    P'2 is computed and scored; elsewhere P'2 proposes nothing. So it is **approximate**: what the
+    query does not see at all is missed. With a dense P'2 it is ``StandardRPNHead``. [ours]
+    """
+
+    @configurable
+    def __init__(self, *, query_threshold: float, **kwargs: Any) -> None:
+        """
+        Args:
+            query_threshold: least objectness, from 0 to 1, of a cell of the query to be followed.
+            kwargs: those of ``StandardRPNHead``.
+
+        Raises:
+            ValueError: the threshold is not from 0 to 1.
+        """
+        super().__init__(**kwargs)
+        if not 0 <= query_threshold <= 1:
+            raise ValueError(
+                f"MODEL.EFPN.LAZY_QUERY_THRESHOLD is {query_threshold}, but it is an objectness: "
+                "use a number from 0.0 to 1.0."
+            )
+        self.query_threshold = query_threshold
+        self._halo: int | None = None
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: list[ShapeSpec]) -> dict[str, Any]:
+        """The arguments of the constructor."""
+        threshold = require_node(cfg, "MODEL.EFPN").LAZY_QUERY_THRESHOLD
+        return {**super().from_config(cfg, input_shape), "query_threshold": threshold}
+
+    def forward(self, features: list[Tensor | LazyP2Prime]) -> tuple[list[Tensor], list[Tensor]]:
+        """As in the base class; where P'2 is not looked at its logits are -inf."""
+        p2_prime, *others = features
+        if not isinstance(p2_prime, LazyP2Prime):
+            return super().forward(features)
+        logits, deltas = super().forward(others)
+        wanted = logits[0].sigmoid().amax(dim=1) >= self.query_threshold
+        cells = _finer_cells(wanted, p2_prime.shape[-2:])
+        made = p2_prime.read(self._score, self._score_halo(), cells, (-torch.inf, 0.0))
+        return [made[0], *logits], [made[1], *deltas]
+
+    def _score(self, p2_prime: Tensor) -> list[Tensor]:
+        """Logits and deltas of one level."""
+        logits, deltas = super().forward([p2_prime])
+        return [logits[0], deltas[0]]
+
+    def _score_halo(self) -> int:
+        if self._halo is None:
+            first = next(x for x in self.modules() if isinstance(x, torch.nn.Conv2d))
+            found = profile_step(self, lambda head, x: head._score(x)[0], [first.in_channels])
+            if found is None:
+                raise ValueError(
+                    "MODEL.EFPN.LAZY is on, but the RPN head reads whole maps: set it to False."
+                )
+            self._halo = found.halo
+        return self._halo
+
+
+def _finer_cells(wanted: Tensor, size: tuple[int, int]) -> Tensor:
+    """Cells of a map of ``size`` in wanted ones (N, h, w) of a coarser one: (R, 3)."""
+    finer = F.interpolate(wanted[:, None].float(), size=size, mode="nearest")
+    return finer[:, 0].nonzero()
