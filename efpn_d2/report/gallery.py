@@ -13,6 +13,7 @@ from ..visualization.matching import UNMATCHED
 from .protocol import ReportProtocol
 from .run import Run
 
+ONLY_HERE = len(Kind)  # after the numbers of the kinds
 CHUNK = 50  # images whose boxes share a file
 _MOST_DETECTIONS = 100  # of an image, that are written out
 
@@ -25,8 +26,11 @@ def script_json(value: Any) -> str:
     return text
 
 
-def image_counters(run: Run, protocol: ReportProtocol) -> list[Counter]:
-    """For each image, how often each (kind, size bin, class) occurs at the run's threshold."""
+def image_counters(run: Run, protocol: ReportProtocol, other: Run | None = None) -> list[Counter]:
+    """For each image, how often each (kind, size bin, class) occurs at the run's threshold.
+
+    With another run to compare, the kind ``ONLY_HERE`` counts the objects that it did not find.
+    """
     analysis = run.analysis
     truth, detections = analysis.truth, analysis.detections
     counters: list[Counter] = [Counter() for _ in truth.images]
@@ -34,10 +38,14 @@ def image_counters(run: Run, protocol: ReportProtocol) -> list[Counter]:
     missed = analysis.missed(run.threshold)
     sizes = bin_index(analysis.sizes, protocol.bounds)
     object_sizes = bin_index(truth.sizes, protocol.bounds)
-    parts = (
+    parts = [
         (detections.image, analysis.kind, sizes, detections.classes, counted),
         (truth.image, np.full(len(missed), Kind.MISSED), object_sizes, truth.classes, missed),
-    )
+    ]
+    if other is not None:
+        only = analysis.found(run.threshold) & ~other.analysis.found(other.threshold)
+        kind = np.full(len(only), ONLY_HERE)
+        parts.append((truth.image, kind, object_sizes, truth.classes, only))
     for image, kind, size, class_index, chosen in parts:
         chosen = chosen & (size != NO_BIN)
         columns = (values[chosen].tolist() for values in (image, kind, size, class_index))
@@ -62,7 +70,10 @@ def gallery_index(runs: list[Run], protocol: ReportProtocol) -> list[dict[str, A
     errors of both.
     """
     images = runs[0].analysis.truth.images
-    counters = [image_counters(run, protocol) for run in runs]
+    others = runs[::-1] if len(runs) > 1 else [None]
+    counters = [
+        image_counters(run, protocol, other) for run, other in zip(runs, others, strict=True)
+    ]
     errors = np.array(
         [[_errors(counter) for counter in of_run] for of_run in counters], dtype=int
     ).reshape(len(runs), len(images))

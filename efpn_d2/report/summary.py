@@ -148,8 +148,8 @@ def _reduced_confusion(run: Run, shown: list[int]) -> list[list[int]]:
 
 
 def kind_names() -> list[str]:
-    """Names of the kinds as the page's script knows them, by number."""
-    return [kind.name.lower() for kind in Kind]
+    """Names of the kinds as the page's script knows them, by number; the last is of comparisons."""
+    return [*(kind.name.lower() for kind in Kind), "only here"]
 
 
 def _numbers(values: np.ndarray) -> list[float | None]:

@@ -136,7 +136,7 @@ def test_nothing_is_loaded_from_elsewhere(report):
 
 def test_gallery_counts_what_the_tables_count(report):
     data = page_data(report)
-    total = [0] * len(Kind)
+    total = [0] * len(Kind)  # of one run: nothing is "only here"
     for image in data["images"]:
         (items,) = image["items"]
         for kind, _, _, count in zip(*[iter(items)] * 4, strict=True):

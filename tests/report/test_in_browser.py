@@ -235,6 +235,21 @@ def test_two_runs_move_together_and_curves_follow_the_menu(pair, pair_folder):
     assert lost == sorted(lost, reverse=True) and lost[0] > 0
 
 
+def test_what_only_one_run_found_can_be_filtered(pair, pair_folder):
+    pair.choose("select[name=kind]", "found by one run only")
+    pair.choose("select[name=run]", "first")
+    pair.choose("select[name=order]", "most matches first")
+    lost = [page_data(pair_folder)["images"][number]["change"][1] for number in shown(pair)]
+    assert lost == sorted(lost, reverse=True) and lost[-1] > 0
+    open_first(pair)
+    only = "imageMarks(view.data, 0, threshold(0)).filter((mark) => mark.only).length"
+    assert pair.value(only) == lost[0]
+    elsewhere = "imageMarks(view.data, 1, threshold(1)).filter((mark) => mark.elsewhere)"
+    assert pair.value(f"new Set({elsewhere}.map((mark) => mark.object)).size") <= lost[0]
+    assert pair.value("byId('viewer-list').textContent.includes('only here')")
+    pair.press("Escape")
+
+
 def test_an_image_without_picture_still_shows_its_boxes(pair, pair_folder):
     data = page_data(pair_folder)
     bare = next(n for n, i in enumerate(data["images"]) if "file" not in i and i["items"][0])

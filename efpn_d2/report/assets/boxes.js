@@ -46,11 +46,25 @@ function imageMarks(data, run, threshold, withTruth = false) {
       truth.push(objectMark(object, number, "truth", "object", null));
     }
   });
+  const elsewhere = comparing ? foundObjects(data, 1 - run) : null;
   const marks = detections.map((d) => detectionMark(d, data.objects));
+  for (const mark of [...missed, ...marks]) {
+    const byOther = elsewhere?.has(mark.object);
+    mark.only = comparing && mark.status === "found" && !byOther;
+    if (mark.only) mark.text += ` · ${ONLY_HERE}`;
+    mark.elsewhere = byOther && mark.status !== "found" && !found.has(mark.object);
+  }
   const wrong = marks.filter((mark) => mark.status === "false");
   const right = marks.filter((mark) => mark.status === "found");
   const others = truth.filter((mark) => withTruth || mark.status === "covered");
   return [...missed, ...wrong, ...right, ...others];
+}
+
+// The objects that a run found, by their numbers.
+function foundObjects(data, run) {
+  const least = byId("viewer").open ? threshold(run) : report.runs[run].threshold;
+  const found = data.runs[run].filter((d) => d[5] >= least && d[6] === KIND.found);
+  return new Set(found.map((d) => d[7]));
 }
 
 // Whether a mark has a label, and a line in the list.

@@ -40,7 +40,8 @@ const report = JSON.parse(byId("report-data").textContent);
 const comparing = report.runs.length > 1;
 
 const KIND = Object.fromEntries(report.kinds.map((name, number) => [name, number]));
-const SHOWN_KINDS = report.kinds.filter((name) => name !== "ignored");
+const ONLY_HERE = "only here"; // objects that the other run did not find
+const SHOWN_KINDS = report.kinds.filter((name) => name !== "ignored" && name !== ONLY_HERE);
 const ERROR_KINDS = SHOWN_KINDS.filter((name) => name !== "found");
 const kindColor = (name) => `var(--${name})`;
 const RUN_COLORS = ["var(--first)", "var(--second)"];

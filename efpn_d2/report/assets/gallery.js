@@ -6,7 +6,7 @@ const state = { page: 0, order: [], shown: 0 };
 function setUpGallery() {
   const form = byId("filters");
   const any = [["", "any"]];
-  fillSelect(form.elements.kind, [...any, ["error", "any error"], ...SHOWN_KINDS.map((k) => [k, k])]);
+  fillSelect(form.elements.kind, [...any, ["error", "any error"], ...kindChoices()]);
   fillSelect(form.elements.size, [...any, ...report.bins.map((bin, b) => [String(b), bin])]);
   fillSelect(form.elements.class, [...any, ...report.classes.map((name, k) => [String(k), name])]);
   const runs = report.runs.map((run, r) => [String(r), run.name]);
@@ -23,6 +23,11 @@ function setUpGallery() {
   byId("page-back").addEventListener("click", () => turnPage(-1));
   byId("page-next").addEventListener("click", () => turnPage(1));
   showGallery(0);
+}
+
+function kindChoices() {
+  const choices = SHOWN_KINDS.map((kind) => [kind, kind]);
+  return comparing ? [...choices, [ONLY_HERE, "found by one run only"]] : choices;
 }
 
 function filters() {
@@ -147,7 +152,7 @@ function sizeBin(size) {
 function markMatches(mark, wanted) {
   const kind = mark.kind ?? (mark.status === "missed" ? "missed" : "found");
   return (
-    kindMatches(kind, wanted.kind) &&
+    (wanted.kind === ONLY_HERE ? mark.only : kindMatches(kind, wanted.kind)) &&
     (wanted.size === null || sizeBin(mark.size) === wanted.size) &&
     (wanted.classIndex === null || mark.classIndex === wanted.classIndex)
   );

@@ -176,7 +176,8 @@ function listMarks() {
       const button = make(make(list, "li"), "button", { type: "button" });
       key(button, mark.text, STATUS_COLORS[mark.status]);
       const overlap = mark.iou ? `, IoU ${mark.iou.toFixed(2)}` : "";
-      make(button, "small", {}, ` ${mark.size.toFixed(1)} px${overlap}`);
+      const other = mark.elsewhere ? `, found by ${report.runs[1 - r].name}` : "";
+      make(button, "small", {}, ` ${mark.size.toFixed(1)} px${overlap}${other}`);
       button.addEventListener("click", () => goTo(mark));
     }
   });
