@@ -106,6 +106,13 @@ def test_an_overlap_of_exactly_one_half_is_no_match():
         assert sweep_scores([(signs, hits)], [1])["all"].at(0).accuracy == accuracy
 
 
+def test_nor_is_it_one_for_a_detection_whose_better_sign_is_taken():
+    signs = boxes([0, 0, 20, 20, 1], [0, 0, 10, 20, 1])
+    hits = boxes([0, 0, 20, 20, 1], [0, 0, 20, 20, 1], scores=[1, 1])
+    point = sweep_scores([(signs, hits)], [1])["all"].at(0)
+    assert (point.accuracy, point.recall) == (0.5, 0.5)
+
+
 def test_the_higher_overlap_is_matched_first_not_the_higher_score():
     """The wide hit overlaps both signs; by score it would take the first and leave one missed."""
     signs = boxes([0, 0, 20, 20, 1], [8, 0, 20, 20, 1])
