@@ -151,6 +151,10 @@ def test_keys_buttons_and_drag(page):
     assert zoom(page) == pytest.approx(1)
     page.press("0")
     assert zoom(page) == pytest.approx(fitted)
+    page.resize(1280, 600)
+    page.wait(f"view.zoom < {0.8 * fitted}")
+    page.resize(1280, 800)
+    page.wait(f"view.zoom > {0.99 * fitted}")
     x, y = page.center(".stage")
     old = page.value("[view.x, view.y]")
     page.drag((x, y), (x + 30, y - 20))
@@ -259,6 +263,19 @@ def test_an_image_without_picture_still_shows_its_boxes(pair, pair_folder):
     assert "picture not in this report" in pair.value("byId('stages').textContent")
     assert pair.value("view.stages[0].svg.querySelectorAll('g').length") > 0
     pair.press("Escape")
+
+
+def test_an_image_can_be_linked_to(browser, folder):
+    browser.problems.clear()
+    browser.open((folder / "index.html").as_uri() + "#image-2")
+    # A change of the part after "#" alone loads nothing anew.
+    browser.send("Page.reload")
+    browser.wait(f"document.documentElement?.dataset.ready === 'true' && {OPEN}")
+    name = page_data(folder)["images"][2]["name"]
+    assert browser.value("byId('viewer-name').textContent") == name
+    browser.press("Escape")
+    browser.wait("window.location.hash === '#gallery'")
+    assert browser.problems == []
 
 
 def test_the_error_bars_are_the_error_table(page, folder):

@@ -125,9 +125,11 @@ function tileText(number) {
   const wanted = filters();
   const what = wanted.kind === "" || wanted.kind === "error" ? "error" : wanted.kind;
   const count = state.matches[number];
-  let text = what === "error" ? plural(count, "error") : `${count.toLocaleString("en")} ${what}`;
-  if (comparing) text += `; ${image.change[0]} newly found, ${image.change[1]} lost`;
-  return image.file ? text : `${text}; no picture`;
+  const parts = [what === "error" ? plural(count, "error") : `${count.toLocaleString("en")} ${what}`];
+  if (what === ONLY_HERE) parts.pop();
+  if (comparing) parts.push(`${image.change[0]} newly found, ${image.change[1]} lost`);
+  if (!image.file) parts.push("no picture");
+  return parts.join("; ");
 }
 
 async function drawTile(overlays, number) {

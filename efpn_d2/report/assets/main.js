@@ -66,8 +66,9 @@ function setUpViewer() {
   });
   for (const id of ["viewer-labels", "viewer-truth"]) byId(id).addEventListener("change", drawView);
   window.addEventListener("resize", () => {
-    if (viewer.open) drawView();
+    if (viewer.open) refitView();
   });
+  viewer.addEventListener("close", () => history.replaceState(null, "", "#gallery"));
   for (const [status, name] of Object.entries(STATUS_NAMES)) {
     const dashes = STATUS_DASHES[status] ? "dashed" : "solid";
     const entry = make(byId("viewer-legend"), "span", { class: "swatch" }, name);
@@ -129,4 +130,6 @@ setUpTables();
 setUpTheme();
 setUpGallery();
 setUpViewer();
+const linked = window.location.hash.match(/^#image-(\d+)$/);
+if (linked && report.images[Number(linked[1])]) openViewer(Number(linked[1]));
 document.documentElement.dataset.ready = "true";

@@ -16,6 +16,7 @@ async function openViewer(number) {
     byId("stages").focus();
   }
   byId("viewer-name").textContent = image.name;
+  history.replaceState(null, "", `#image-${number}`);
   makeStages(image);
   view.data = null;
   fitView();
@@ -60,7 +61,15 @@ function fitView() {
   view.zoom = Math.min((stage.clientWidth - 20) / width, (stage.clientHeight - 20) / height, MOST_ZOOM);
   view.x = (stage.clientWidth - width * view.zoom) / 2;
   view.y = (stage.clientHeight - height * view.zoom) / 2;
+  view.fitted = { x: view.x, y: view.y, zoom: view.zoom };
   drawView();
+}
+
+// A new window size: what was fitted stays so, and anything else stays where it is.
+function refitView() {
+  const same = ["x", "y", "zoom"].every((key) => view[key] === view.fitted[key]);
+  if (same) fitView();
+  else drawView();
 }
 
 // Zoom by a factor, the image point at (x, y) of the stage staying where it is.
@@ -183,12 +192,15 @@ function listMarks() {
   });
 }
 
+// The next error, or the next of what the filters ask for.
 function nextError() {
   if (!view.data) return;
   const wanted = filters();
+  const statuses = ["missed", "false"];
+  if (["found", ONLY_HERE].includes(wanted.kind)) statuses.push("found");
   const marks = report.runs
     .flatMap((_, r) => imageMarks(view.data, r, threshold(r)))
-    .filter((mark) => ["missed", "false"].includes(mark.status) && markMatches(mark, wanted));
+    .filter((mark) => statuses.includes(mark.status) && markMatches(mark, wanted));
   if (!marks.length) return;
   view.focus = view.focus === null ? 0 : (view.focus + 1) % marks.length;
   goTo(marks[view.focus]);
