@@ -79,8 +79,8 @@ def _efpn_node() -> CN:
     # P2's, whenever a loaded checkpoint has those but not these.
     node.INIT_FROM_STOCK = True
 
-    # At inference, compute P'2 only around the small boxes that are pooled from it; same weights, and
-    # the same detections to float rounding.
+    # At inference, compute P'2 only around the small boxes that are pooled from it; same weights,
+    # and the same detections to float rounding.
     node.LAZY = False
     # Sides of the tiles to choose from for each batch, in cells of P'2 (2 px); multiples of 8.
     node.LAZY_TILE_SIDES = [32, 64, 128]
