@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 from render_results import load_records, render_table  # noqa: E402  of that folder
 
 # The rows of the ablation that the README shows.
-EVIDENCE = ("fpn_1x", "fpn_2x", "efpn", "efpn_without_distillation", "finetune_rpn", "joint_rpn")
+EVIDENCE = ("fpn_1x", "fpn_2x", "efpn", "efpn_without_distillation", "finetune_rpn", "scratch_rpn")
 
 
 def render_demo(record: dict[str, Any]) -> str:
@@ -70,8 +70,8 @@ def render_cost(record: dict[str, Any]) -> str:
 
 
 def render_evidence(folder: Path) -> str:
-    """The key rows of the ablation's small protocol, from its records."""
-    return render_table(load_records(folder), "small", "native1x", EVIDENCE)
+    """The key rows of the ablation's tiny protocol, from its records."""
+    return render_table(load_records(folder), "tiny", "native1x", EVIDENCE)
 
 
 def replace_block(text: str, name: str, content: str) -> str:

@@ -94,8 +94,9 @@ class ContextEnhancementModule(nn.Module):
                 self.spread[name][target](compressed[name])[..., :height, :width]
                 for name in self.high
             )
-            context = self.fuse_local[target](local) + self.fuse_global[target](pooled)
-            enhanced[target] = outputs[target] + context
+            # In place: at the resolution of P2 the sums cost more than all convolutions here.
+            context = self.fuse_local[target](local).add_(self.fuse_global[target](pooled))
+            enhanced[target] = context.to(outputs[target].dtype).add_(outputs[target])
         return enhanced
 
 
