@@ -114,11 +114,11 @@ def provenance(records: Records, protocol: str, variant: str) -> str:
     commits = sorted({(run["commit"] or "unknown")[:7] for run in runs})
     versions = sorted({f"torch {run['versions']['torch']}" for run in runs})
     machines = sorted(
-        {f"{run['hardware']['cpu_cores']} cores of {run['hardware']['cpu']}" for run in runs}
+        {f"cores of {run['hardware']['cpu']}: {run['hardware']['cpu_cores']}" for run in runs}
     )
     gpus = sorted({str(gpu) for run in runs for gpu in run["hardware"]["gpus"]})
     return (
-        f"Mean ± standard deviation over the seeds. {'; '.join([*machines, *gpus])}; "
+        f"Mean ± standard deviation over the seeds. Run on {'; '.join([*machines, *gpus])}; "
         f"{', '.join(versions)}; commits {', '.join(commits)}."
     )
 
