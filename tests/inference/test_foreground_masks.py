@@ -40,13 +40,16 @@ STRIDES = {"p2_prime": 2, "p2": 4, "p3": 8, "p4": 16}
 
 
 def write_model(folder: Path, label: str = "model", **options: object) -> PyramidSource:
-    """A detector with FBSM whose gates are open."""
+    """A detector with FBSM whose gates are open, and whose masks differ from cell to cell."""
     # Random weights enlarge what they are given; of a small input the masks are between 0 and 1.
     options = {**FBSM, "MODEL.PIXEL_STD": [500.0, 500.0, 500.0], **options}
+    torch.manual_seed(0)
     source, weights = write_pyramid(folder, label, **options)
     for key, value in weights.items():
         if ".fbsm.gamma." in key:
             value.fill_(0.25)
+        if ".fbsm.mask." in key:
+            torch.nn.init.normal_(value, std=0.5)
     torch.save({"model": weights}, source.weights)
     return source
 
