@@ -24,14 +24,17 @@ class Rates(NamedTuple):
 
     @property
     def accuracy(self) -> float:
+        """Share of the detections that are right: the precision."""
         return _ratio(self.true_positives, self.true_positives + self.false_positives)
 
     @property
     def recall(self) -> float:
+        """Share of the objects that are found."""
         return _ratio(self.true_positives, self.objects)
 
     @property
     def f1(self) -> float:
+        """The harmonic mean of both."""
         found = 2 * self.true_positives
         return _ratio(found, self.objects + self.true_positives + self.false_positives)
 

@@ -86,6 +86,7 @@ class ForegroundMaskExtractor:
         found: dict[str, Tensor] = {}
 
         def keep(fbsm: ForegroundBackgroundSeparationModule, args: tuple[Any, ...]) -> None:
+            """Forward pre-hook."""
             found.update(fbsm.mask_logits(*args))
 
         hook = self._fbsm.register_forward_pre_hook(keep)

@@ -98,13 +98,10 @@ def write_report(
         "chunk": CHUNK,
         "images": [{k: v for k, v in entry.items() if k != "image"} for entry in index],
     }
+    title = options.title or f"Detections on {Path(annotations).stem}"
+    facts = _facts(runs, predictions, annotations, len(index) - missing)
     page = build_page(
-        runs,
-        options.protocol,
-        data,
-        title=options.title or f"Detections on {Path(annotations).stem}",
-        facts=_facts(runs, predictions, annotations, len(index) - missing),
-        evaluations=evaluations,
+        runs, options.protocol, data, title=title, facts=facts, evaluations=evaluations
     )
     (output / "index.html").write_text(page, encoding="utf-8")
     logger.info(f"Wrote {output / 'index.html'} in {time.perf_counter() - start:.1f} s.")

@@ -50,6 +50,7 @@ class PasteTransform(T.Transform):
         return result
 
     def apply_coords(self, coords: np.ndarray) -> np.ndarray:
+        """Nothing moves."""
         return coords
 
 

@@ -28,6 +28,7 @@ def read_json(path: str | os.PathLike[str]) -> tuple[Any, list[str]]:
     repeated: list[str] = []
 
     def build(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        """An object of the JSON; keys that it has twice are noted."""
         content = dict(pairs)
         if len(content) < len(pairs):
             keys = [key for key, _ in pairs]
