@@ -93,12 +93,17 @@ class EFPN(EnhancedFPN):
         Returns:
             ``p2_prime`` (stride 2) and the maps of stock FPN, high to low resolution.
         """
-        if not torch.jit.is_scripting() and self.lazy is not None and not self.training:
+        if not torch.jit.is_scripting() and self._is_lazy():
             return self._lazy_outputs(x)
         bottom_up_features = self.bottom_up(x)
         merged = self.top_down(bottom_up_features)
         _, p2_prime = self.extend(bottom_up_features, merged)
         return self.outputs(bottom_up_features, merged, p2_prime)
+
+    @torch.jit.unused
+    def _is_lazy(self) -> bool:
+        # A trace would keep the tiles of its example.
+        return self.lazy is not None and not self.training and not torch.jit.is_tracing()
 
     @torch.jit.unused
     def _lazy_outputs(self, x: Tensor) -> dict[str, Any]:

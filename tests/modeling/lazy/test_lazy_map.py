@@ -1,5 +1,6 @@
 """What is pooled from lazy P'2 is what is pooled from the dense map."""
 
+import detectron2.export.torchscript_patch  # noqa: F401  makes stock backbones scriptable
 import pytest
 import torch
 from detectron2.modeling import build_backbone
@@ -206,6 +207,17 @@ def test_what_reads_its_whole_input_makes_it_dense(opts, caplog):
 def test_in_training_it_is_dense():
     outputs = build().train()(make_images(1, 64, 64))
     assert outputs["p2_prime"].requires_grad
+
+
+def test_traced_and_scripted_it_is_dense():
+    backbone = build()
+    example, other = make_images(1, 64, 64), make_images(2, 64, 64)[1:]
+    with torch.no_grad():
+        traced = torch.jit.trace(backbone, example, strict=False)
+        scripted = torch.jit.script(backbone)
+        _, dense = lazy_and_dense(backbone, other)
+        for exported in (traced, scripted):
+            torch.testing.assert_close(exported(other)["p2_prime"], dense)
 
 
 @pytest.mark.parametrize("sides", [[], [12], [0]])
