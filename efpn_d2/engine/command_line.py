@@ -49,8 +49,9 @@ def setup(args: argparse.Namespace) -> CfgNode:
     """
     try:
         cfg = _load_config(args)
-        register_datasets(cfg)
-        check_files_exist(cfg, ("TEST",) if args.eval_only else ("TRAIN", "TEST"))
+        splits = ("TEST",) if args.eval_only else ("TRAIN", "TEST")
+        register_datasets(cfg, splits)
+        check_files_exist(cfg, splits)
         _check_weights(cfg, args)
         if args.eval_only and cfg.TEST.AUG.ENABLED:
             check_multi_scale_test(cfg)

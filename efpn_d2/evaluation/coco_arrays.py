@@ -130,14 +130,24 @@ def _columns(
                 )
         columns.append(np.array([index[entry[key]] for entry in entries], dtype=np.int64))
     for number, entry in enumerate(entries):
-        if len(entry.get("bbox") or ()) != 4:
+        box = entry.get("bbox")
+        if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
             raise ValueError(
                 f"{where.format(number)} needs a bbox of four numbers [x, y, width, height]."
             )
     boxes = np.array([entry["bbox"] for entry in entries], dtype=np.float64).reshape(-1, 4)
     _check_finite(boxes, "bbox", where)
+    for number in np.flatnonzero((boxes[:, 2:] < 0).any(axis=1)):
+        raise ValueError(
+            f"{where.format(number)} has the bbox {boxes[number].tolist()}, whose width or height "
+            "is negative: write boxes as [x, y, width, height]."
+        )
     boxes[:, 2:] += boxes[:, :2]
     return columns[0], boxes, columns[1]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _check_finite(values: np.ndarray, key: str, where: str) -> None:

@@ -18,6 +18,8 @@ from .summary import kind_names, summarize
 
 logger = logging.getLogger(__name__)
 
+_MANIFEST = "report_files.json"
+
 
 @dataclass(frozen=True)
 class ReportOptions:
@@ -60,14 +62,15 @@ def write_report(
         predictions: one file of COCO results, or two to compare.
         annotations: COCO JSON of the data set.
         image_root: folder that the JSON's file names are below.
-        output: folder of the report; files of an earlier report there are replaced.
+        output: folder of the report, new or empty, or of an earlier report, which is replaced.
         options: see :class:`ReportOptions`.
 
     Returns:
         The page.
 
     Raises:
-        ValueError: there are not one or two runs, or a file does not fit; the message says which.
+        ValueError: there are not one or two runs, a file does not fit, or ``output`` holds other
+            files; the message says which.
         OSError: a file of results or annotations cannot be read, or the folder not written.
     """
     options = options or ReportOptions()
@@ -87,8 +90,7 @@ def write_report(
         for name, path in zip(names, predictions, strict=True)
     ]
     output = Path(output)
-    output.mkdir(parents=True, exist_ok=True)
-    _clear(output)
+    others = _claim(output)
     index = gallery_index(runs, options.protocol)
     missing = _write_pictures(index, truth, Path(image_root), output, options)
     write_boxes(runs, index, output / "boxes")
@@ -104,6 +106,7 @@ def write_report(
         runs, options.protocol, data, title=title, facts=facts, evaluations=evaluations
     )
     (output / "index.html").write_text(page, encoding="utf-8")
+    _note_files(output, others)
     logger.info(f"Wrote {output / 'index.html'} in {time.perf_counter() - start:.1f} s.")
     return output / "index.html"
 
@@ -131,16 +134,34 @@ def _read_evaluation(path: str | Path) -> dict[str, Any]:
         ) from error
 
 
-def _clear(output: Path) -> None:
-    """Remove what an earlier report may have left, by the names that only reports use."""
-    for folder, suffixes in (
-        ("images", (".jpg", ".png", ".webp")),
-        ("thumbs", (".jpg",)),
-        ("boxes", (".js",)),
-    ):
-        for path in (output / folder).glob("*"):
-            if path.stem.isdigit() and path.suffix in suffixes:
-                path.unlink()
+def _claim(output: Path) -> set[Path]:
+    """Make the folder, or remove from it what its manifest says an earlier report has written.
+
+    Returns:
+        The files that stay, which are not the report's.
+
+    Raises:
+        ValueError: there is something in it and no manifest, so it is no report's folder.
+    """
+    manifest = output / _MANIFEST
+    if manifest.exists():
+        for name in json.loads(manifest.read_text(encoding="utf-8")):
+            (output / name).unlink(missing_ok=True)
+    elif output.is_dir() and any(output.iterdir()):
+        raise ValueError(
+            f"'{output}' holds files and no report of this tool, which would be mixed with them: "
+            "choose a new or an empty folder."
+        )
+    output.mkdir(parents=True, exist_ok=True)
+    manifest.write_text("[]", encoding="utf-8")  # an interrupted report can be made again
+    return set(output.rglob("*"))
+
+
+def _note_files(output: Path, others: set[Path]) -> None:
+    """Write the manifest: the files below ``output`` that are not among ``others``."""
+    own = sorted(path for path in output.rglob("*") if path.is_file() and path not in others)
+    names = [path.relative_to(output).as_posix() for path in own]
+    (output / _MANIFEST).write_text(json.dumps(names, indent=0), encoding="utf-8")
 
 
 def _write_pictures(

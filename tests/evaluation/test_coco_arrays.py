@@ -75,6 +75,8 @@ def test_no_detections_at_all(write):
         (result(image_id=1), "result 1 of .*file.json has the image_id 1, which"),
         (result(category_id=1), "result 1 of .*file.json has the category_id 1, which"),
         (result(bbox=[1, 2, 3]), "result 1 of .*file.json needs a bbox of four numbers"),
+        (result(bbox=[1, 2, "a", 3]), "result 1 of .*file.json needs a bbox of four numbers"),
+        (result(bbox=[1, 2, -3, 4]), "result 1 of .*file.json has the bbox .* is negative"),
         (result(bbox=[1, 2, float("nan"), 3]), "result 1 of .*file.json has the bbox .*nan"),
         (result(score=float("inf")), "result 1 of .*file.json has the score .*inf"),
     ],

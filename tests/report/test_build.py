@@ -180,10 +180,21 @@ def test_comparison_has_what_changed_first_and_few_pictures(comparison):
 def test_a_second_report_replaces_the_first(sample, tmp_path):
     write_report(sample.runs[:1], sample.annotations, sample.images, tmp_path)
     (tmp_path / "images" / "mine.txt").write_text("kept")
+    (tmp_path / "images" / "7777.jpg").write_text("kept, though named like the report's own")
     options = ReportOptions(max_images=2)
     write_report(sample.runs[:1], sample.annotations, sample.images, tmp_path, options)
     names = {path.name for path in (tmp_path / "images").iterdir()}
-    assert names == {"0.png", "1.png", "mine.txt"}
+    assert names == {"0.png", "1.png", "mine.txt", "7777.jpg"}
+
+
+def test_a_folder_with_other_files_is_refused_and_left_as_it_is(sample, tmp_path):
+    (tmp_path / "images").mkdir()
+    for name in ("images/0.jpg", "images/000000000139.jpg", "notes.txt"):
+        (tmp_path / name).write_text("mine")
+    with pytest.raises(ValueError, match="holds files and no report .* choose a new or an empty"):
+        write_report(sample.runs[:1], sample.annotations, sample.images, tmp_path)
+    files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")}
+    assert files == {"images/0.jpg", "images/000000000139.jpg", "notes.txt"}
 
 
 def test_no_detections_and_no_pictures(sample, tmp_path, caplog):

@@ -108,7 +108,7 @@ def _existing(path: str, name: str) -> str:
     )
 
 
-def register_datasets(cfg: CfgNode) -> None:
+def register_datasets(cfg: CfgNode, splits: Sequence[str] = ("TRAIN", "TEST")) -> None:
     """Register what ``cfg`` needs, and check that its data sets and class count fit together.
 
     Registers ``COCO_DATA.REGISTER``, and of the names in ``DATASETS.TRAIN`` and ``DATASETS.TEST``
@@ -119,6 +119,7 @@ def register_datasets(cfg: CfgNode) -> None:
 
     Args:
         cfg: a complete config; may be frozen.
+        splits: keys of ``cfg.DATASETS``; ``("TEST",)`` where nothing is to be trained.
 
     Raises:
         ValueError: a data set is not registered, or has not as many classes as the model.
@@ -127,10 +128,11 @@ def register_datasets(cfg: CfgNode) -> None:
     if "COCO_DATA" not in cfg:
         raise ValueError("The config has no COCO_DATA node: call add_efpn_config(cfg) first.")
     register_coco_sets(cfg.COCO_DATA.REGISTER)
-    names = {key: tuple(cfg.DATASETS[key]) for key in ("TRAIN", "TEST")}
-    if any(name.startswith(SYNTHETIC_PREFIX) for name in names["TRAIN"] + names["TEST"]):
+    names = {key: tuple(cfg.DATASETS[key]) for key in splits}
+    every = [name for members in names.values() for name in members]
+    if any(name.startswith(SYNTHETIC_PREFIX) for name in every):
         register_synthetic()
-    for name in names["TRAIN"] + names["TEST"]:
+    for name in every:
         register_prepared(name)
     for key, members in names.items():
         for name in members:

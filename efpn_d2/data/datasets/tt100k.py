@@ -212,4 +212,5 @@ def _box(item: Any) -> Any:
         x0, y0, x1, y1 = (box[corner] for corner in _CORNERS)
         return [x0, y0, x1 - x0, y1 - y0]
     except (KeyError, TypeError):
-        return box
+        # Also four bare numbers, which mean nothing in this format.
+        return repr(box) if isinstance(box, list) else box

@@ -162,6 +162,14 @@ def test_wrong_number_of_classes_names_the_key(catalogs, cfg, write_coco, archit
     register_datasets(cfg)
 
 
+def test_a_training_set_that_is_not_used_is_not_checked(catalogs, cfg, write_coco):
+    cfg.COCO_DATA.REGISTER = [["my_signs", *write_coco()]]
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("my_signs",), ()
+    register_datasets(cfg, ("TEST",))
+    with pytest.raises(ValueError, match="NUM_CLASSES"):
+        register_datasets(cfg)
+
+
 def test_class_agnostic_model_is_not_checked(catalogs, cfg, write_coco):
     cfg.COCO_DATA.REGISTER = [["my_signs", *write_coco()]]
     cfg.DATASETS.TEST = ("my_signs",)

@@ -127,6 +127,7 @@ def test_every_trap_is_reported_by_file_id_and_field(tmp_path):
         sign("pl40", float("nan"), 1, 9, 9),
         {"category": "pl40", "bbox": {"xmin": 1, "ymin": 2}},
         {"bbox": {"xmin": 1, "ymin": 1, "xmax": 5, "ymax": 5}},
+        {"category": "pl40", "bbox": [1, 2, 3, 4]},  # another format's box
         sign("i1", 1, 1, 9, 9),
     ]
     write(tmp_path, train={"1": objects})
@@ -142,6 +143,7 @@ def test_every_trap_is_reported_by_file_id_and_field(tmp_path):
         ("invalid_box", "imgs/1/objects/6", "dropped"),
         ("invalid_box", "imgs/1/objects/7", "dropped"),
         ("unknown_category", "imgs/1/objects/8", "dropped"),
+        ("invalid_box", "imgs/1/objects/9", "dropped"),
     ]
     assert all(finding.file == str(tmp_path / FILES["2021"]) for finding in report.problems)
     assert "'xy1'" in report.problems[5].message
@@ -149,7 +151,7 @@ def test_every_trap_is_reported_by_file_id_and_field(tmp_path):
     boxes = [a["bbox"] for a in content["annotations"]]
     assert boxes == [[50, 40, 14, 8], [0, 5, 7, 10], [1, 1, 8, 8]]
     assert [a["area"] for a in content["annotations"]] == [112, 70, 64]
-    assert report.read["annotations"] == len(boxes) + 7
+    assert report.read["annotations"] == len(boxes) + 8
 
 
 def test_traps_of_the_lists(tmp_path):

@@ -25,7 +25,7 @@ KINDS = {
     "rotated_image": "boxes given for an image before its EXIF rotation",
     "image_without_annotations": "images listed in a split, but unknown to the annotations",
     "duplicate_annotation_id": "annotation ids used more than once",
-    "duplicate_annotation": "annotations that are there twice",
+    "duplicate_annotation": "annotations that are there twice, by id or with an image",
     "unknown_image": "annotations of an image that is not listed",
     "unknown_category": "annotations of a class that is not listed",
     "invalid_annotation": "annotations that lack what they need, or hold something else",
