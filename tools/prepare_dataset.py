@@ -83,6 +83,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = ("version", "classes", "images", "name", "splits")
     selection = Selection(**{key: getattr(args, key, None) for key in options})
     failures = []
+    if not args.source.exists():
+        parser.error(f"--source: there is no '{args.source}'.")
     try:
         for name, read in READERS[args.dataset](args.source, selection):
             files = PreparedFiles(args.output, name)

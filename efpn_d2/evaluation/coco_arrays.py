@@ -92,6 +92,9 @@ def load_detections(
     """
     try:
         entries = json.loads(Path(json_file).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{json_file} is no JSON: {error}.") from error
+    try:
         if not isinstance(entries, list):
             raise TypeError(f"a list is needed, not {type(entries).__name__}")
         scores = np.array([entry["score"] for entry in entries], dtype=np.float64)

@@ -87,7 +87,13 @@ def test_a_bad_result_is_named(write, entry, message):
         load_detections(write([result(), entry]), truth)
 
 
-@pytest.mark.parametrize("content", ["{", "{}", '[{"bbox": 3}]'])
+def test_a_file_that_was_cut_short_is_no_json(write):
+    truth = load_ground_truth(write(DATASET, "gt.json"))
+    with pytest.raises(ValueError, match="file.json is no JSON: "):
+        load_detections(write('[{"bbox": [1, 2'), truth)
+
+
+@pytest.mark.parametrize("content", ["{}", '[{"bbox": 3}]'])
 def test_other_files_are_refused(write, content):
     truth = load_ground_truth(write(DATASET, "gt.json"))
     with pytest.raises(ValueError, match="file.json is no file of COCO results: each entry needs"):

@@ -140,11 +140,12 @@ def test_errors_are_one_sentence(coco, tmp_path, capsys):
     json_file, images = coco
     cases = {
         ("coco", "--source", json_file): "--images must be the folder",
-        ("coco", "--source", tmp_path / "no.json", "--images", images): "is not there or no file",
+        ("coco", "--source", tmp_path / "no.json", "--images", images): "--source: there is no '",
         ("coco", "--source", json_file, "--images", tmp_path / "no"): "does not exist",
+        ("coco", "--source", tmp_path / "no"): "--source: there is no '",
         ("coco", "--source", images, "--images", images): "which is a folder",
         ("coco", "--source", images): "has none of annotations/instances_*.json",
-        ("tt100k", "--source", tmp_path / "no"): "is no folder",
+        ("tt100k", "--source", json_file): "is no folder",
         ("tt100k", "--source", tmp_path): "neither annotations.json",
         ("visdrone", "--source", tmp_path): "has none of the splits train, val, test-dev",
         ("visdrone", "--source", tmp_path, "--splits", "all"): "--splits has 'all'",
