@@ -2,8 +2,9 @@
 
 from .conv import conv_layer
 from .dynamic_conv import KernelGenerator, SharedAsymmetricKernels, depthwise_per_image
+from .folding import fold_normalizations, is_recorded
 from .residual import BRANCH_GAIN, BottleneckResidualBlock, ResidualBlock
-from .sub_pixel import SubPixelUpsample, eq4_permutation, nearest_up2
+from .sub_pixel import SubPixelUpsample, add_nearest_up2, eq4_permutation, nearest_up2
 
 __all__ = [
     "BRANCH_GAIN",
@@ -12,8 +13,11 @@ __all__ = [
     "ResidualBlock",
     "SharedAsymmetricKernels",
     "SubPixelUpsample",
+    "add_nearest_up2",
     "conv_layer",
     "depthwise_per_image",
     "eq4_permutation",
+    "fold_normalizations",
+    "is_recorded",
     "nearest_up2",
 ]

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from efpn_d2.layers import fold_normalizations, is_recorded
+
 __all__ = ["ExtendedResNet"]
 
 
@@ -100,11 +102,14 @@ class ExtendedResNet(ResNet):
         """C'2 from :meth:`stem_map`: (N, C_stem, H/2, W/2) -> (N, C_res2, H/2, W/2).
 
         Batch normalisation uses its running statistics here, in training too, and does not update
-        them: they stay those of C2, and C'2 sees in training what it sees in inference. [ours]
+        them: they stay those of C2, and C'2 sees in training what it sees in inference. At
+        inference it is folded into the convolutions, which differs by float rounding. [ours]
         """
         # By its index: Detectron2 removes the attribute ``res2`` from a network to be scripted.
         if torch.jit.is_scripting():
             c2_prime = self.stages[0](stem_map)
+        elif not is_recorded():
+            c2_prime = fold_normalizations(self.stages[0])(stem_map)
         else:
             with _running_statistics(self.stages[0]):
                 c2_prime = self.stages[0](stem_map)

@@ -6,7 +6,7 @@ import fvcore.nn.weight_init as weight_init
 from detectron2.layers import Conv2d
 from torch import Tensor, nn
 
-from efpn_d2.layers import conv_layer, nearest_up2
+from efpn_d2.layers import add_nearest_up2, conv_layer, is_recorded
 from efpn_d2.modeling.presets import get_preset
 
 from .ftt import build_upsampler
@@ -85,8 +85,10 @@ class PyramidExtension(nn.Module):
         return self.output(self._fuse(self.lateral(c2_prime), p3_prime))
 
     def _fuse(self, lateral: Tensor, top_down: Tensor) -> Tensor:
-        fused = lateral + nearest_up2(top_down)
-        return fused / 2 if self.average else fused
+        fused = add_nearest_up2(lateral, top_down)
+        if not self.average:
+            return fused
+        return fused / 2 if is_recorded() else fused.div_(2)
 
 
 def _fpn_conv(in_channels: int, out_channels: int, kernel_size: int, **options: Any) -> Conv2d:

@@ -17,6 +17,7 @@ from efpn_d2.layers import (
     BottleneckResidualBlock,
     ResidualBlock,
     SubPixelUpsample,
+    add_nearest_up2,
     conv_layer,
     nearest_up2,
 )
@@ -100,7 +101,7 @@ class FeatureTextureTransfer(nn.Module):
         """P'3 from :meth:`upsample` of p3, the texture of p2, and p3 itself."""
         p3_prime = self.texture_extractor(torch.cat([p2, up], dim=1)) + up
         if self.tail is not None:
-            p3_prime = self.tail(p3_prime) + nearest_up2(p3)
+            p3_prime = add_nearest_up2(self.tail(p3_prime), p3)
         return p3_prime
 
 

@@ -146,7 +146,8 @@ def test_scripted_pyramid_equals_the_eager_one(name, preset):
     with torch.no_grad():
         expected, outputs = efpn(images), scripted(images)
     assert list(outputs) == list(expected)
-    assert all(torch.allclose(outputs[k], expected[k], atol=1e-6) for k in expected)
+    for name, own in expected.items():
+        torch.testing.assert_close(outputs[name], own, rtol=1e-4, atol=1e-5)
 
 
 def test_built_without_a_config():

@@ -50,7 +50,23 @@ def test_c2_prime_is_stage_2_on_the_unpooled_stem_map():
     with torch.no_grad():
         outputs = extended.eval()(x)
         unpooled = torch.relu(stock.stem.conv1(x))
-        assert torch.equal(outputs["c2_prime"], stock.res2(unpooled))
+        torch.testing.assert_close(outputs["c2_prime"], stock.res2(unpooled), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", ["BN", "FrozenBN", "GN"])
+def test_c2_prime_is_the_same_whether_gradients_are_recorded_or_not(norm):
+    _, extended = build(norm=norm)
+    with torch.no_grad():
+        for name, x in [*extended.res2.named_parameters(), *extended.res2.named_buffers()]:
+            if x.is_floating_point():
+                x.copy_(torch.rand_like(x) + 0.5 if "var" in name else torch.randn_like(x) / 4)
+    stem_map = torch.randn(2, 64, 24, 16)
+    recorded = extended.eval().c2_prime(stem_map)
+    before = {k: v.clone() for k, v in extended.state_dict().items()}
+    with torch.no_grad():
+        folded = extended.c2_prime(stem_map)
+    torch.testing.assert_close(folded, recorded, rtol=1e-4, atol=1e-5)
+    assert all(torch.equal(v, before[k]) for k, v in extended.state_dict().items())
 
 
 @pytest.mark.parametrize("norm", ["BN", "SyncBN"])
