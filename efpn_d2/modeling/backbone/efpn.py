@@ -115,7 +115,7 @@ class EFPN(EnhancedFPN):
             stem_map,
             merged["merged2"],
             merged["merged3"],
-            self.bottom_up.c2_prime,
+            self.bottom_up.c2_prime_of_parts(),
             self.extension,
         )
         stock = self.enhance(self.stock_outputs(bottom_up_features, merged))

@@ -1,6 +1,7 @@
 """ResNet that also runs its stage 2 without the max-pooling before it (paper Table I)."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -114,6 +115,13 @@ class ExtendedResNet(ResNet):
             with _running_statistics(self.stages[0]):
                 c2_prime = self.stages[0](stem_map)
         return c2_prime
+
+    def c2_prime_of_parts(self) -> Callable[[Tensor], Tensor]:
+        """:meth:`c2_prime` for many parts of one batch's map, with what they share done once."""
+        if is_recorded():
+            return self.c2_prime
+        folded = functools.cache(lambda: fold_normalizations(self.stages[0]))
+        return lambda stem_map: folded()(stem_map)
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Channels and strides of the maps that :meth:`forward` returns."""

@@ -18,6 +18,10 @@ from .profile import ExtensionProfile
 
 __all__ = ["PyramidMaps", "Reader", "Tile", "compute_tiles", "dense_cost", "tile_cost"]
 
+# Cells of P'2 that are computed at once on a CPU: beyond this, its caches no longer hold the maps
+# in between, and to get fresh memory for them takes as long as to compute them.
+CPU_CELLS = 8192
+
 Tile = tuple[int, int, int]
 Reader = Callable[[Tensor], list[Tensor]]
 
@@ -96,7 +100,7 @@ def compute_tiles(
     reader: Reader | None = None,
     reader_halo: int = 0,
 ) -> list[Tensor]:
-    """P'2 on some tiles, one convolution call per layer for all of them.
+    """P'2 on some tiles; on a GPU, one convolution call per layer for all of them.
 
     Cells beyond the map, of tiles at its right and lower border, repeat its last ones.
 
@@ -111,6 +115,23 @@ def compute_tiles(
     Returns:
         P'2 (M, C, T, T) and the tiles of the maps that the reader makes.
     """
+    at_once = len(tiles) if maps.stem_map.is_cuda else max(CPU_CELLS // side**2, 1)
+    parts = [
+        _compute_at_once(maps, profile, side, tiles[k : k + at_once], reader, reader_halo)
+        for k in range(0, len(tiles), at_once)
+    ]
+    return parts[0] if len(parts) == 1 else [torch.cat(x) for x in zip(*parts, strict=True)]
+
+
+def _compute_at_once(
+    maps: PyramidMaps,
+    profile: ExtensionProfile,
+    side: int,
+    tiles: Sequence[Tile],
+    reader: Reader | None,
+    reader_halo: int,
+) -> list[Tensor]:
+    """:func:`compute_tiles` without parts."""
     images, rows, columns = (list(x) for x in zip(*tiles, strict=True))
     height, width = maps.size
     y = _axis_windows(rows, side, height, profile, reader_halo)

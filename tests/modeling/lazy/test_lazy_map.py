@@ -8,6 +8,7 @@ from detectron2.modeling.poolers import ROIPooler
 from detectron2.structures import Boxes
 
 from efpn_d2.modeling.lazy import LazyP2Prime
+from efpn_d2.modeling.lazy import tiles as tiles_module
 from efpn_d2.modeling.lazy.tiles import compute_tiles
 from tests.modeling.helpers import tiny_config
 
@@ -129,6 +130,25 @@ def test_no_more_than_the_tiles_that_are_read_is_computed(monkeypatch):
     assert seen[1:] == [[(1, 2, 1)]]
     lazy.pool(pooler, [box, box])
     assert len(seen) == 2
+
+
+def test_tiles_computed_in_parts_are_those_computed_at_once(monkeypatch):
+    calls = []
+    at_once = tiles_module._compute_at_once
+    monkeypatch.setattr(
+        tiles_module, "_compute_at_once", lambda *a: (calls.append(len(a[3])), at_once(*a))[1]
+    )
+    boxes = [Boxes(layout("spread", 96, 160))] * 2
+    pooled = []
+    for cells in (10**6, 3 * 16**2, 1):
+        monkeypatch.setattr(tiles_module, "CPU_CELLS", cells)
+        lazy, _ = lazy_and_dense(build(), make_images(2, 96, 160))
+        pooled.append(lazy.pool(make_pooler(), boxes))
+    whole = calls[0]
+    assert whole > 3
+    assert calls[1:] == [3] * (whole // 3) + [whole % 3] * (whole % 3 > 0) + [1] * whole
+    for parts in pooled[1:]:
+        torch.testing.assert_close(parts, pooled[0], rtol=0, atol=1e-5)
 
 
 def test_tiles_at_the_border_count_with_the_cells_they_have():
