@@ -63,6 +63,7 @@ def check_images(
     paths = [image_root / record["file_name"] for record in listed]
     all_facts = inspect_images(paths, decode=decode, workers=workers, progress=progress)
     for record, facts in zip(listed, all_facts, strict=True):
+        finding = record.pop("_finding", None)
         if facts.problem:
             report.add(
                 facts.problem,
@@ -73,6 +74,8 @@ def check_images(
             )
             checked.dropped.add(record["id"])
             continue
+        if finding is not None:
+            report.add(**finding)
         _compare_size(record, facts, checked, report)
         _note_pixels(record, facts, report)
         record["width"], record["height"] = facts.width, facts.height
@@ -93,7 +96,8 @@ def _distinct(records: list[Any], checked: CheckedImages, report: Report) -> lis
             continue
         record, id = dict(record), record["id"]
         file = os.path.normpath(record["file_name"])
-        place = {"file": report.source, "id": id, "action": "merged"}
+        source, source_id = record.pop("_source", (report.source, id))
+        place = {"file": source, "id": source_id, "action": "merged"}
         if id in by_id and os.path.normpath(by_id[id]["file_name"]) != file:
             message = f"the id is that of '{by_id[id]['file_name']}', and of '{file}', which is out"
             report.add("duplicate_image_id", message, **{**place, "action": "dropped"})
