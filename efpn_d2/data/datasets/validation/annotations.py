@@ -187,7 +187,7 @@ class AnnotationChecks:
         return True
 
     def _check_segmentation(self, record: _Record) -> None:
-        """Keep valid polygons: for want of one, Detectron2 would lose the whole annotation."""
+        """Keep valid polygons and run lengths: Detectron2 would lose the annotation, or fail."""
         annotation, polygons = record.content, record.content.get("segmentation")
         if not polygons:
             annotation.pop("segmentation", None)
@@ -200,6 +200,11 @@ class AnnotationChecks:
             annotation["segmentation"] = valid
             if not valid:
                 annotation.pop("segmentation")
+        elif not _is_run_length(polygons):
+            annotation.pop("segmentation")
+            message = f"{str(polygons)[:60]!r} is neither polygons nor a run-length encoding with "
+            message += "size and counts, and was removed; the box stays"
+            self._add("invalid_segmentation", message, record, "segmentation", "corrected")
 
     def _identity(self, annotation: dict[str, Any]) -> tuple[Any, ...]:
         """What is the same for one object that is annotated twice."""
@@ -313,6 +318,16 @@ def _is_int(value: Any) -> bool:
 def _is_number(value: Any) -> bool:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return number and math.isfinite(value)
+
+
+def _is_run_length(value: Any) -> bool:
+    """Whether it is COCO's run-length encoding, compressed or not."""
+    if not isinstance(value, dict):
+        return False
+    size, counts = value.get("size"), value.get("counts")
+    sizes = isinstance(size, list) and len(size) == 2 and all(_is_int(n) and n > 0 for n in size)
+    runs = isinstance(counts, list) and all(_is_int(n) and n >= 0 for n in counts)
+    return sizes and (isinstance(counts, str) or runs)
 
 
 def _is_polygon(value: Any) -> bool:

@@ -35,7 +35,7 @@ KINDS = {
     "box_outside_image": "boxes that do not touch their image",
     "box_leaves_image": "boxes that leave their image",
     "invalid_area": "areas that are no positive number",
-    "invalid_segmentation": "segmentations without a valid polygon",
+    "invalid_segmentation": "segmentations without a valid polygon or run-length encoding",
     "not_finite": "further fields with NaN or infinity",
     "duplicate_category_name": "class names used more than once",
     "unexpected_classes": "classes that this data set does not have",

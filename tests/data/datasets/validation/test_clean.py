@@ -193,6 +193,18 @@ def test_polygons_without_which_detectron2_would_lose_the_object(clean):
     assert len(result["records"][0]["annotations"]) == 3
 
 
+def test_other_segmentations_are_run_lengths_or_nothing(clean):
+    runs = {"size": [48, 64], "counts": [0, 3072]}
+    masks = [runs, {**runs, "counts": "abc"}, 5, "abc", {"counts": [1]}, {**runs, "counts": [NAN]}]
+    result, report = clean([box(i, (i, 9, 8, 8), segmentation=m) for i, m in enumerate(masks)])
+    assert found(report) == [
+        ("invalid_segmentation", i, "segmentation", "corrected") for i in (2, 3, 4, 5)
+    ]
+    kept = [annotation.get("segmentation") for annotation in result["annotations"]]
+    assert kept == [*masks[:2], None, None, None, None]
+    assert len(result["records"][0]["annotations"]) == 6
+
+
 def test_not_finite_numbers_anywhere_else_are_removed(clean):
     annotations = [box(1, score=NAN), box(2, (30, 30, 8, 8), score=0.5)]
     result, report = clean(annotations, info={"version": INFINITY})
