@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .files import read_json
+from .files import read_json, read_text
 from .source import RawDataset
 from .validation import Report
 
@@ -198,7 +198,7 @@ def _split_ids(
             f"'{lists[split]}' is missing, which lists the images of the split {split}: put the "
             "folder of the images there, with its ids.txt."
         )
-    ids = {name: file.read_text().split() for name, file in lists.items() if file.is_file()}
+    ids = {name: read_text(file).split() for name, file in lists.items() if file.is_file()}
     for other, members in ids.items():
         for image_id in sorted(set(members) & set(ids[split]) if other != split else ()):
             message = f"the image is in the splits {split} and {other}"

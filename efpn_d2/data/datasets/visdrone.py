@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from .files import read_text
 from .source import RawDataset
 from .validation import Report
 
@@ -57,6 +58,7 @@ def read_visdrone(folder: Path, report: Report) -> RawDataset:
     Raises:
         FileNotFoundError: one of the two folders is missing.
     """
+    report.source = str(folder)
     image_dir, annotation_dir = folder / "images", folder / "annotations"
     for path in (image_dir, annotation_dir):
         if not path.is_dir():
@@ -101,7 +103,13 @@ def _without_text(folder: Path, stem: str) -> dict[str, str]:
 
 
 def _read_file(path: Path, image_id: int) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    try:
+        text = read_text(path)
+    except ValueError as error:
+        problem = ("invalid_annotation", "", f"no line of it can be read: {error}")
+        yield {"image_id": image_id, "_source": (str(path), None), "_problem": problem}
+        return
+    for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
         place = {"image_id": image_id, "_source": (str(path), number)}

@@ -195,6 +195,18 @@ def test_an_image_without_entry_that_cannot_be_used_is_dropped_and_nothing_else(
     assert [(f.kind, f.id, f.action) for f in report.problems] == [(kind, 99, "dropped")]
 
 
+def test_ids_that_have_no_order_and_lists_that_are_no_text(tmp_path):
+    write(tmp_path)
+    (tmp_path / "train" / "ids.txt").write_text("1\nabc\n")
+    write_image(tmp_path / "train" / "abc.jpg")
+    raw, report = read(tmp_path)
+    with pytest.raises(ValueError, match="such as 1 and 'abc', which have no order"):
+        prepare(raw, PreparedFiles(tmp_path / "out", "set"), report, progress=False)
+    (tmp_path / "train" / "ids.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match="ids.txt' is no text in UTF-8"):
+        read(tmp_path)
+
+
 def test_objects_that_are_no_list_are_named(tmp_path):
     write(tmp_path, train={"1": {"0": sign("pl40", 4, 4, 20, 20)}})
     raw, report = read(tmp_path)

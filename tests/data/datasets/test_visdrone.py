@@ -153,7 +153,7 @@ def test_an_image_whose_lines_were_dropped_says_so(tmp_path):
     messages = {note.file: note.message for note in report.notes if note.kind == "empty_image"}
     assert messages == {
         "a.jpg": "its only annotation was dropped: id 1 (invalid_annotation)",
-        "b.jpg": "all its 2 were dropped: id 1 (empty_box), id 2 (unknown_category)",
+        "b.jpg": "all its 2 annotations were dropped: id 1 (empty_box), id 2 (unknown_category)",
     }
 
 
@@ -163,6 +163,20 @@ def test_an_image_without_text_that_cannot_be_read_is_dropped_and_nothing_else(t
     truncate(folder / "images" / "a.jpg")
     _, report = run(folder, tmp_path)
     assert [(f.kind, f.action) for f in report.problems] == [("unreadable_image", "dropped")]
+
+
+def test_a_text_that_is_none_is_named(tmp_path):
+    folder = write(tmp_path, {"a": "5,5,9,9,1,1,0,0\n", "b": ""})
+    (folder / "annotations" / "b.txt").write_bytes(b"\xff\xfe\x00")
+    content, report = run(folder, tmp_path)
+    (problem,) = report.problems
+    assert (problem.kind, problem.action) == ("invalid_annotation", "dropped")
+    assert problem.file == str(folder / "annotations" / "b.txt")
+    assert "is no text in UTF-8 (byte 0)" in problem.message
+    assert len(content["annotations"]) == 1
+    assert report.notes[0].message == (
+        f"its only annotation was dropped: {problem.file} (invalid_annotation)"
+    )
 
 
 def test_splits_are_found_and_test_challenge_is_refused(tmp_path):

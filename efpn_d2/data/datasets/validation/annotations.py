@@ -32,7 +32,7 @@ class _Record:
 
     @property
     def name(self) -> str:
-        return self.field or f"id {self.id}"
+        return self.field or (self.file if self.id is None else f"id {self.id}")
 
 
 class AnnotationChecks:

@@ -57,9 +57,12 @@ def check_images(
     """
     checked = CheckedImages()
     listed = _distinct(records, checked, report)
-    kinds = {type(record["id"]).__name__ for record in listed}
+    kinds = {type(record["id"]): record["id"] for record in listed}
     if len(kinds) > 1:
-        raise ValueError(f"'{report.source}' has image ids of the types {sorted(kinds)}: use one.")
+        raise ValueError(
+            f"'{report.source}' has numbers and texts as ids of images, such as {kinds[int]!r} and "
+            f"{kinds[str]!r}, which have no order: use one kind."
+        )
     paths = [image_root / record["file_name"] for record in listed]
     all_facts = inspect_images(paths, decode=decode, workers=workers, progress=progress)
     for record, facts in zip(listed, all_facts, strict=True):
