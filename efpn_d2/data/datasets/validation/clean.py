@@ -88,11 +88,9 @@ def _note_empty_images(
         lost, message = dropped.get(image["id"], ()), "it has no annotation"
         if lost:
             names = ", ".join(lost[:3]) + (", ..." if len(lost) > 3 else "")
-            of_all = (
-                "its only annotation was"
-                if len(lost) == 1
-                else f"all its {len(lost)} annotations were"
-            )
+            of_all = "its only annotation was"
+            if len(lost) > 1:
+                of_all = f"all its {len(lost)} annotations were"
             message = f"{of_all} dropped: {names}"
         report.add("empty_image", message, file=image["file_name"], id=image["id"])
 

@@ -341,7 +341,8 @@ def test_an_image_whose_annotations_were_dropped_says_which(clean):
     assert report.notes[0].message == "its only annotation was dropped: id 7 (empty_box)"
     _, report = clean([box(i, (NAN, 1, 2, 3)) for i in range(1, 6)])
     assert report.notes[0].message == (
-        "all its 5 annotations were dropped: id 1 (invalid_box), id 2 (invalid_box), id 3 (invalid_box), ..."
+        "all its 5 annotations were dropped: id 1 (invalid_box), id 2 (invalid_box), "
+        "id 3 (invalid_box), ..."
     )
 
 
