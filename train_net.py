@@ -20,6 +20,7 @@ from detectron2.utils import comm
 from efpn_d2.checkpoint import EFPNCheckpointer
 from efpn_d2.engine import DistillationTrainer, EFPNTrainer, StageError, launch_or_join
 from efpn_d2.engine.command_line import parse_args, setup
+from efpn_d2.tool_support import error_text
 
 
 def main(args: argparse.Namespace) -> dict[str, Any] | None:
@@ -34,7 +35,7 @@ def main(args: argparse.Namespace) -> dict[str, Any] | None:
             trainer = DistillationTrainer(cfg) if cfg.DISTILL.STAGE else EFPNTrainer(cfg)
             trainer.resume_or_load(resume=args.resume)
         except StageError as error:
-            sys.exit(f"error: {error}")
+            sys.exit(f"error: {error_text(error)}")
         return trainer.train()
     model = EFPNTrainer.build_model(cfg)
     EFPNCheckpointer(

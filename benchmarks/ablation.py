@@ -43,6 +43,7 @@ from efpn_d2.engine.stages import run_stages
 from efpn_d2.evaluation.size_bins import SizeBin, evaluate_size_bins
 from efpn_d2.modeling.freezing import freeze_all_but
 from efpn_d2.run_record import collect_run_record, peak_memory_gib, write_json
+from efpn_d2.tool_support import not_negative, positive
 
 RESULTS = Path(__file__).resolve().parent / "results" / "ablation"
 SMALL = 16.0  # student pixels: the objects that the claim is about
@@ -200,17 +201,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS)
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--seeds", nargs="+", type=not_negative, default=[0, 1, 2])
     parser.add_argument("--protocol", default="tiny", choices=PROTOCOLS)
     parser.add_argument("--device", default="cpu")
     parser.add_argument(
-        "--processes", type=int, default=1, help="of one training; batches are divided among them"
+        "--processes",
+        type=positive,
+        default=1,
+        help="of one training; batches are divided among them",
     )
     parser.add_argument("--output", type=Path, default=Path("output/ablation"))
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON files")
     dry = parser.add_argument_group("for dry runs, with --results elsewhere")
-    dry.add_argument("--train-images", type=int, default=0)
-    dry.add_argument("--val-images", type=int, default=0)
+    dry.add_argument("--train-images", type=not_negative, default=0)
+    dry.add_argument("--val-images", type=not_negative, default=0)
     dry.add_argument("--iterations-scale", type=float, default=1.0)
     args = parser.parse_args()
     if args.results == RESULTS and (args.train_images or args.val_images):

@@ -23,6 +23,7 @@ from efpn_d2.modeling import (
     StaticGuidedDynamicModule,
 )
 from efpn_d2.run_record import collect_run_record, write_json
+from efpn_d2.tool_support import positive
 
 RESULTS = Path(__file__).resolve().parent / "results"
 CONFIG = "COCO-Detection/faster_rcnn_R_50_EFPN_1x.yaml"
@@ -63,7 +64,7 @@ def count(module: nn.Module) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", type=int, default=800, help="side of the image in pixels")
+    parser.add_argument("--size", type=positive, default=800, help="side of the image in pixels")
     parser.add_argument("--config", default=CONFIG, help="a packaged config")
     parser.add_argument("--name", default="cost", help="of the record in benchmarks/results")
     args = parser.parse_args()

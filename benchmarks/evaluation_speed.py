@@ -15,6 +15,7 @@ import numpy as np
 from efpn_d2.evaluation import PRESETS, CocoProtocol, CocoResult, evaluate_coco
 from efpn_d2.evaluation.coco_backends import BACKENDS, backend_version, choose_backend
 from efpn_d2.run_record import collect_run_record, write_json
+from efpn_d2.tool_support import not_negative, positive
 
 RESULTS = Path(__file__).resolve().parent / "results"
 SLOWEST = "pycocotools"
@@ -116,8 +117,10 @@ def compare(case: Case, backends: list[str], seed: int, repeats: int) -> dict[st
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--repeats", type=int, default=3, help="of all backends but the slowest")
+    parser.add_argument("--seed", type=not_negative, default=0)
+    parser.add_argument(
+        "--repeats", type=positive, default=3, help="of all backends but the slowest"
+    )
     args = parser.parse_args()
     backends = [SLOWEST]
     for name in reversed(BACKENDS):

@@ -23,6 +23,7 @@ from efpn_d2.engine import EFPNTrainer
 from efpn_d2.inference.predictor import load_inference_config
 from efpn_d2.modeling.lazy import LazyP2Prime
 from efpn_d2.run_record import collect_run_record, write_json
+from efpn_d2.tool_support import positive
 
 RESULTS = Path(__file__).resolve().parent / "results"
 DEFAULT_THRESHOLDS = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3)
@@ -71,7 +72,7 @@ def main() -> None:
         "--thresholds", nargs="+", type=float, default=DEFAULT_THRESHOLDS,
         help="of the RPN's query; 0.0: P'2 is scored everywhere",
     )  # fmt: skip
-    parser.add_argument("--tile-sides", nargs="+", type=int, default=[8, 16, 32])
+    parser.add_argument("--tile-sides", nargs="+", type=positive, default=[8, 16, 32])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--output", type=Path, default=Path("output/lazy_accuracy"))
     parser.add_argument("--name", default="lazy_accuracy", help="of the record")

@@ -35,6 +35,7 @@ from efpn_d2.data.datasets.synthetic import SyntheticConfig, generate_synthetic,
 from efpn_d2.engine import DistillationTrainer
 from efpn_d2.engine.stages import run_stages, stage_configs
 from efpn_d2.run_record import collect_run_record, timed, write_json
+from efpn_d2.tool_support import not_negative, positive
 
 RESULTS = Path(__file__).resolve().parent / "results"
 VARIANT = "native1x"
@@ -132,9 +133,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--protocol", default="small", choices=PROTOCOLS)
     parser.add_argument("--weights", default="", help="of the trained base, instead of training it")
-    parser.add_argument("--iterations", type=int, default=0, help="of the base; 0: the protocol's")
     parser.add_argument(
-        "--finetune", type=int, default=200, help="iterations of FPN and of FPN + CEM after it"
+        "--iterations", type=not_negative, default=0, help="of the base; 0: the protocol's"
+    )
+    parser.add_argument(
+        "--finetune",
+        type=not_negative,
+        default=200,
+        help="iterations of FPN and of FPN + CEM after it",
     )
     parser.add_argument(
         "--max-sizes",
@@ -143,11 +149,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="of the objects in pixels, a set each; default: the protocol's and 16",
     )
     parser.add_argument(
-        "--batches", type=int, default=50, help="to measure, of the protocol's size"
+        "--batches", type=positive, default=50, help="to measure, of the protocol's size"
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=not_negative, default=0)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--train-images", type=int, default=0, help="0: the protocol's")
+    parser.add_argument("--train-images", type=not_negative, default=0, help="0: the protocol's")
     parser.add_argument("--output", type=Path, default=Path("output/level_gradients"))
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the record")
     args = parser.parse_args(argv)

@@ -26,6 +26,7 @@ from efpn_d2.data.datasets.synthetic.layout import plan_layout
 from efpn_d2.data.datasets.synthetic.scene import annotate, capture, render_scene
 from efpn_d2.modeling import StaticGuidedDynamicModule
 from efpn_d2.run_record import collect_run_record, timed, write_json
+from efpn_d2.tool_support import at_least, positive
 
 RESULTS = Path(__file__).resolve().parent / "results"
 VARIANTS = ("guided", "unguided", "static")
@@ -139,10 +140,10 @@ def summarize(values: list[Any]) -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=5, help="at least 2")
-    parser.add_argument("--steps", type=int, default=300, help="of training")
-    parser.add_argument("--images", type=int, default=200, help="to train on")
-    parser.add_argument("--size", type=int, default=96, help="side of the images in pixels")
+    parser.add_argument("--seeds", type=at_least(2), default=5, help="at least 2")
+    parser.add_argument("--steps", type=positive, default=300, help="of training")
+    parser.add_argument("--images", type=positive, default=200, help="to train on")
+    parser.add_argument("--size", type=positive, default=96, help="side of the images in pixels")
     args = parser.parse_args()
     seconds: dict[str, float] = {}
     results: dict[str, list[dict[str, Any]]] = {variant: [] for variant in VARIANTS}

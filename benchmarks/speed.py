@@ -25,6 +25,7 @@ from torch import nn
 from variants import VARIANTS, build_variant
 
 from efpn_d2.run_record import collect_run_record, peak_memory_gib, write_json
+from efpn_d2.tool_support import not_negative, positive
 
 RESULTS = Path(__file__).resolve().parent / "results"
 CONFIG = "COCO-Detection/faster_rcnn_R_50_EFPN_1x.yaml"
@@ -104,12 +105,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("kind", choices=KINDS)
     parser.add_argument("--config", default=CONFIG, help="a packaged config")
-    parser.add_argument("--size", type=int, default=800, help="side of the image in pixels")
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--warmup", type=int, default=2, help="rounds that do not count")
+    parser.add_argument("--size", type=positive, default=800, help="side of the image in pixels")
+    parser.add_argument("--rounds", type=positive, default=20)
+    parser.add_argument("--warmup", type=not_negative, default=2, help="rounds that do not count")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="float32", choices=PRECISIONS)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--threads", type=positive, default=torch.get_num_threads())
     parser.add_argument("--only", nargs="+", help="names of what to time; FPN is always")
     parser.add_argument("--memory", action="store_true", help="measure peak memory, too")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)

@@ -25,6 +25,7 @@ import efpn_d2
 from efpn_d2.engine import DistillationTrainer
 from efpn_d2.losses import foreground_background_balanced_loss
 from efpn_d2.run_record import collect_run_record, peak_memory_gib, write_json
+from efpn_d2.tool_support import not_negative, positive
 
 RESULTS = Path(__file__).resolve().parent / "results"
 STOCK = [
@@ -124,13 +125,13 @@ def measure_memory(name: str, args: argparse.Namespace) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", type=int, default=320, help="side of the student's image")
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--depth", type=int, default=18, help="of the ResNet")
+    parser.add_argument("--size", type=positive, default=320, help="side of the student's image")
+    parser.add_argument("--batch", type=positive, default=1)
+    parser.add_argument("--depth", type=positive, default=18, help="of the ResNet")
     parser.add_argument("--preset", default="paper")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--warmup", type=int, default=1)
-    parser.add_argument("--repeat", type=int, default=7)
+    parser.add_argument("--warmup", type=not_negative, default=1)
+    parser.add_argument("--repeat", type=positive, default=7)
     parser.add_argument("--memory-of", choices=CASES, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.memory_of:

@@ -24,6 +24,7 @@ from efpn_d2.inference import DrawingPredictor, load_inference_config
 from efpn_d2.inference.files import IMAGE_SUFFIXES, find_images, plan_outputs
 from efpn_d2.inference.video import VideoReader, VideoWriter
 from efpn_d2.inference.window import check_display, show
+from efpn_d2.tool_support import error_text, positive
 
 logger = logging.getLogger("efpn_d2.demo")
 
@@ -39,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     source.add_argument("--webcam", action="store_true", help="the first camera")
     parser.add_argument("--output", type=Path, help="a file or a folder; without it, a window")
     parser.add_argument("--confidence-threshold", type=float, default=0.5, help="least score")
-    parser.add_argument("--zoom", type=int, default=1, help="enlarge the pictures N times")
+    parser.add_argument("--zoom", type=positive, default=1, help="enlarge the pictures N times")
     parser.add_argument(
         "--opts", nargs=argparse.REMAINDER, default=[], help="config keys and values, at the end"
     )
@@ -152,7 +153,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         run = prepare(args)
     except (OSError, ValueError) as error:
-        parser.error(str(error))
+        parser.error(error_text(error))
     return run()
 
 

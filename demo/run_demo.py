@@ -24,6 +24,7 @@ from efpn_d2.data.datasets.synthetic import SyntheticConfig, generate_synthetic
 from efpn_d2.engine import EFPNTrainer
 from efpn_d2.inference import load_inference_config
 from efpn_d2.run_record import collect_run_record, headline, timed, write_json
+from efpn_d2.tool_support import error_text, positive
 from efpn_d2.visualization.coco_records import load_image_records
 from efpn_d2.visualization.sheet import write_image_sheet
 
@@ -41,8 +42,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config-file", default=CONFIG, help="a YAML file or a packaged config")
     parser.add_argument("--output", type=Path, default=Path("output/demo"), help="folder")
-    parser.add_argument("--train-images", type=int, default=800, help="number to generate")
-    parser.add_argument("--val-images", type=int, default=100, help="number to generate")
+    parser.add_argument("--train-images", type=positive, default=800, help="number to generate")
+    parser.add_argument("--val-images", type=positive, default=100, help="number to generate")
     parser.add_argument("--fresh", action="store_true", help="delete the folder and start anew")
     parser.add_argument("opts", nargs="*", help="config keys and values")
     return parser
@@ -125,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             generate(cfg, args.train_images, args.val_images)
             register_datasets(cfg)
     except (OSError, ValueError) as error:
-        parser.error(str(error))
+        parser.error(error_text(error))
     with timed(seconds, "train"):
         trainer = train(cfg)
     with timed(seconds, "evaluate"):

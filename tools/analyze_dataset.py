@@ -21,6 +21,7 @@ from efpn_d2.analysis import analyze_dataset, format_analysis, format_settings
 from efpn_d2.analysis.figure import write_analysis_figure
 from efpn_d2.data.image_annotations import load_records
 from efpn_d2.inference import load_inference_config
+from efpn_d2.tool_support import error_text
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         (args.output / "recommended.yaml").write_text(format_settings(analysis))
         write_analysis_figure(args.output / "analysis.png", analysis)
     except (OSError, ValueError, KeyError, AssertionError) as error:
-        text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        text = error.args[0] if isinstance(error, KeyError) and error.args else error_text(error)
         sys.exit(f"error: {' '.join(str(text).split())}")
     print(f"{report}\n")
     for name in ("report.txt", "analysis.png", "recommended.yaml"):

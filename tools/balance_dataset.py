@@ -19,6 +19,7 @@ from pathlib import Path
 from efpn_d2.data.balancing import BalanceOptions, balance_dataset, count_by_class
 from efpn_d2.data.datasets.files import read_json
 from efpn_d2.data.datasets.prepared import PreparedFiles, prepared_image_root
+from efpn_d2.tool_support import error_text, not_negative, positive
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -30,15 +31,15 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=Path, help="image folder (default: the prepared set's)")
     parser.add_argument("--output", type=Path, help="folder to write to (default: the source's)")
     parser.add_argument("--name", help="of the new data set (default: the source's with _crops)")
-    parser.add_argument("--workers", type=int, default=4, help="threads for images (4)")
+    parser.add_argument("--workers", type=positive, default=4, help="threads for images (4)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     options = parser.add_argument_group("what to reach")
     for flag, kind, text in (
-        ("--target", int, "objects of each class to reach (1000)"),
-        ("--min-instances", int, "classes with fewer objects stay as they are (100)"),
+        ("--target", positive, "objects of each class to reach (1000)"),
+        ("--min-instances", not_negative, "classes with fewer objects stay as they are (100)"),
         ("--min-inside", float, "share of a cut object's area to keep it (0.7)"),
         ("--color-jitter", float, "colour factors from 1 - x to 1 + x (0.25)"),
-        ("--seed", int, "of everything that is drawn (0)"),
+        ("--seed", not_negative, "of everything that is drawn (0)"),
     ):
         options.add_argument(flag, type=kind, default=argparse.SUPPRESS, help=text)
     options.add_argument(
@@ -71,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             source, image_root, files, options, workers=workers, progress=not quiet
         )
     except (OSError, ValueError) as error:
-        parser.error(str(error))
+        parser.error(error_text(error))
     added = count_by_class(crops)
     for label in sorted(before, key=before.get, reverse=True):
         if added[label]:

@@ -22,6 +22,7 @@ from efpn_d2.data.datasets.prepare import ProblemsFoundError, prepare
 from efpn_d2.data.datasets.prepared import PreparedFiles
 from efpn_d2.data.datasets.readers import READERS, Selection
 from efpn_d2.data.datasets.validation import Report
+from efpn_d2.tool_support import error_text, positive
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -71,7 +72,7 @@ def _add_common_options(command: argparse.ArgumentParser) -> None:
         action="store_true",
         help="decode all images, which finds damage inside of files too, but takes far longer",
     )
-    command.add_argument("--workers", type=int, default=4, help="threads that read images (4)")
+    command.add_argument("--workers", type=positive, default=4, help="threads that read images (4)")
     command.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -105,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 written = "  data set: not written"
             print(f"{report.summary()}\n  report: {files.report}\n{written}")
     except (OSError, ValueError) as error:
-        parser.error(str(error))
+        parser.error(error_text(error))
     if failures:
         sys.exit("\n".join(f"error: {failure}" for failure in failures))
 

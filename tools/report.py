@@ -16,6 +16,7 @@ from pathlib import Path
 
 from efpn_d2.evaluation.coco_backends import BACKENDS
 from efpn_d2.report import PROTOCOLS, ReportOptions, ReportProtocol, write_report
+from efpn_d2.tool_support import error_text, not_negative, positive
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -44,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     rules.add_argument(
         "--size-bins", nargs="+", type=float, metavar="PX", help="edges, in place of the protocol's"
     )
-    rules.add_argument("--max-dets", type=int, metavar="N", help="in place of the protocol's")
+    rules.add_argument("--max-dets", type=positive, metavar="N", help="in place of the protocol's")
     rules.add_argument(
         "--backend", choices=("auto", *BACKENDS), default="auto", help="what computes AP and AR"
     )
@@ -53,10 +54,16 @@ def build_parser() -> argparse.ArgumentParser:
     )
     pictures = parser.add_argument_group("pictures")
     pictures.add_argument(
-        "--max-images", type=int, default=ReportOptions.max_images, help="pictures to include"
+        "--max-images",
+        type=not_negative,
+        default=ReportOptions.max_images,
+        help="pictures to include",
     )
     pictures.add_argument(
-        "--max-side", type=int, default=ReportOptions.max_side, help="scale larger pictures down"
+        "--max-side",
+        type=positive,
+        default=ReportOptions.max_side,
+        help="scale larger pictures down",
     )
     return parser
 
@@ -105,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             ),
         )
     except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {error_text(error)}")
     print(page)
 
 

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from efpn_d2.tool_support import not_negative, positive
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 
@@ -32,8 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--report", type=Path, required=True, help="folder with index.html")
-    parser.add_argument("--image", type=int, help="which image to open, by the page's order")
-    parser.add_argument("--size", type=int, nargs=2, default=(1280, 720), help="width and height")
+    parser.add_argument(
+        "--image", type=not_negative, help="which image to open, by the page's order"
+    )
+    parser.add_argument(
+        "--size", type=positive, nargs=2, default=(1280, 720), help="width and height"
+    )
     parser.add_argument("--output", type=Path, required=True, help="a .png file")
     args = parser.parse_args(arguments)
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)

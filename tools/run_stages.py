@@ -13,6 +13,7 @@ import sys
 from efpn_d2.engine import StageError, launch_or_join
 from efpn_d2.engine.command_line import parse_args, setup
 from efpn_d2.engine.stages import run_stages
+from efpn_d2.tool_support import error_text
 
 
 def main(args: argparse.Namespace) -> None:
@@ -21,7 +22,7 @@ def main(args: argparse.Namespace) -> None:
     try:
         run_stages(cfg)
     except StageError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {error_text(error)}")
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from efpn_d2.inference.files import find_images
 from efpn_d2.inference.foreground_masks import ForegroundMaskExtractor, draw_masks
 from efpn_d2.inference.image_figures import Crop
 from efpn_d2.inference.pyramids import parse_pyramid_source
+from efpn_d2.tool_support import error_text, positive
 from efpn_d2.visualization.channels import REDUCTIONS
 from efpn_d2.visualization.distance_curves import read_distances, write_distance_curves
 
@@ -65,7 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="LABEL=FOLDER",
         help="output folder of a stage distill or joint; repeat it for more",
     )
-    curve.add_argument("--smoothing", type=int, default=3, help="points of the running mean")
+    curve.add_argument("--smoothing", type=positive, default=3, help="points of the running mean")
     curve.add_argument("--output", type=Path, required=True, help="a .png, .pdf or .svg file")
     curve.set_defaults(run=run_curve)
 
@@ -163,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         written = args.run(args)
     except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {error_text(error)}")
     for path in written:
         print(path)
 

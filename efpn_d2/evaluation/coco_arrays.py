@@ -8,6 +8,27 @@ from typing import Any
 
 import numpy as np
 
+from ..data.datasets.record_checks import (
+    ANNOTATION,
+    CATEGORY,
+    FLAG,
+    IMAGE,
+    NAME,
+    NUMBER,
+    RESULT,
+    SIZE,
+    Field,
+    check_content,
+    check_records,
+)
+
+_IMAGE = (*IMAGE, Field("file_name", NAME), *SIZE)
+_ANNOTATION = (
+    *ANNOTATION,
+    Field("area", NUMBER, required=False),
+    Field("iscrowd", FLAG, required=False),
+)
+
 
 @dataclass(frozen=True)
 class GroundTruth:
@@ -49,25 +70,24 @@ def load_ground_truth(json_file: str | Path, excused_fields: Sequence[str] = ())
         excused_fields: annotations with one of these set are treated like crowds.
 
     Raises:
-        ValueError: the file is no COCO JSON, or an annotation in it has no image, no known category
-            or no finite box; the message names the first such annotation.
+        ValueError: the file is no COCO JSON, or a record in it lacks what is read, or holds
+            something else; the message names the first such record.
         OSError: the file cannot be read.
     """
     try:
         content = json.loads(Path(json_file).read_text(encoding="utf-8"))
-        images, annotations = content["images"], content["annotations"]
-        categories = sorted(content["categories"], key=lambda entry: entry["id"])
-        names = [str(entry["name"]) for entry in categories]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{json_file} is no COCO JSON: it needs the lists images, annotations and categories "
-            f"({type(error).__name__}: {error})."
-        ) from error
+    except ValueError as error:
+        raise ValueError(f"{json_file} is no JSON: {error}.") from error
+    lists = {"images": _IMAGE, "categories": CATEGORY, "annotations": _ANNOTATION}
+    check_content(content, str(json_file), **lists)
+    images, annotations = content["images"], content["annotations"]
+    categories = sorted(content["categories"], key=lambda entry: entry["id"])
+    names = [entry["name"] for entry in categories]
     category_ids = [entry["id"] for entry in categories]
-    where = f"annotation {{}} of {json_file}"
+    where = f"annotations[{{}}] of {json_file}"
     image, boxes, classes = _columns(annotations, images, category_ids, where)
     area = np.array([a.get("area", np.nan) for a in annotations], dtype=np.float64)
-    area = np.where(np.isfinite(area), area, _areas(boxes))
+    area = np.where(np.isnan(area), _areas(boxes), area)
     excuses = ("iscrowd", *excused_fields)
     crowd = np.array([any(a.get(key) for key in excuses) for a in annotations], dtype=bool)
     order = np.argsort(image, kind="stable")
@@ -94,18 +114,15 @@ def load_detections(
         entries = json.loads(Path(json_file).read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{json_file} is no JSON: {error}.") from error
-    try:
-        if not isinstance(entries, list):
-            raise TypeError(f"a list is needed, not {type(entries).__name__}")
-        scores = np.array([entry["score"] for entry in entries], dtype=np.float64)
-    except (KeyError, TypeError, ValueError) as error:
+    if not isinstance(entries, list):
         raise ValueError(
-            f"{json_file} is no file of COCO results: each entry needs image_id, category_id, bbox "
-            f"and score ({type(error).__name__}: {error})."
-        ) from error
-    where = f"result {{}} of {json_file}"
+            f"{json_file} is no file of COCO results: it must be a list, not "
+            f"{type(entries).__name__}."
+        )
+    where = f"results[{{}}] of {json_file}"
+    check_records(entries, where, RESULT)
     image, boxes, classes = _columns(entries, truth.images, truth.category_ids, where)
-    _check_finite(scores[:, None], "score", where)
+    scores = np.array([entry["score"] for entry in entries], dtype=np.float64)
 
     order = np.lexsort((-scores, image))
     order = order[
@@ -126,40 +143,15 @@ def _columns(
     columns = []
     for key, index in (("image_id", image_index), ("category_id", class_index)):
         for number, entry in enumerate(entries):
-            if entry.get(key) not in index:
+            if entry[key] not in index:
                 raise ValueError(
-                    f"{where.format(number)} has the {key} {entry.get(key)!r}, which the data set "
+                    f"{where.format(number)} has the {key} {entry[key]!r}, which the data set "
                     "does not have: use the data set that the results were made on."
                 )
         columns.append(np.array([index[entry[key]] for entry in entries], dtype=np.int64))
-    for number, entry in enumerate(entries):
-        box = entry.get("bbox")
-        if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
-            raise ValueError(
-                f"{where.format(number)} needs a bbox of four numbers [x, y, width, height]."
-            )
     boxes = np.array([entry["bbox"] for entry in entries], dtype=np.float64).reshape(-1, 4)
-    _check_finite(boxes, "bbox", where)
-    for number in np.flatnonzero((boxes[:, 2:] < 0).any(axis=1)):
-        raise ValueError(
-            f"{where.format(number)} has the bbox {boxes[number].tolist()}, whose width or height "
-            "is negative: write boxes as [x, y, width, height]."
-        )
     boxes[:, 2:] += boxes[:, :2]
     return columns[0], boxes, columns[1]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _check_finite(values: np.ndarray, key: str, where: str) -> None:
-    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
-    if len(bad):
-        raise ValueError(
-            f"{where.format(bad[0])} has the {key} {values[bad[0]].tolist()}; numbers must be "
-            f"finite ({len(bad)} such entries)."
-        )
 
 
 def _areas(boxes: np.ndarray) -> np.ndarray:

@@ -108,6 +108,8 @@ def _slim_dataset(dataset: dict[str, Any], shape: str) -> tuple[dict[str, Any], 
             # Matches are told from none by an id above 0.
             "id": number,
             "image_id": of_image[annotation["image_id"]],
+            # COCO's format allows to leave it out, but not its code.
+            "iscrowd": annotation.get("iscrowd", 0),
         }
         for number, annotation in enumerate(dataset["annotations"], start=1)
         if annotation["image_id"] in of_image

@@ -57,12 +57,13 @@ class SizeBinnedCOCOEvaluator(ProtocolEvaluator):
     def rules(self) -> dict[str, Any]:
         """See the base class."""
         areas = {
-            b.key or "all": [b.low, b.high if b.is_bounded else None] for b in self.protocol.areas
+            b.key or "all": [round(b.low, 6), round(b.high, 6) if b.is_bounded else None]
+            for b in self.protocol.areas
         }
         return {
             "protocol": self.protocol.name,
             "maxDets": list(self.protocol.max_dets),
-            "IoU": list(self.protocol.iou_thresholds),
+            "IoU": [round(iou, 6) for iou in self.protocol.iou_thresholds],
             "areas in square pixels": areas,
             "backend": backend_version(self.backend),
             "notes": list(self.protocol.notes),
@@ -97,7 +98,11 @@ class SizeBinnedCOCOEvaluator(ProtocolEvaluator):
         if names is None or len(names) <= 1:
             return metrics
         per_class = result.class_precision().tolist()
-        rows = [[name, f"{ap:.3f}"] for name, ap in zip(names, per_class, strict=True)]
+        # NaN is the AP of a class without an object.
+        rows = [
+            [name, percent_cell(ap, int(not math.isnan(ap)))]
+            for name, ap in zip(names, per_class, strict=True)
+        ]
         logger.info(f"AP of {task} by class:\n{pipe_table(rows, ['class', 'AP'])}")
         # Detectron2 leaves names with a "-" out of the lines that it prints for spreadsheets.
         return metrics | {f"AP-{name}": ap for name, ap in zip(names, per_class, strict=True)}
@@ -106,12 +111,16 @@ class SizeBinnedCOCOEvaluator(ProtocolEvaluator):
         """The rules as Detectron2 takes results: numbers, so none for an edge that is not there."""
         ious = self.protocol.iou_thresholds
         rows = {"maxDets": self.protocol.max_dets[-1], "IoU_count": len(ious)}
-        rows |= {"IoU_min": ious[0], "IoU_max": ious[-1], f"backend_{self.backend}": 1}
+        rows |= {
+            "IoU_min": round(ious[0], 6),
+            "IoU_max": round(ious[-1], 6),
+            f"backend_{self.backend}": 1,
+        }
         for area in self.protocol.areas:
             key = area.key or "all"
-            rows[f"min_area_{key}"] = area.low
+            rows[f"min_area_{key}"] = round(area.low, 6)
             if area.is_bounded:
-                rows[f"max_area_{key}"] = area.high
+                rows[f"max_area_{key}"] = round(area.high, 6)
         # A "-" would hide the backend; see above.
         return {name.replace("-", "_"): float(value) for name, value in rows.items()}
 
@@ -128,6 +137,7 @@ def _table(result: CocoResult, metrics: dict[str, float]) -> str:
         rows.append([area.key or "all", area.text(math.sqrt), f"{objects:d}", *cells])
     headers = ["size", "sqrt(area) [px]", "objects", *columns, "AR"]
     table = pipe_table(rows, headers)
-    limits = [f"AR{n} {metrics[f'AR{n}']:.3f}" for n in protocol.max_dets]
-    errors = [f"{name} {value:.3f}" for name, value in metrics.items() if name.startswith("oLRP")]
-    return f"{table}\n{', '.join([*limits, *errors])}"
+    names = [f"AR{n}" for n in protocol.max_dets]
+    names += [name for name in metrics if name.startswith("oLRP")]
+    rest = [f"{name} {percent_cell(metrics[name], int(result.objects[0]))}" for name in names]
+    return f"{table}\n{', '.join(rest)}"

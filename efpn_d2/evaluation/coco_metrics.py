@@ -8,6 +8,19 @@ from typing import Any
 
 import numpy as np
 
+from ..data.datasets.record_checks import (
+    ANNOTATION,
+    CATEGORY,
+    FLAG,
+    IMAGE,
+    MASK,
+    NUMBER,
+    RESULT,
+    SIZE,
+    Field,
+    check_content,
+    check_records,
+)
 from .boxes import ImageBoxes, image_boxes
 from .coco_backends import CocoSettings, accumulate, choose_backend
 from .coco_protocols import AreaBin, CocoProtocol
@@ -92,10 +105,12 @@ def evaluate_coco(
         img_ids: images to evaluate; default all, also those without detections.
 
     Raises:
-        ValueError: a result is of an image or category that the data set does not have, or has
-            numbers that are not finite.
+        ValueError: a record of the data set or a result lacks what is read, or holds something else
+            such as NaN, or a result is of an image or category that the data set does not have; the
+            message names the first by its index.
     """
     backend = choose_backend(backend)
+    _check_dataset(dataset, iou_type)
     _check_results(dataset, results, iou_type)
     dataset = _selected(dataset, protocol, img_ids)
     runs = _runs(dataset, protocol)
@@ -119,9 +134,22 @@ def evaluate_coco(
     return CocoResult(protocol, backend, precision, recall, counts, olrp)
 
 
+def _check_dataset(dataset: dict[str, Any], iou_type: str) -> None:
+    annotation = (*ANNOTATION, Field("area", NUMBER), Field("iscrowd", FLAG, required=False))
+    image = IMAGE
+    if iou_type == "segm":
+        image, annotation = (*IMAGE, *SIZE), (*annotation, Field("segmentation", MASK))
+    lists = {"images": image, "categories": CATEGORY, "annotations": annotation}
+    check_content(dataset, "the data set", **lists)
+
+
 def _check_results(
     dataset: dict[str, Any], results: Sequence[dict[str, Any]], iou_type: str
 ) -> None:
+    fields = [field for field in RESULT if iou_type == "bbox" or field.name != "bbox"]
+    if iou_type == "segm":
+        fields.append(Field("segmentation", MASK))
+    check_records(results, "results[{}]", fields)
     for key, what in (("image_id", "images"), ("category_id", "categories")):
         unknown = {result[key] for result in results} - {entry["id"] for entry in dataset[what]}
         if unknown:
@@ -129,15 +157,6 @@ def _check_results(
                 f"The results have the {key} {min(unknown, key=str)!r}, which the data set does "
                 f"not have ({len(unknown)} such ids): use the one that they were made on."
             )
-    boxes = iou_type == "bbox"
-    rows = [(r["score"], *r["bbox"]) if boxes else (r["score"],) for r in results]
-    numbers = np.array(rows, dtype=float).reshape(len(rows), 5 if boxes else 1)
-    bad = np.flatnonzero(~np.isfinite(numbers).all(axis=1))
-    if len(bad):
-        raise ValueError(
-            f"Result {bad[0]} has a score or box that is not finite, {rows[bad[0]]} ({len(bad)} "
-            "such results): the detector gives NaN, or the file is damaged."
-        )
 
 
 def _selected(

@@ -8,12 +8,37 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
 from tabulate import tabulate
 
+from ..data.datasets.files import read_json
+from ..data.datasets.record_checks import (
+    ANNOTATION,
+    CATEGORY,
+    FLAG,
+    IMAGE,
+    INTEGER,
+    NUMBER,
+    RESULT,
+    SIZE,
+    Field,
+    check_content,
+    check_records,
+)
 from ..run_record import write_json
 
 logger = logging.getLogger(__name__)
+
+_ANNOTATION = (
+    Field("id", INTEGER),  # the base class indexes by it
+    *ANNOTATION,
+    Field("area", NUMBER, required=False),
+    Field("iscrowd", FLAG, required=False),
+    # What prepared sets of VisDrone-DET have.
+    Field("visdrone_category", INTEGER, required=False),
+    Field("visdrone_score", NUMBER, required=False),
+)
 
 
 class ProtocolEvaluator(COCOEvaluator):
@@ -28,8 +53,20 @@ class ProtocolEvaluator(COCOEvaluator):
         Args:
             dataset_name: a registered data set.
             args, kwargs: see :class:`COCOEvaluator`.
+
+        Raises:
+            ValueError: a record in the data set's file lacks what is read, or holds something else;
+                the message names the first such record.
         """
-        super().__init__(dataset_name, *args, **kwargs)
+        try:
+            super().__init__(dataset_name, *args, **kwargs)
+        except (AssertionError, AttributeError, KeyError, TypeError, ValueError):
+            # The base class indexes the file without a look at it.
+            json_file = MetadataCatalog.get(dataset_name).get("json_file")
+            if json_file is not None and os.path.isfile(json_file):
+                _check_file(read_json(json_file)[0], json_file)
+            raise
+        _check_file(self._coco_api.dataset, self._metadata.json_file)
         self._dataset_name = dataset_name
         # The base class evaluates those of _tasks_from_predictions alone.
         self._own_tasks, self._tasks = self._tasks, None
@@ -76,6 +113,7 @@ class ProtocolEvaluator(COCOEvaluator):
         self, results: list[dict[str, Any]], img_ids: Iterable[Any] | None
     ) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]]:
         """Every image's entry, annotations and results, also of those without detections."""
+        check_records(results, "results[{}]", RESULT)
         found = defaultdict(list)
         for result in results:
             found[result["image_id"]].append(result)
@@ -83,6 +121,14 @@ class ProtocolEvaluator(COCOEvaluator):
         for image_id, image in sorted(self._coco_api.imgs.items()):
             if chosen is None or image_id in chosen:
                 yield image, self._coco_api.imgToAnns.get(image_id, []), found[image_id]
+
+
+def _check_file(content: Any, json_file: str) -> None:
+    """Check what all protocols read; a file for a test server has no annotations."""
+    lists = {"images": (*IMAGE, *SIZE), "categories": CATEGORY, "annotations": _ANNOTATION}
+    if isinstance(content, dict) and "annotations" not in content:
+        lists.pop("annotations")
+    check_content(content, json_file, **lists)
 
 
 def percent_cell(value: float, objects: int) -> str:

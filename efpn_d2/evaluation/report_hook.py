@@ -8,6 +8,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from detectron2.utils import comm
 
+from ..tool_support import error_text
 from .coco_protocols import PRESETS, CocoProtocol
 
 logger = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ class ReportEvaluator(DatasetEvaluator):
                 options,
             )
         except (AttributeError, OSError, ValueError) as error:
-            logger.error(f"There is no report on '{self._dataset_name}': {error}")
+            logger.error(f"There is no report on '{self._dataset_name}': {error_text(error)}")
 
 
 def with_report(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation.coco_arrays import GroundTruth, load_ground_truth
+from ..tool_support import error_text
 from .gallery import CHUNK, gallery_index, write_boxes
 from .page import build_page
 from .pictures import write_picture
@@ -69,6 +70,7 @@ def write_report(
         The page.
 
     Raises:
+        FileNotFoundError: there is no folder of images, and pictures are asked for.
         ValueError: there are not one or two runs, a file does not fit, or ``output`` holds other
             files; the message says which.
         OSError: a file of results or annotations cannot be read, or the folder not written.
@@ -76,6 +78,11 @@ def write_report(
     options = options or ReportOptions()
     if len(predictions) not in (1, 2):
         raise ValueError(f"A report is on one or two files of results, not {len(predictions)}.")
+    if options.max_images and not Path(image_root).is_dir():
+        raise FileNotFoundError(
+            f"The image folder '{image_root}' is not there: give the one that the file names in "
+            f"{annotations} start from, or ask for no pictures."
+        )
     start = time.perf_counter()
     truth = load_ground_truth(annotations, options.protocol.rules.excused_fields)
     if not truth.images:
@@ -172,19 +179,26 @@ def _write_pictures(
     options: ReportOptions,
 ) -> int:
     """Add pictures to the first entries of the index; gives how many images have none."""
-    failures = []
+    failures: list[str] = []
     for number, entry in enumerate(index[: options.max_images]):
         source = image_root / str(truth.images[entry["image"]]["file_name"])
         try:
             picture = write_picture(source, output, number, max_side=options.max_side)
         except (OSError, ValueError) as error:
-            failures.append(error)
+            failures.append(error_text(error))
         else:
             entry["file"], entry["thumb"] = picture
-    if failures:
+    if failures and len(failures) == len(index[: options.max_images]):
         logger.warning(
-            f"{len(failures)} images could not be read and are in the report without picture; "
-            f"the first: {failures[0]}"
+            f"The report has no pictures: no image of the data set could be read below "
+            f"'{image_root}', which must be the folder that its file names start from; the first: "
+            f"{failures[0]}"
+        )
+    elif failures:
+        images = "1 image" if len(failures) == 1 else f"{len(failures)} images"
+        logger.warning(
+            f"{images} could not be read, so the report has no picture there; the first: "
+            f"{failures[0]}"
         )
     return sum("file" not in entry for entry in index)
 

@@ -43,7 +43,8 @@ def write_picture(
     try:
         with Image.open(source) as image:
             if image.width * image.height > _MOST_PIXELS:
-                raise ValueError(f"{source} has {image.width} x {image.height} pixels: too many")
+                size = f"{image.width} x {image.height} pixels"
+                raise ValueError(f"{source} has {size}, too many to show: cut it into tiles")
             return _write(image, source, folder, number, max_side, thumb_side)
     except (SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{source}: {error}") from error

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from ..evaluation.coco_protocols import PRESETS, AreaBin, CocoProtocol
 from ..evaluation.size_bins import SizeBin, size_bins
@@ -57,9 +58,16 @@ class ReportProtocol:
         if not edges:
             return replace(self, rules=rules)
         bins = tuple(size_bin.area_bin for size_bin in size_bins(edges))
-        note = "size bins are one's own"
+        ranges = ", ".join(_range_text(*pair) for pair in pairwise([*edges, math.inf]))
+        note = f"size bins {ranges} in place of its own"
         rules = replace(rules, bins=bins, notes=(*rules.notes, note))
         return ReportProtocol(rules, tuple(map(float, edges)))
+
+
+def _range_text(low: float, high: float) -> str:
+    if math.isinf(high):
+        return f"{low:.4g} px and more"
+    return f"{low:.4g} to {high:.4g} px"
 
 
 def area_ends(area: AreaBin) -> tuple[float, float]:
@@ -90,9 +98,3 @@ def area_text(area: AreaBin) -> str:
         return "all sizes"
     name = "" if area.name.startswith("_") or not area.name else f"{area.key}: "
     return name + _range_text(low, high)
-
-
-def _range_text(low: float, high: float) -> str:
-    if math.isinf(high):
-        return f"{low:.4g} px and more"
-    return f"{low:.4g} to {high:.4g} px"

@@ -9,6 +9,7 @@ import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
+from ..data.datasets.record_checks import RESULT, check_records
 from .sheet import ImageRecord
 
 
@@ -24,11 +25,14 @@ def load_image_records(dataset_name: str, results_file: str | Path) -> list[Imag
 
     Raises:
         OSError: the file of results is missing.
+        ValueError: a result lacks what is read, or holds something else.
     """
     images = DatasetCatalog.get(dataset_name)  # before the metadata: loading completes them
     to_class = MetadataCatalog.get(dataset_name).thing_dataset_id_to_contiguous_id
     by_image: dict[Any, list[dict[str, Any]]] = defaultdict(list)
-    for detection in json.loads(Path(results_file).read_text()):
+    results = json.loads(Path(results_file).read_text())
+    check_records(results, f"results[{{}}] of {results_file}", RESULT)
+    for detection in results:
         by_image[detection["image_id"]].append(detection)
     return [_record(image, by_image[image["image_id"]], to_class) for image in images]
 

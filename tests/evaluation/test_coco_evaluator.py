@@ -155,12 +155,37 @@ def test_a_file_keeps_results_and_rules(dataset, tmp_path):
     assert content["rules"]["maxDets"] == [1, 100, 1500]
     assert content["rules"]["areas in square pixels"]["vt"] == [0, 64]
     assert content["rules"]["areas in square pixels"]["m"] == [1024, None]
+    assert content["rules"]["IoU"] == [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95]
     assert content["rules"]["backend"].startswith("pycocotools 2.")
     assert content["results"]["bbox"]["APvt"] == results["bbox"]["APvt"] == pytest.approx(100)
     assert content["results"]["bbox"]["APm"] is None
     assert math.isnan(results["bbox"]["APm"])
     assert results["bbox"]["oLRP"] == pytest.approx(0)
     assert json.loads((tmp_path / "coco_instances_results.json").read_text())
+
+
+def test_what_has_no_object_is_no_nan_in_the_log(tmp_path, caplog):
+    caplog.set_level("INFO")
+    image = {"id": 1, "file_name": "1.png", "width": 99, "height": 99}
+    categories = [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]
+    annotation = {"id": 1, "image_id": 1, "iscrowd": 0, "bbox": [0, 0, 6, 6], "area": 36}
+    for name, annotations in (("none", []), ("one", [annotation | {"category_id": 1}])):
+        content = {"images": [image], "annotations": annotations, "categories": categories}
+        (tmp_path / "gt.json").write_text(json.dumps(content))
+        register_coco_instances(name, {}, str(tmp_path / "gt.json"), str(tmp_path))
+        try:
+            DatasetCatalog.get(name)
+            run(
+                SizeBinnedCOCOEvaluator(name, protocol=PRESETS["aitod"]), {1: instances([], [], [])}
+            )
+        finally:
+            DatasetCatalog.remove(name), MetadataCatalog.remove(name)
+    logs = [record.getMessage() for record in caplog.records if record.name.startswith("efpn_d2")]
+    assert "oLRP n/a (0 objects), oLRPLoc n/a (0 objects)" in logs[0]
+    assert "AR1 n/a (0 objects), AR100 n/a (0 objects)" in logs[0]
+    assert "oLRP 100.000, oLRPLoc n/a, oLRPFP n/a, oLRPFN 100.000" in logs[2]
+    assert "| b       | n/a (0 objects) |" in logs[3]
+    assert not any("nan" in log for log in logs)
 
 
 def test_tasks_can_be_chosen(dataset):

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -200,11 +201,21 @@ def test_a_folder_with_other_files_is_refused_and_left_as_it_is(sample, tmp_path
 def test_no_detections_and_no_pictures(sample, tmp_path, caplog):
     (tmp_path / "none.json").write_text("[]")
     output = tmp_path / "report"
-    write_report([tmp_path / "none.json"], sample.annotations, tmp_path / "nowhere", output)
+    (tmp_path / "elsewhere").mkdir()
+    write_report([tmp_path / "none.json"], sample.annotations, tmp_path / "elsewhere", output)
     row = Outline((output / "index.html").read_text()).tables["sizes"][1]
     assert row[2] == "0.0" and row[-2] == "0.0" and row[-3] == "n/a (0 detections)"
-    assert "30 images could not be read and are in the report without picture" in caplog.text
+    assert f"no image of the data set could be read below '{tmp_path / 'elsewhere'}'" in caplog.text
+    assert "Errno" not in caplog.text and ".png' is not there: check the path." in caplog.text
     assert not any("file" in image for image in page_data(output)["images"])
+
+
+def test_one_image_that_is_missing(sample, tmp_path, caplog):
+    images = tmp_path / "images"
+    shutil.copytree(sample.images, images)
+    next(images.glob("0*.png")).unlink()
+    write_report(sample.runs[:1], sample.annotations, images, tmp_path / "report")
+    assert "1 image could not be read, so the report has no picture there" in caplog.text
 
 
 def test_numbers_of_an_evaluator_are_shown_with_their_rules(sample, tmp_path):
@@ -227,6 +238,9 @@ def test_bad_input_gets_one_sentence(sample, tmp_path):
         write_report([*sample.runs, sample.runs[0]], *files)
     with pytest.raises(ValueError, match=r"There are 1 names for 2 run\(s\)"):
         write_report(sample.runs, *files, ReportOptions(names=("one",)))
+    with pytest.raises(FileNotFoundError, match="The image folder '.*nowhere' is not there"):
+        write_report(sample.runs[:1], sample.annotations, tmp_path / "nowhere", tmp_path / "r")
+    assert not (tmp_path / "r").exists()
     with pytest.raises(FileNotFoundError, match="missing.json"):
         write_report([tmp_path / "missing.json"], *files)
     (tmp_path / "odd.json").write_text('{"results": 3}')

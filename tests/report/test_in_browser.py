@@ -220,6 +220,41 @@ def test_classes_can_be_sorted(page):
     assert page.value(first_column) == ["three", "one", HOSTILE_CLASS]
 
 
+def test_the_class_table_fits_and_a_wider_one_scrolls_beside_its_names(page, pair_folder):
+    find = "document.querySelector('[data-table=classes]')"
+    wider = f"{find}.parentNode.scrollWidth - {find}.parentNode.clientWidth"
+    page.resize(1400, 900)
+    assert page.value(wider) <= 0
+    page.open((pair_folder / "index.html").as_uri(), 1000, 900)
+    assert page.value(wider) > 0
+    name = f"Math.round({find}.tBodies[0].rows[0].cells[0].getBoundingClientRect().left)"
+    before = page.value(name)
+    page.value(f"{find}.parentNode.scrollLeft = 300")
+    assert page.value(f"{find}.parentNode.scrollLeft") > 0
+    assert page.value(name) == before
+    assert page.value("document.documentElement.scrollWidth") <= 1000
+
+
+@pytest.mark.parametrize(
+    ("ends", "ticks"),
+    [
+        ((4, 150), [4, 8, 16, 32, 64, 128]),
+        ((0.5, 3000), [1, 4, 16, 64, 256, 1024]),
+        ((10, 40), [12, 16, 24, 32]),
+        ((20, 31), [20, 25, 30]),
+    ],
+)
+def test_ticks_of_sizes_are_doublings_or_close(page, ends, ticks):
+    low, high = ends
+    assert page.value(f"sizeTicks({low}, {high})") == ticks
+
+
+def test_ticks_of_counts(page):
+    assert page.value("countTicks(1.1)") == [0, 1]
+    assert page.value("countTicks(66)") == [0, 1, 2, 5, 10, 20, 50]
+    assert page.value("countTicks(2200)") == [0, 1, 10, 100, 1000]
+
+
 def test_two_runs_move_together_and_curves_follow_the_menu(pair, pair_folder):
     pair.wait(DRAWN)
     assert pair.value("document.querySelectorAll('#chart-accuracy path').length") == 2

@@ -38,6 +38,7 @@ def test_changes_are_named():
     changed = PROTOCOLS["coco"].changed((0, 10), 300)
     assert changed.edges == (0, 10) and changed.max_dets == 300
     assert len(changed.rules.bins) == 2 and len(changed.rules.notes) == 2
+    assert changed.rules.notes[-1] == "size bins 0 to 10 px, 10 px and more in place of its own"
     assert PROTOCOLS["coco"].changed() == PROTOCOLS["coco"]
     with pytest.raises(ValueError, match="must be ascending sizes"):
         PROTOCOLS["coco"].changed((8, 4))

@@ -23,6 +23,10 @@ def workplace(tmp_path, monkeypatch):
     (tmp_path / "list.json").write_text("[1, 2]")
     annotations[3]["bbox"][2] = float("nan")
     (tmp_path / "nan.json").write_text(json.dumps(content))
+    images[0].pop("height")
+    (tmp_path / "no_size.json").write_text(json.dumps(content))
+    content["annotations"] = [None]
+    (tmp_path / "null.json").write_text(json.dumps({**content, "images": []}))
     return tmp_path
 
 
@@ -84,7 +88,9 @@ RPN = [
     [
         (["--dataset", "none.json"], "'none.json' is neither a COCO JSON nor the name of"),
         (["--dataset", "list.json"], "list.json is no COCO JSON"),
-        (["--dataset", "nan.json"], "nan.json: the image '3.png' has the box"),
+        (["--dataset", "nan.json"], "annotations[3] of nan.json has the bbox [27, 24, nan, 12]"),
+        (["--dataset", "null.json"], "annotations[0] of null.json is None, but must be an object"),
+        (["--dataset", "no_size.json"], "images[0] of no_size.json has no height"),
         (["--dataset", "train.json", "--config-file", "none.yaml"], "no config 'none.yaml'"),
         (["--dataset", "train.json", "--opts", "NO.KEY", "1"], "Cannot apply the options"),
         (

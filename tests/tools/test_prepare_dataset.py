@@ -68,7 +68,7 @@ def test_tt100k_as_a_command(tt100k, tmp_path):
     names = ("test", "test45", "train")
     suffixes = (".dataset.json", ".json", ".report.json")
     assert written == [f"tt100k_2021_{name}{suffix}" for name in names for suffix in suffixes]
-    assert "tt100k_2021_train: 1 images (0 without an object), 2 objects of 46" in child.stdout
+    assert "tt100k_2021_train: 1 image (0 without an object), 2 objects of 46" in child.stdout
     assert "box_leaves_image: boxes that leave their image (1 clipped)" in child.stdout
     assert "imgs/2/objects/0, bbox: the box [60, 40, 10, 10] leaves" in child.stdout
     assert "1/1" in child.stderr  # the bar
@@ -128,7 +128,7 @@ def test_coco_by_file_and_by_folder(coco, tmp_path, capsys):
 def test_strict_fails_and_names_the_report(coco, tmp_path, capsys):
     args = ("coco", "--source", coco[0], "--images", coco[1])
     error = error_of(capsys, *args, "--strict", output=tmp_path / "out")
-    assert "signs has 1 problems, all in" in error
+    assert "signs has 1 problem, all in" in error
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["signs.report.json"]
     run(*args, output=tmp_path / "out")
     # What was prepared is clean: it passes.

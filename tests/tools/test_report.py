@@ -48,6 +48,26 @@ def test_a_registered_data_set(sample, tmp_path):
     assert (tmp_path / "index.html").is_file()
 
 
+def test_an_image_folder_that_is_not_there(sample, tmp_path):
+    wrong = sample._replace(images=tmp_path / "nonsense")
+    with pytest.raises(SystemExit, match="error: The image folder '.*nonsense' is not there: give"):
+        report.main(arguments(wrong, tmp_path / "r"))
+    assert not (tmp_path / "r").exists()
+
+
+def test_predictions_that_are_not_there(sample, tmp_path):
+    wrong = sample._replace(runs=[tmp_path / "none.json"])
+    with pytest.raises(SystemExit, match="^error: '.*none.json' is not there: check the path.$"):
+        report.main(arguments(wrong, tmp_path / "r"))
+
+
+@pytest.mark.parametrize("option", ["--max-images", "--max-dets", "--max-side"])
+def test_negative_numbers_are_refused(sample, tmp_path, option, capsys):
+    with pytest.raises(SystemExit):
+        report.main(arguments(sample, tmp_path / "r", option, "-1"))
+    assert f"argument {option}: '-1' must be a whole number, at least" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("dataset", "message"),
     [

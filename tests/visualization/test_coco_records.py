@@ -37,3 +37,9 @@ def test_truth_and_detections_meet_by_image_in_classes_and_corners(dataset, tmp_
     assert len(first.boxes) == 0 and len(second.gt_boxes) == 0
     np.testing.assert_array_equal(second.boxes, [[3, 4, 8, 10]])
     assert second.classes.tolist() == [0] and second.scores.tolist() == [0.25]
+
+
+def test_a_result_that_cannot_be_read_is_named(dataset, tmp_path):
+    (tmp_path / "results.json").write_text('[{"image_id": 2, "category_id": 5, "score": 0.5}]')
+    with pytest.raises(ValueError, match=r"results\[0\] of .*results.json has no bbox"):
+        load_image_records(dataset, tmp_path / "results.json")

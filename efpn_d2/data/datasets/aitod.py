@@ -84,10 +84,10 @@ def read_aitod(json_file: Path, image_root: Path, report: Report) -> RawDataset:
 
 def _check_classes(categories: Any, json_file: Path, report: Report) -> None:
     members = categories if isinstance(categories, list) else ()
-    names = {c.get("name") for c in members if isinstance(c, dict)}
+    names = {str(c.get("name")) for c in members if isinstance(c, dict)}
     if names != set(CLASS_NAMES):
         missing = sorted(set(CLASS_NAMES) - names)
-        new = sorted(map(str, names - set(CLASS_NAMES)))
+        new = sorted(names - set(CLASS_NAMES))
         message = f"the classes are not AI-TOD's: {missing} are missing, {new} are new"
         report.add("unexpected_classes", message, file=str(json_file), field="categories")
 

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-__all__ = ["read_json", "write_atomically", "write_json"]
+__all__ = ["read_json", "read_text", "write_atomically", "write_json"]
 
 
 def read_json(path: str | os.PathLike[str]) -> tuple[Any, list[str]]:
@@ -44,6 +44,20 @@ def read_json(path: str | os.PathLike[str]) -> tuple[Any, list[str]]:
     except ValueError as error:  # what is no UTF-8 raises one, too
         raise ValueError(
             f"'{path}' is no JSON ({error}): get the file again, it may be incomplete."
+        ) from error
+
+
+def read_text(path: Path) -> str:
+    """Read a text file.
+
+    Raises:
+        ValueError: the file is no text.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"'{path}' is no text in UTF-8 (byte {error.start}): get the file again."
         ) from error
 
 

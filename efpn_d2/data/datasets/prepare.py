@@ -5,7 +5,7 @@ from __future__ import annotations
 from .files import write_json
 from .prepared import PreparedFiles, write_prepared
 from .source import RawDataset
-from .validation import Report, clean_coco
+from .validation import Report, clean_coco, counted
 
 __all__ = ["ProblemsFoundError", "prepare"]
 
@@ -46,8 +46,8 @@ def prepare(
     if strict and report.problems:
         write_json(files.report, report.as_dict(), indent=1)
         raise ProblemsFoundError(
-            f"{report.name} has {len(report.problems)} problems, all in {files.report}: correct "
-            "them in the source, or run without --strict to use the data set without the records "
+            f"{report.name} has {counted(len(report.problems), 'problem')}, all in {files.report}: "
+            "correct the source, or run without --strict to use the data set without the records "
             "dropped there."
         )
     write_prepared(

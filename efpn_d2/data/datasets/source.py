@@ -15,8 +15,10 @@ class RawDataset:
     """A data set in COCO's format that is not yet checked.
 
     Attributes:
-        coco: with the lists images, annotations and categories; an annotation may have an entry
-            ``_source``, the file and the id that it is to be reported with.
+        coco: with the lists images, annotations and categories. An image or annotation may have an
+            entry ``_source``, the file and the id that it is to be reported with; an annotation
+            ``_problem``, the kind, field and message of what makes it unusable; an image
+            ``_finding``, the arguments of :meth:`Report.add` for what is said if the image stays.
         image_root: folder that the file names of the images start from.
         protocol: how results on it are usually measured; one of ``prepared.PROTOCOLS``.
         evaluated_classes: names of the classes that are evaluated; None: all.

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .files import read_json
+from .files import read_json, read_text
 from .source import RawDataset
 from .validation import Report
 
@@ -79,22 +79,22 @@ def read_tt100k(
     """
     path = source / ANNOTATION_FILES[version]
     content, repeated = read_json(path)
+    report.source = str(path)
     types = _check_content(content, path, version)
     for key in repeated:
         message = f"the key '{key}' is there more than once; only the last is read"
         report.add("repeated_key", message, file=str(path), id=key)
     evaluated = set(EVALUATED_CLASSES[version])
     images = _read_images(content["imgs"], source, split.removesuffix("45"), path, report)
-    objects = _read_objects(content["imgs"], images, path)
+    objects = _read_objects(content["imgs"], images, set(types), path)
     left_out = types if only_45 or split == "test45" else ()
-    kept = [o for o in objects if o["category_id"] not in left_out or o["category_id"] in evaluated]
+    left_out = set(left_out) - evaluated
+    kept = [o for o in objects if o["category_id"] not in left_out]
     names = [name for name in types if name in evaluated] if only_45 else types
     category_ids = {name: number for number, name in enumerate(names, start=1)}
     for number, annotation in enumerate(kept, start=1):
         annotation["id"] = number
-        # A name that is not listed is no id either, so the checks report it.
-        name = annotation["category_id"]
-        annotation["category_id"] = category_ids.get(name, name)
+        annotation["category_id"] = category_ids.get(annotation["category_id"])
     coco = {
         "info": {
             "description": f"Tsinghua-Tencent 100K {version}, {split}",
@@ -112,42 +112,59 @@ def _read_images(
 ) -> list[dict[str, Any]]:
     """The images that the split's ``ids.txt`` lists."""
     images = []
+    list_file = str(source / split / "ids.txt")
     for image_id in _split_ids(entries, source, split, path, report):
         # An image without a sign may be listed although the annotations do not know it.
-        file_name = f"{split}/{image_id}.jpg"
+        image = {"id": _number(image_id), "file_name": f"{split}/{image_id}.jpg"}
+        image["_source"] = (list_file, image_id)
+        images.append(image)
         if image_id in entries:
-            file_name = _path(entries[image_id], image_id, path)
+            image["file_name"] = file_name = _path(entries[image_id], image_id, path)
             if Path(file_name).parts[0] != split:
                 message = f"it is listed in the split {split}, but its path is '{file_name}'"
                 report.add("image_in_two_splits", message, file=str(path), id=image_id)
         else:
             message = f"{path.name} has no entry '{image_id}'; the image counts as one without sign"
-            file = str(source / split / "ids.txt")
-            report.add("image_without_annotations", message, file=file, id=image_id)
-        images.append({"id": _number(image_id), "file_name": file_name})
+            finding = {"kind": "image_without_annotations", "message": message}
+            image["_finding"] = {**finding, "file": list_file, "id": image_id}
     return images
 
 
 def _read_objects(
-    entries: dict[str, Any], images: list[dict[str, Any]], path: Path
+    entries: dict[str, Any], images: list[dict[str, Any]], types: set[str], path: Path
 ) -> list[dict[str, Any]]:
     """The objects of images, with the class's name in the place of its id."""
     objects = []
     for image_id in dict.fromkeys(image["id"] for image in images):
-        members = entries.get(str(image_id), {}).get("objects") or ()
+        place, members = f"imgs/{image_id}", entries.get(str(image_id), {}).get("objects") or ()
+        if not isinstance(members, (list, tuple)):
+            message = f"the objects are {members!r}, but must be a list"
+            problem = {"category_id": None, "_problem": ("invalid_annotation", "objects", message)}
+            objects.append({"image_id": image_id, "_source": (str(path), place), **problem})
+            continue
         for index, item in enumerate(members):
-            box, category = _box(item), item.get("category") if isinstance(item, dict) else None
-            annotation = {
-                "image_id": image_id,
-                "category_id": category if isinstance(category, str) else None,
-                "bbox": box,
-                "iscrowd": 0,
-                "_source": (str(path), f"imgs/{image_id}/objects/{index}"),
-            }
-            if isinstance(box, list):
-                annotation["area"] = box[2] * box[3]
-            objects.append(annotation)
+            source = (str(path), f"{place}/objects/{index}")
+            objects.append({"image_id": image_id, "_source": source, **_read_object(item, types)})
     return objects
+
+
+def _read_object(item: Any, types: set[str]) -> dict[str, Any]:
+    """The class's name and the box of an object, or what is wrong with them."""
+    if not isinstance(item, dict):
+        problem = ("invalid_annotation", "", f"{item!r} is no object with a category and a bbox")
+        return {"category_id": None, "_problem": problem}
+    category, box = item.get("category"), item.get("bbox")
+    if not isinstance(category, str) or category not in types:
+        what = "it has no category" if category is None else f"its category is {category!r}"
+        message = f"{what}, but needs one of the file's types"
+        return {"category_id": None, "_problem": ("unknown_category", "category", message)}
+    try:
+        x0, y0, x1, y1 = (box[corner] for corner in _CORNERS)
+        xywh = [x0, y0, x1 - x0, y1 - y0]
+    except (KeyError, TypeError):  # also for four bare numbers, which mean nothing in this format
+        message = f"the box {box!r} needs the numbers {', '.join(_CORNERS)}"
+        return {"category_id": category, "_problem": ("invalid_box", "bbox", message)}
+    return {"category_id": category, "bbox": xywh, "area": xywh[2] * xywh[3], "iscrowd": 0}
 
 
 def _check_content(content: Any, path: Path, version: str) -> list[str]:
@@ -181,7 +198,7 @@ def _split_ids(
             f"'{lists[split]}' is missing, which lists the images of the split {split}: put the "
             "folder of the images there, with its ids.txt."
         )
-    ids = {name: file.read_text().split() for name, file in lists.items() if file.is_file()}
+    ids = {name: read_text(file).split() for name, file in lists.items() if file.is_file()}
     for other, members in ids.items():
         for image_id in sorted(set(members) & set(ids[split]) if other != split else ()):
             message = f"the image is in the splits {split} and {other}"
@@ -203,14 +220,3 @@ def _path(entry: Any, image_id: str, file: Path) -> str:
     if not isinstance(path, str):
         raise ValueError(f"'{file}' has no path for the image '{image_id}': get it again.")
     return os.path.normpath(path)
-
-
-def _box(item: Any) -> Any:
-    """XYWH, or whatever is there in place of four corners, for the checks to report."""
-    box = item.get("bbox") if isinstance(item, dict) else item
-    try:
-        x0, y0, x1, y1 = (box[corner] for corner in _CORNERS)
-        return [x0, y0, x1 - x0, y1 - y0]
-    except (KeyError, TypeError):
-        # Also four bare numbers, which mean nothing in this format.
-        return repr(box) if isinstance(box, list) else box

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from .files import read_text
 from .source import RawDataset
 from .validation import Report
 
@@ -56,6 +58,7 @@ def read_visdrone(folder: Path, report: Report) -> RawDataset:
     Raises:
         FileNotFoundError: one of the two folders is missing.
     """
+    report.source = str(folder)
     image_dir, annotation_dir = folder / "images", folder / "annotations"
     for path in (image_dir, annotation_dir):
         if not path.is_dir():
@@ -68,10 +71,12 @@ def read_visdrone(folder: Path, report: Report) -> RawDataset:
     _check_pairs({Path(name).stem for name in files}, texts, folder, report)
     images, annotations = [], []
     for number, name in enumerate(files, start=1):
-        images.append({"id": number, "file_name": name})
-        text = annotation_dir / f"{Path(name).stem}.txt"
-        if Path(name).stem in texts:
-            annotations += _read_file(text, number, report)
+        image, stem = {"id": number, "file_name": name}, Path(name).stem
+        images.append(image)
+        if stem in texts:
+            annotations += _read_file(annotation_dir / f"{stem}.txt", number)
+        else:
+            image["_finding"] = _without_text(folder, stem)
     for number, annotation in enumerate(annotations, start=1):
         annotation["id"] = number
     coco = {
@@ -84,29 +89,39 @@ def read_visdrone(folder: Path, report: Report) -> RawDataset:
 
 
 def _check_pairs(images: set[str], texts: set[str], folder: Path, report: Report) -> None:
-    for stem in sorted(images - texts):
-        message = f"annotations/{stem}.txt is missing; the image counts as one without object"
-        report.add("image_without_annotations", message, file=str(folder / "images"), id=stem)
     for stem in sorted(texts - images):
         message = "there is no image of that name, so all its lines are dropped"
         file = str(folder / "annotations" / f"{stem}.txt")
         report.add("missing_image", message, file=file, id=stem, action="dropped")
 
 
-def _read_file(path: Path, image_id: int, report: Report) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+def _without_text(folder: Path, stem: str) -> dict[str, str]:
+    """What is to be said of an image without annotations."""
+    message = f"annotations/{stem}.txt is missing; the image counts as one without object"
+    kind, file = "image_without_annotations", str(folder / "images")
+    return {"kind": kind, "message": message, "file": file, "id": stem}
+
+
+def _read_file(path: Path, image_id: int) -> Iterator[dict[str, Any]]:
+    try:
+        text = read_text(path)
+    except ValueError as error:
+        problem = ("invalid_annotation", "", f"no line of it can be read: {error}")
+        yield {"image_id": image_id, "_source": (str(path), None), "_problem": problem}
+        return
+    for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
+        place = {"image_id": image_id, "_source": (str(path), number)}
         try:
             values = _parse(line)
         except ValueError as error:
-            place = {"file": str(path), "id": number, "action": "dropped"}
-            report.add("invalid_annotation", f"the line '{line.strip()}' {error}", **place)
+            message = f"the line '{line.strip()}' {error}"
+            yield {**place, "_problem": ("invalid_annotation", "", message)}
             continue
         category = values["category"]
         for_all_classes = category in _FOR_ALL_CLASSES
         yield {
-            "image_id": image_id,
             "category_id": 1 if for_all_classes else category,
             "bbox": [values["x"], values["y"], values["w"], values["h"]],
             "area": values["w"] * values["h"],
@@ -116,7 +131,7 @@ def _read_file(path: Path, image_id: int, report: Report) -> Iterator[dict[str, 
             "visdrone_score": values["score"],
             "truncation": values["truncation"],
             "occlusion": values["occlusion"],
-            "_source": (str(path), number),
+            **place,
         }
 
 
@@ -125,11 +140,17 @@ def _parse(line: str) -> dict[str, float]:
     parts = line.strip().rstrip(",").split(",")
     if len(parts) != len(_FIELDS):
         raise ValueError(f"has {len(parts)} values, but needs the 8 {', '.join(_FIELDS)}")
-    try:
-        values = dict(zip(_FIELDS, map(float, parts), strict=True))
-    except ValueError as error:
-        raise ValueError("has a value that is no number") from error
-    return {key: int(value) if value.is_integer() else value for key, value in values.items()}
+    values = {}
+    for field, part in zip(_FIELDS, parts, strict=True):
+        try:
+            value = float(part)
+        except ValueError as error:
+            raise ValueError(f"has a value that is no number: {field} is '{part}'") from error
+        # Those of the box are checked with all other boxes.
+        if not math.isfinite(value) and field not in _FIELDS[:4]:
+            raise ValueError(f"has a value that is not finite: {field} is {value}")
+        values[field] = int(value) if value.is_integer() else value
+    return values
 
 
 def _ignore_for_all_classes(annotations: list[dict[str, Any]]) -> list[dict[str, Any]]:

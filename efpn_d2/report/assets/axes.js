@@ -20,15 +20,24 @@ function niceTicks(min, max, count = 5) {
 }
 
 function countTicks(max) {
+  const steps = max < 1000 ? [1, 2, 5] : [1];
   const ticks = [0];
-  for (let tick = 1; tick <= max; tick *= 10) ticks.push(tick);
+  for (let power = 1; power <= max; power *= 10) {
+    for (const step of steps) if (step * power <= max) ticks.push(step * power);
+  }
   return ticks;
 }
 
-function doublingTicks(min, max) {
-  const ticks = [];
-  for (let tick = 1; tick <= max; tick *= 2) if (tick >= min) ticks.push(tick);
-  return ticks;
+// Of a logarithmic axis: doublings, every second of many, and steps between where they are few.
+function sizeTicks(min, max) {
+  const powers = [];
+  for (let power = Math.floor(Math.log2(min)); 2 ** power <= max; power += 1) powers.push(power);
+  const within = (ticks) => ticks.filter((tick) => tick >= min && tick <= max);
+  const doublings = within(powers.map((power) => 2 ** power));
+  if (doublings.length > 9) return doublings.filter((tick) => Math.log2(tick) % 2 === 0);
+  if (doublings.length > 3) return doublings;
+  const between = within(powers.flatMap((power) => [2 ** power, 1.5 * 2 ** power]));
+  return between.length > 3 ? between : niceTicks(min, max);
 }
 
 function frame(figure, x, y, label) {

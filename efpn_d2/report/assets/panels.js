@@ -89,7 +89,7 @@ function drawSizeRecall() {
   lineChart(byId("chart-size"), {
     title: "Recall against object size",
     subtitle: "bars: number of objects",
-    x: { min, max, log: true, label: "sqrt(area) in px", ticks: doublingTicks(min, max) },
+    x: { min, max, log: true, label: "sqrt(area) in px", ticks: sizeTicks(min, max) },
     y: { min: 0, max: 1, label: "recall" },
     series,
     bars: { edges: edges.map((edge) => Math.max(edge, 0.5)), values: objects },

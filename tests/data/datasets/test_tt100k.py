@@ -9,7 +9,7 @@ from efpn_d2.data.datasets.prepared import PreparedFiles
 from efpn_d2.data.datasets.tt100k import EVALUATED_CLASSES, find_version, read_tt100k
 from efpn_d2.data.datasets.validation import Report
 
-from .trees import kinds, sign, write_image, write_tt100k
+from .trees import kinds, sign, truncate, write_image, write_tt100k
 
 pytestmark = pytest.mark.fast
 
@@ -49,7 +49,7 @@ def test_boxes_are_corners_and_become_xywh(tmp_path):
     ellipse = {"ellipse_org": [[1, 2]], "ellipse": [[1, 2], [3, 4], 5.0]}
     write(tmp_path, train={"7": [sign("w99", 10.5, 4.25, 30.5, 44.75, **ellipse)]})
     raw, report = read(tmp_path)
-    assert raw.coco["images"] == [{"id": 7, "file_name": "train/7.jpg"}]
+    assert [(i["id"], i["file_name"]) for i in raw.coco["images"]] == [(7, "train/7.jpg")]
     (annotation,) = raw.coco["annotations"]
     assert annotation["bbox"] == [10.5, 4.25, 20.0, 40.5]
     assert annotation["area"] == 20.0 * 40.5
@@ -129,6 +129,8 @@ def test_every_trap_is_reported_by_file_id_and_field(tmp_path):
         {"bbox": {"xmin": 1, "ymin": 1, "xmax": 5, "ymax": 5}},
         {"category": "pl40", "bbox": [1, 2, 3, 4]},  # another format's box
         sign("i1", 1, 1, 9, 9),
+        sign("i1", 1, 1, 9, 9),  # the same again
+        None,
     ]
     write(tmp_path, train={"1": objects})
     raw, report = read(tmp_path)
@@ -144,14 +146,19 @@ def test_every_trap_is_reported_by_file_id_and_field(tmp_path):
         ("invalid_box", "imgs/1/objects/7", "dropped"),
         ("unknown_category", "imgs/1/objects/8", "dropped"),
         ("invalid_box", "imgs/1/objects/9", "dropped"),
+        ("duplicate_object", "imgs/1/objects/11", "dropped"),
+        ("invalid_annotation", "imgs/1/objects/12", "dropped"),
     ]
     assert all(finding.file == str(tmp_path / FILES["2021"]) for finding in report.problems)
-    assert "'xy1'" in report.problems[5].message
+    named = {5: ("category", "'xy1'"), 8: ("category", "it has no category"), 9: ("bbox", "xmin")}
+    for number, (field, words) in named.items():
+        assert report.problems[number].field == field
+        assert words in report.problems[number].message
     content = json.loads((tmp_path / "out" / "set.json").read_text())
     boxes = [a["bbox"] for a in content["annotations"]]
     assert boxes == [[50, 40, 14, 8], [0, 5, 7, 10], [1, 1, 8, 8]]
     assert [a["area"] for a in content["annotations"]] == [112, 70, 64]
-    assert report.read["annotations"] == len(boxes) + 8
+    assert report.read["annotations"] == len(boxes) + 10
 
 
 def test_traps_of_the_lists(tmp_path):
@@ -167,11 +174,47 @@ def test_traps_of_the_lists(tmp_path):
         "image_listed_twice",
         "image_without_annotations",
     ]
+    (twice,) = (f for f in report.problems if f.kind == "image_listed_twice")
+    assert (twice.file, twice.id) == (str(tmp_path / "train" / "ids.txt"), "1")
     notes = [(finding.kind, finding.id) for finding in report.notes]
     assert ("image_in_no_split", "2") in notes
     content = json.loads((tmp_path / "out" / "set.json").read_text())
     assert [image["id"] for image in content["images"]] == [1, 3, 99]
     assert [a["image_id"] for a in content["annotations"]] == [1]
+
+
+@pytest.mark.parametrize("file", ["missing", "truncated"])
+def test_an_image_without_entry_that_cannot_be_used_is_dropped_and_nothing_else(tmp_path, file):
+    write(tmp_path)
+    (tmp_path / "train" / "ids.txt").write_text("1\n99\n")
+    if file == "truncated":
+        truncate(write_image(tmp_path / "train" / "99.jpg"))
+    raw, report = read(tmp_path)
+    prepare(raw, PreparedFiles(tmp_path / "out", "set"), report, progress=False)
+    kind = {"missing": "missing_image", "truncated": "unreadable_image"}[file]
+    assert [(f.kind, f.id, f.action) for f in report.problems] == [(kind, 99, "dropped")]
+
+
+def test_ids_that_have_no_order_and_lists_that_are_no_text(tmp_path):
+    write(tmp_path)
+    (tmp_path / "train" / "ids.txt").write_text("1\nabc\n")
+    write_image(tmp_path / "train" / "abc.jpg")
+    raw, report = read(tmp_path)
+    with pytest.raises(ValueError, match="such as 1 and 'abc', which have no order"):
+        prepare(raw, PreparedFiles(tmp_path / "out", "set"), report, progress=False)
+    (tmp_path / "train" / "ids.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match="ids.txt' is no text in UTF-8"):
+        read(tmp_path)
+
+
+def test_objects_that_are_no_list_are_named(tmp_path):
+    write(tmp_path, train={"1": {"0": sign("pl40", 4, 4, 20, 20)}})
+    raw, report = read(tmp_path)
+    prepare(raw, PreparedFiles(tmp_path / "out", "set"), report, progress=False)
+    assert [(f.kind, f.id, f.field) for f in report.problems] == [
+        ("invalid_annotation", "imgs/1", "objects")
+    ]
+    assert "must be a list" in report.problems[0].message
 
 
 def test_an_entry_that_is_there_twice_is_not_lost_silently(tmp_path):
@@ -187,7 +230,7 @@ def test_strict_writes_the_report_alone(tmp_path):
     write(tmp_path, train={"1": [sign("pl40", 60, 40, 70, 60)]})
     raw, report = read(tmp_path)
     files = PreparedFiles(tmp_path / "out", "set")
-    with pytest.raises(ProblemsFoundError, match="set has 1 problems, all in .*set.report.json"):
+    with pytest.raises(ProblemsFoundError, match="set has 1 problem, all in .*set.report.json"):
         prepare(raw, files, report, strict=True, progress=False)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["set.report.json"]
     (problem,) = json.loads(files.report.read_text())["problems"]

@@ -8,7 +8,7 @@ from efpn_d2.data.datasets.prepared import PreparedFiles
 from efpn_d2.data.datasets.validation import Report
 from efpn_d2.data.datasets.visdrone import CLASS_NAMES, find_split, read_visdrone
 
-from .trees import kinds, write_image
+from .trees import kinds, truncate, write_image
 
 pytestmark = pytest.mark.fast
 
@@ -98,6 +98,8 @@ def test_every_trap_is_reported_by_file_and_line(tmp_path):
         "-5,-5,30,30,0,0,0,0",  # an ignored region is reported once, not once per class
         "",
         "5,5,9,9,1,1,0,0",
+        "20,5,9,9,nan,1,0,0",
+        "5,5,9,9,1,1,0,2",  # line 10 again
     ]
     folder = write(tmp_path, {"a": "\n".join(lines)})
     content, report = run(folder, tmp_path)
@@ -110,7 +112,14 @@ def test_every_trap_is_reported_by_file_and_line(tmp_path):
         (6, "invalid_annotation", "dropped"),
         (7, "invalid_box", "dropped"),
         (8, "box_leaves_image", "clipped"),
+        (11, "invalid_annotation", "dropped"),
+        (12, "duplicate_object", "dropped"),
     ]
+    messages = {f.id: f.message for f in report.problems}
+    assert "score is nan" in messages[11]
+    assert "w is 'x'" in messages[6]
+    assert "the same object as id 10" in messages[12]
+    assert report.read["annotations"] == 11
     assert {f.file for f in report.problems} == {str(folder / "annotations" / "a.txt")}
     kept = {a["visdrone_line"]: a["bbox"] for a in content["annotations"]}
     assert kept == {2: [60, 40, 4, 8], 8: [0, 0, 25, 25], 10: [5, 5, 9, 9]}
@@ -127,6 +136,47 @@ def test_images_and_texts_without_each_other(tmp_path):
         ("empty_image", "a.jpg"),
         ("empty_image", "b.jpg"),
     ]
+
+
+def test_ignored_regions_stay_by_what_they_are(tmp_path):
+    """The same box ignored for two reasons, and an object on it, are three things."""
+    lines = "5,5,9,9,0,0,0,0\n5,5,9,9,1,11,0,0\n5,5,9,9,0,1,0,0\n5,5,9,9,1,1,0,0\n"
+    content, report = run(write(tmp_path, {"a": lines}), tmp_path)
+    assert not report.problems
+    assert {a["visdrone_category"] for a in content["annotations"]} == {0, 1, 11}
+    assert len(content["annotations"]) == 22
+
+
+def test_an_image_whose_lines_were_dropped_says_so(tmp_path):
+    folder = write(tmp_path, {"a": "1,2,3\n", "b": "1,2,0,4,1,4,0,0\n1,2,3,4,1,99,0,0\n"})
+    _, report = run(folder, tmp_path)
+    messages = {note.file: note.message for note in report.notes if note.kind == "empty_image"}
+    assert messages == {
+        "a.jpg": "its only annotation was dropped: id 1 (invalid_annotation)",
+        "b.jpg": "all its 2 annotations were dropped: id 1 (empty_box), id 2 (unknown_category)",
+    }
+
+
+def test_an_image_without_text_that_cannot_be_read_is_dropped_and_nothing_else(tmp_path):
+    folder = write(tmp_path, {"a": "", "b": ""})
+    (folder / "annotations" / "a.txt").unlink()
+    truncate(folder / "images" / "a.jpg")
+    _, report = run(folder, tmp_path)
+    assert [(f.kind, f.action) for f in report.problems] == [("unreadable_image", "dropped")]
+
+
+def test_a_text_that_is_none_is_named(tmp_path):
+    folder = write(tmp_path, {"a": "5,5,9,9,1,1,0,0\n", "b": ""})
+    (folder / "annotations" / "b.txt").write_bytes(b"\xff\xfe\x00")
+    content, report = run(folder, tmp_path)
+    (problem,) = report.problems
+    assert (problem.kind, problem.action) == ("invalid_annotation", "dropped")
+    assert problem.file == str(folder / "annotations" / "b.txt")
+    assert "is no text in UTF-8 (byte 0)" in problem.message
+    assert len(content["annotations"]) == 1
+    assert report.notes[0].message == (
+        f"its only annotation was dropped: {problem.file} (invalid_annotation)"
+    )
 
 
 def test_splits_are_found_and_test_challenge_is_refused(tmp_path):

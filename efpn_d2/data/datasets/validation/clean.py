@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .annotations import AnnotationChecks
+from .annotations import AnnotationChecks, is_json
 from .categories import check_categories
 from .images import check_images
 from .report import Report
@@ -29,8 +29,7 @@ def clean_coco(
     know stay. Instead of ``ignore``, which the loader refuses, there is ``iscrowd``.
 
     Args:
-        content: the parsed JSON. A record may have an entry ``_source``, a pair of the file and the
-            id that it is to be reported with.
+        content: the parsed JSON, with the further entries that :class:`.source.RawDataset` names.
         image_root: folder that the file names start from; its files are inspected.
         report: findings are added to it.
         decode, workers: see :func:`.image_files.inspect_images`.
@@ -62,7 +61,7 @@ def clean_coco(
         "categories": categories,
     }
     _drop_what_is_not_finite(result, report)
-    _note_empty_images(result, report)
+    _note_empty_images(result, checks.dropped, report)
     return result
 
 
@@ -79,26 +78,32 @@ def _check_structure(content: Any, source: str) -> None:
         )
 
 
-def _note_empty_images(coco: dict[str, Any], report: Report) -> None:
+def _note_empty_images(
+    coco: dict[str, Any], dropped: Mapping[int | str, Sequence[str]], report: Report
+) -> None:
     with_objects = {annotation["image_id"] for annotation in coco["annotations"]}
     for image in coco["images"]:
-        if image["id"] not in with_objects:
-            report.add(
-                "empty_image", "it has no annotation", file=image["file_name"], id=image["id"]
-            )
+        if image["id"] in with_objects:
+            continue
+        lost, message = dropped.get(image["id"], ()), "it has no annotation"
+        if lost:
+            names = ", ".join(lost[:3]) + (", ..." if len(lost) > 3 else "")
+            of_all = "its only annotation was"
+            if len(lost) > 1:
+                of_all = f"all its {len(lost)} annotations were"
+            message = f"{of_all} dropped: {names}"
+        report.add("empty_image", message, file=image["file_name"], id=image["id"])
 
 
 def _drop_what_is_not_finite(coco: dict[str, Any], report: Report) -> None:
-    """Remove NaN and infinity, which are no JSON, from fields that nothing above looks at."""
-    if _is_json(coco):
-        return
+    """Remove NaN and infinity, which are no JSON, from what is no annotation."""
     for part in ("info", "licenses"):
-        if part in coco and not _is_json(coco[part]):
+        if part in coco and not is_json(coco[part]):
             coco.pop(part)
             _report_not_finite(report, report.source, None, part)
-    for part in ("images", "annotations", "categories"):
+    for part in ("images", "categories"):
         for record in coco[part]:
-            for field in [field for field in record if not _is_json(record[field])]:
+            for field in [field for field in record if not is_json(record[field])]:
                 record.pop(field)
                 _report_not_finite(report, report.source, record["id"], field)
 
@@ -106,11 +111,3 @@ def _drop_what_is_not_finite(coco: dict[str, Any], report: Report) -> None:
 def _report_not_finite(report: Report, file: str, id: Any, field: str) -> None:
     message = "it holds NaN or infinity and was removed"
     report.add("not_finite", message, file=file, id=id, field=field, action="corrected")
-
-
-def _is_json(value: Any) -> bool:
-    try:
-        json.dumps(value, allow_nan=False)
-    except ValueError:
-        return False
-    return True

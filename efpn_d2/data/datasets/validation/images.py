@@ -57,12 +57,16 @@ def check_images(
     """
     checked = CheckedImages()
     listed = _distinct(records, checked, report)
-    kinds = {type(record["id"]).__name__ for record in listed}
+    kinds = {type(record["id"]): record["id"] for record in listed}
     if len(kinds) > 1:
-        raise ValueError(f"'{report.source}' has image ids of the types {sorted(kinds)}: use one.")
+        raise ValueError(
+            f"'{report.source}' has numbers and texts as ids of images, such as {kinds[int]!r} and "
+            f"{kinds[str]!r}, which have no order: use one kind."
+        )
     paths = [image_root / record["file_name"] for record in listed]
     all_facts = inspect_images(paths, decode=decode, workers=workers, progress=progress)
     for record, facts in zip(listed, all_facts, strict=True):
+        finding = record.pop("_finding", None)
         if facts.problem:
             report.add(
                 facts.problem,
@@ -73,6 +77,8 @@ def check_images(
             )
             checked.dropped.add(record["id"])
             continue
+        if finding is not None:
+            report.add(**finding)
         _compare_size(record, facts, checked, report)
         _note_pixels(record, facts, report)
         record["width"], record["height"] = facts.width, facts.height
@@ -93,7 +99,8 @@ def _distinct(records: list[Any], checked: CheckedImages, report: Report) -> lis
             continue
         record, id = dict(record), record["id"]
         file = os.path.normpath(record["file_name"])
-        place = {"file": report.source, "id": id, "action": "merged"}
+        source, source_id = record.pop("_source", (report.source, id))
+        place = {"file": source, "id": source_id, "action": "merged"}
         if id in by_id and os.path.normpath(by_id[id]["file_name"]) != file:
             message = f"the id is that of '{by_id[id]['file_name']}', and of '{file}', which is out"
             report.add("duplicate_image_id", message, **{**place, "action": "dropped"})

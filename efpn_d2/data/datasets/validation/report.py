@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["KINDS", "NOTES", "Finding", "Report"]
+__all__ = ["KINDS", "NOTES", "Finding", "Report", "counted"]
 
 # Problems: what was wrong in the source.
 KINDS = {
@@ -26,6 +26,7 @@ KINDS = {
     "image_without_annotations": "images listed in a split, but unknown to the annotations",
     "duplicate_annotation_id": "annotation ids used more than once",
     "duplicate_annotation": "annotations that are there twice, by id or with an image",
+    "duplicate_object": "objects annotated twice, by two ids with the same class and box",
     "unknown_image": "annotations of an image that is not listed",
     "unknown_category": "annotations of a class that is not listed",
     "invalid_annotation": "annotations that lack what they need, or hold something else",
@@ -34,7 +35,7 @@ KINDS = {
     "box_outside_image": "boxes that do not touch their image",
     "box_leaves_image": "boxes that leave their image",
     "invalid_area": "areas that are no positive number",
-    "invalid_segmentation": "segmentations without a valid polygon",
+    "invalid_segmentation": "segmentations without a valid polygon or run-length encoding",
     "not_finite": "further fields with NaN or infinity",
     "duplicate_category_name": "class names used more than once",
     "unexpected_classes": "classes that this data set does not have",
@@ -174,22 +175,30 @@ class Report:
         counts, total = self.counts, self.counts["total"]
         sizes = ", ".join(f"{label} px: {total[label]}" for label in size_labels(SIZE_EDGES))
         lines = [
-            f"{self.name}: {counts['images']} images ({counts['images_without_object']} without "
-            f"an object), {total['objects']} objects of {len(counts['by_class'])} classes, "
-            f"{total['ignored']} ignored",
+            f"{self.name}: {counted(counts['images'], 'image')} "
+            f"({counts['images_without_object']} without an object), "
+            f"{counted(total['objects'], 'object')} of "
+            f"{counted(len(counts['by_class']), 'class', 'classes')}, {total['ignored']} ignored",
             f"  objects by size, sqrt(w * h): {sizes}",
         ]
         lost = sum(self.dropped_with_image.values())
         if lost:
             images = len(self.dropped_with_image)
-            lines.append(f"  {lost} annotations dropped with their {images} images")
-        for title, findings, kinds in (
-            ("problems", self.problems, KINDS),
-            ("notes", self.notes, NOTES),
+            lines.append(
+                f"  {counted(lost, 'annotation')} dropped with their {counted(images, 'image')}"
+            )
+        for noun, findings, kinds, shown in (
+            ("problem", self.problems, KINDS, examples),
+            ("note", self.notes, NOTES, 1),
         ):
-            lines.append(f"  {len(findings)} {title}")
-            lines += _summarize(findings, kinds, examples if title == "problems" else 1)
+            lines.append(f"  {counted(len(findings), noun)}")
+            lines += _summarize(findings, kinds, shown)
         return "\n".join(lines)
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """ "1 problem", "2 problems"."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
 def size_labels(edges: Iterable[int]) -> list[str]:

@@ -102,7 +102,8 @@ def test_boxes_survive_the_resizing_of_detectron2(clean):
 
 
 def test_missing_fields_are_added_and_ignore_becomes_iscrowd(clean):
-    result, report = clean([box(1, area=None, iscrowd=None), box(2, ignore=1), box(3, area=NAN)])
+    annotations = [box(1, area=None, iscrowd=None), box(2, ignore=1)]
+    result, report = clean([*annotations, box(3, (30, 30, 8, 8), area=NAN)])
     assert [(a["area"], a["iscrowd"]) for a in result["annotations"]] == [(64, 0), (64, 1), (64, 0)]
     assert not any("ignore" in a for a in result["annotations"])
     assert found(report) == [("invalid_area", 3, "area", "corrected")]
@@ -113,13 +114,55 @@ def test_missing_fields_are_added_and_ignore_becomes_iscrowd(clean):
 
 
 def test_duplicate_ids(clean):
-    annotations = [box(5), box(5), box(5, (30, 30, 8, 8)), box(6)]
+    annotations = [box(5), box(5), box(5, (30, 30, 8, 8)), box(6, (40, 10, 8, 8))]
     result, report = clean(annotations)
     assert found(report) == [
         ("duplicate_annotation", 5, "id", "dropped"),
         ("duplicate_annotation_id", 5, "id", "corrected"),
     ]
-    assert [(a["id"], a["bbox"][0]) for a in result["annotations"]] == [(5, 10), (7, 30), (6, 10)]
+    assert [(a["id"], a["bbox"][0]) for a in result["annotations"]] == [(5, 10), (7, 30), (6, 40)]
+
+
+def test_one_object_by_two_ids_counts_once(clean):
+    outside = (70, 10, 8, 8)
+    annotations = [
+        box(1),
+        box(2, (10.0, 10, 8, 8), area=60),
+        box(3, category_id=2),  # another class
+        box(4, (10, 10, 8, 9)),  # another box
+        box(5, iscrowd=1),  # what is ignored is no object
+        box(6, iscrowd=1),
+        box(7, (-3, 10, 8, 8)),  # not the same as the next, although both are cut to 5 x 8
+        box(8, (-3.5, 10, 8.5, 8)),
+        box(9, outside),
+        box(10, outside),
+        box(11),
+    ]
+    categories = [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]
+    result, report = clean(annotations, categories=categories)
+    assert found(report) == [
+        ("duplicate_object", 2, "bbox", "dropped"),
+        ("box_leaves_image", 7, "bbox", "clipped"),
+        ("box_leaves_image", 8, "bbox", "clipped"),
+        ("box_outside_image", 9, "bbox", "dropped"),
+        ("box_outside_image", 10, "bbox", "dropped"),
+        ("duplicate_object", 11, "bbox", "dropped"),
+    ]
+    assert "the same object as id 1: same image" in report.problems[0].message
+    assert [a["id"] for a in result["annotations"]] == [1, 3, 4, 5, 6, 7, 8]
+
+
+def test_annotations_without_id_are_named_by_their_index(clean):
+    annotations = [box(1), box(None, (30, 30, 8, 8)), box(None, (1, 1, 0, 8)), box("x")]
+    result, report = clean(annotations)
+    assert found(report) == [
+        ("invalid_annotation", None, "annotations[1].id", "corrected"),
+        ("invalid_annotation", None, "annotations[2].id", "corrected"),
+        ("empty_box", None, "annotations[2].bbox", "dropped"),
+        ("invalid_annotation", None, "annotations[3].id", "corrected"),
+        ("duplicate_object", None, "annotations[3].bbox", "dropped"),
+    ]
+    assert [a["id"] for a in result["annotations"]] == [1, 2]
 
 
 def test_unknown_references(clean):
@@ -139,7 +182,9 @@ def test_unknown_references(clean):
 def test_polygons_without_which_detectron2_would_lose_the_object(clean):
     whole = [10, 10, 18, 10, 18, 18]
     masks = ([[1, 2, 3, 4]], [whole, [1, NAN, 3, 4, 5, 6]], [whole])
-    result, report = clean([box(i, segmentation=mask) for i, mask in enumerate(masks, start=1)])
+    result, report = clean(
+        [box(i, (10 + i, 10, 8, 8), segmentation=mask) for i, mask in enumerate(masks, start=1)]
+    )
     assert [(f.kind, f.id) for f in report.problems] == [
         ("invalid_segmentation", 1),
         ("invalid_segmentation", 2),
@@ -148,11 +193,24 @@ def test_polygons_without_which_detectron2_would_lose_the_object(clean):
     assert len(result["records"][0]["annotations"]) == 3
 
 
-def test_not_finite_numbers_anywhere_else_are_removed(clean):
-    result, report = clean([box(1, score=NAN), box(2, score=0.5)], info={"version": INFINITY})
+def test_other_segmentations_are_run_lengths_or_nothing(clean):
+    runs = {"size": [48, 64], "counts": [0, 3072]}
+    masks = [runs, {**runs, "counts": "abc"}, 5, "abc", {"counts": [1]}, {**runs, "counts": [NAN]}]
+    result, report = clean([box(i, (i, 9, 8, 8), segmentation=m) for i, m in enumerate(masks)])
     assert found(report) == [
-        ("not_finite", None, "info", "corrected"),
+        ("invalid_segmentation", i, "segmentation", "corrected") for i in (2, 3, 4, 5)
+    ]
+    kept = [annotation.get("segmentation") for annotation in result["annotations"]]
+    assert kept == [*masks[:2], None, None, None, None]
+    assert len(result["records"][0]["annotations"]) == 6
+
+
+def test_not_finite_numbers_anywhere_else_are_removed(clean):
+    annotations = [box(1, score=NAN), box(2, (30, 30, 8, 8), score=0.5)]
+    result, report = clean(annotations, info={"version": INFINITY})
+    assert found(report) == [
         ("not_finite", 1, "score", "corrected"),
+        ("not_finite", None, "info", "corrected"),
     ]
     assert [a.get("score") for a in result["annotations"]] == [None, 0.5]
 
@@ -276,6 +334,16 @@ def test_empty_images_are_kept_and_named(clean):
         ("class_without_object", "set.json"),
     ]
     assert report.counts["images_without_object"] == 1
+
+
+def test_an_image_whose_annotations_were_dropped_says_which(clean):
+    _, report = clean([box(7, (10, 10, 0, 8))])
+    assert report.notes[0].message == "its only annotation was dropped: id 7 (empty_box)"
+    _, report = clean([box(i, (NAN, 1, 2, 3)) for i in range(1, 6)])
+    assert report.notes[0].message == (
+        "all its 5 annotations were dropped: id 1 (invalid_box), id 2 (invalid_box), "
+        "id 3 (invalid_box), ..."
+    )
 
 
 def test_the_summary_names_examples_and_the_rest_is_in_the_report(clean):

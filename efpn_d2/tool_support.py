@@ -1,0 +1,41 @@
+"""What the command-line tools share: types of arguments, and errors as sentences."""
+
+import argparse
+from collections.abc import Callable
+
+__all__ = ["at_least", "error_text", "not_negative", "positive"]
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """A type for :mod:`argparse`: whole numbers from ``least`` on."""
+
+    def integer(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = None
+        if value is None or value < least:
+            raise argparse.ArgumentTypeError(f"'{text}' must be a whole number, at least {least}")
+        return value
+
+    return integer
+
+
+not_negative = at_least(0)
+positive = at_least(1)
+
+
+def error_text(error: Exception) -> str:
+    """What is wrong and what to do, also of an error that the system raised by a number."""
+    if not isinstance(error, OSError) or error.errno is None or error.filename is None:
+        return str(error)
+    path = f"'{error.filename}'"
+    if isinstance(error, FileNotFoundError):
+        return f"{path} is not there: check the path."
+    if isinstance(error, PermissionError):
+        return f"{path} may not be read or written: change its permissions, or choose another."
+    if isinstance(error, IsADirectoryError):
+        return f"{path} is a folder, but must be a file."
+    if isinstance(error, (FileExistsError, NotADirectoryError)):
+        return f"{path} is in the way, or on the way, of a folder and is none: choose another."
+    return f"{path}: {(error.strerror or 'it cannot be read or written').lower()}."
