@@ -79,6 +79,10 @@ def _efpn_node() -> CN:
     # P2's, whenever a loaded checkpoint has those but not these.
     node.INIT_FROM_STOCK = True
 
+    # Backend of torch.compile for the extension, e.g. "inductor"; "": it is not compiled. Tiles of
+    # lazy P'2 are not.
+    node.COMPILE = ""
+
     # At inference, compute P'2 only around the small boxes that are pooled from it; same weights,
     # and the same detections to float rounding.
     node.LAZY = False

@@ -208,6 +208,9 @@ def build_efpn(
         fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
         own_level2="res2" not in cfg.MODEL.FPN.IN_FEATURES,
     )
+    if node.COMPILE:
+        # In place: the names of the parameters stay. Sizes of images change from batch to batch.
+        extension.compile(backend=node.COMPILE, dynamic=True)
     pyramid = build_pyramid(cfg, pyramid_class, bottom_up, top_block, extension=extension)
     enhanced = () if pyramid.enhancement is None else pyramid.enhancement.changed_levels()
     pyramid.lazy = build_lazy_computation(cfg, extension.level2_lateral is not None, enhanced)

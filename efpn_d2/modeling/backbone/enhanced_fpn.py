@@ -10,7 +10,7 @@ from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
 from detectron2.modeling.backbone.resnet import build_resnet_backbone
 from torch import Tensor, nn
 
-from efpn_d2.layers import nearest_up2
+from efpn_d2.layers import add_nearest_up2
 
 from .enhancement import PyramidEnhancement, build_enhancement
 from .sgdm import add_sgdm_after_stages
@@ -68,7 +68,7 @@ class EnhancedFPN(FPN):
             if i == 0:
                 last = lateral(last)
             else:
-                last = lateral(bottom_up_features[stage]) + nearest_up2(last)
+                last = add_nearest_up2(lateral(bottom_up_features[stage]), last)
                 if self._fuse_type == "avg":
                     last = last / 2
             merged[stage.replace("res", "merged")] = last

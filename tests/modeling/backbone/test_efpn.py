@@ -137,6 +137,17 @@ def test_retinanet_pyramid_may_have_a_level_2_of_its_own():
     assert efpn.extension.level2_lateral is None
 
 
+def test_maps_stay_channels_last():
+    _, efpn = build_pair(**{"MODEL.EFPN.PRESET": "fast"})
+    images = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        expected = efpn(images)
+        outputs = efpn.to(memory_format=torch.channels_last)(images)
+    for name, own in outputs.items():
+        assert own.is_contiguous(memory_format=torch.channels_last), name
+        torch.testing.assert_close(own, expected[name], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", [TWO_STAGE, RETINANET])
 @pytest.mark.parametrize("preset", ["paper", "reference", "fast"])
 def test_scripted_pyramid_equals_the_eager_one(name, preset):
@@ -148,6 +159,20 @@ def test_scripted_pyramid_equals_the_eager_one(name, preset):
     assert list(outputs) == list(expected)
     for name, own in expected.items():
         torch.testing.assert_close(outputs[name], own, rtol=1e-4, atol=1e-5)
+
+
+def test_compiled_extension_equals_the_plain_one_at_any_size():
+    _, plain = build_pair()
+    _, compiled = build_pair(**{"MODEL.EFPN.COMPILE": "aot_eager"})
+    assert list(compiled.state_dict()) == list(plain.state_dict())
+    assert compiled.extension._compiled_call_impl is not None
+    for height, width in ((64, 64), (96, 128)):
+        images = torch.randn(1, 3, height, width)
+        with torch.no_grad():
+            expected, outputs = plain(images), compiled(images)
+        torch.testing.assert_close(outputs["p2_prime"], expected["p2_prime"])
+    compiled.train()(torch.randn(1, 3, 64, 64))["p2_prime"].mean().backward()
+    assert all(p.grad is not None for p in compiled.extension.parameters())
 
 
 def test_built_without_a_config():
