@@ -1,6 +1,6 @@
 """The detectors whose speed is compared, all with the same proposals."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -31,6 +31,8 @@ class Detector(NamedTuple):
     """Share of the image in tiles of 64 px that hold small proposals."""
     scale: int = 1
     """Side of the image as a multiple of the others'."""
+    spread: int | None = None
+    """That many small proposals, anywhere in the image."""
     slices: bool = False
     """Run it on the image and on its four quarters at twice the scale, too."""
 
@@ -48,6 +50,12 @@ DETECTORS = {
         f"EFPN {preset}, lazy, {active} % active": Detector(_efpn(preset, True), active / 100)
         for preset in ("paper", "fast")
         for active in (2, 10, 30, 100)
+    },
+    **{
+        f"EFPN fast, lazy, {number} small boxes anywhere": Detector(
+            _efpn("fast", lazy=True), spread=number
+        )
+        for number in (3, 10, 30, 100)
     },
 }
 
@@ -73,15 +81,24 @@ class FixedProposals(nn.Module):
         return fixed, {}
 
 
-def make_proposals(side: int, active: float, seed: int = 0) -> Tensor:
-    """Small boxes in some tiles of the image, and larger ones anywhere: (R, 4) in pixels.
+def make_proposals(side: int, active: float, spread: int | None = None, seed: int = 0) -> Tensor:
+    """Small boxes in some tiles of the image, and larger ones anywhere: (1000, 4) in pixels.
 
     Args:
         side: of the image.
         active: share of its tiles that hold small boxes; at least one does.
+        spread: this many small boxes anywhere instead, and as many more larger ones.
         seed: of the places.
     """
     generator = torch.Generator().manual_seed(seed)
+    small = _in_tiles(side, active, generator)
+    if spread is not None:
+        small = _anywhere(side, spread, 8, 32, generator)
+    large = _anywhere(side, NUM_SMALL + NUM_LARGE - len(small), 130, 300, generator)
+    return torch.cat([small, large])
+
+
+def _in_tiles(side: int, active: float, generator: torch.Generator) -> Tensor:
     per_side = -(-side // _TILE)
     chosen = torch.randperm(per_side**2, generator=generator)
     chosen = chosen[: max(round(active * per_side**2), 1)]
@@ -91,26 +108,35 @@ def make_proposals(side: int, active: float, seed: int = 0) -> Tensor:
     # One pixel and a half away from the neighbours, which RoIAlign would read too.
     room = _TILE - 8 - sides
     start = corners + 4 + room * torch.rand(NUM_SMALL, 2, generator=generator)
-    small = torch.cat([start, start + sides], dim=1).clamp(max=side)
-    start = torch.rand(NUM_LARGE, 2, generator=generator) * side * 0.8
-    sides = 130 + 170 * torch.rand(NUM_LARGE, 2, generator=generator)
-    return torch.cat([small, torch.cat([start, start + sides], dim=1).clamp(max=side)])
+    return torch.cat([start, start + sides], dim=1).clamp(max=side)
 
 
-def detector_config(config: str, detector: Detector, device: str) -> CfgNode:
-    """The config of a detector without weights."""
+def _anywhere(
+    side: int, number: int, shortest: float, longest: float, generator: torch.Generator
+) -> Tensor:
+    start = torch.rand(number, 2, generator=generator) * side * 0.8
+    sides = shortest + (longest - shortest) * torch.rand(number, 2, generator=generator)
+    return torch.cat([start, start + sides], dim=1).clamp(max=side)
+
+
+def detector_config(
+    config: str, detector: Detector, device: str, options: Sequence[str] = ()
+) -> CfgNode:
+    """The config of a detector without weights, and with some more options."""
     cfg = efpn_d2.get_config(config)
     cfg.MODEL.WEIGHTS = ""
     cfg.MODEL.DEVICE = device
-    cfg.merge_from_list(detector.options)
+    cfg.merge_from_list([*detector.options, *options])
     return cfg
 
 
-def build_detector(config: str, detector: Detector, size: int, device: str) -> nn.Module:
+def build_detector(
+    config: str, detector: Detector, size: int, device: str, options: Sequence[str] = ()
+) -> nn.Module:
     """A detector with new weights and fixed proposals, in evaluation mode."""
     torch.manual_seed(0)
-    model = build_model(detector_config(config, detector, device)).eval()
-    boxes = make_proposals(size, detector.active).to(device) * detector.scale
+    model = build_model(detector_config(config, detector, device, options)).eval()
+    boxes = make_proposals(size, detector.active, detector.spread).to(device) * detector.scale
     model.proposal_generator = FixedProposals(model.proposal_generator, boxes)
     return model
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env python
 """AP by object size with lazy P'2 against the dense one, of a trained detector.
 
-Without a query of the RPN both must be equal; with one (MODEL.EFPN.LAZY_QUERY_THRESHOLD) the loss
+With all proposals both must be equal. Where some are left out, because the RPN queries P'2
+(MODEL.EFPN.LAZY_QUERY_THRESHOLD) or small ones need some objectness (LAZY_MIN_OBJECTNESS), the loss
 is measured, beside the share of P'2 that is computed. Writes a record in benchmarks/results.
 
     benchmarks/lazy_accuracy.py --config-file run/config.yaml --weights run/model_final.pth \\
@@ -9,42 +10,22 @@ is measured, beside the share of P'2 that is computed. Writes a record in benchm
 """
 
 import argparse
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from detectron2.utils.logger import setup_logger
+from shares import shares_computed
 
 from efpn_d2.checkpoint import EFPNCheckpointer
 from efpn_d2.data.datasets import register_datasets
 from efpn_d2.engine import EFPNTrainer
 from efpn_d2.inference.predictor import load_inference_config
-from efpn_d2.modeling.lazy import LazyP2Prime
 from efpn_d2.run_record import collect_run_record, write_json
 from efpn_d2.tool_support import positive
 
 RESULTS = Path(__file__).resolve().parent / "results"
 DEFAULT_THRESHOLDS = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3)
-
-
-@contextmanager
-def shares_computed(shares: list[float]) -> Iterator[None]:
-    """Append the share of P'2 that was computed for each image, when its last box is pooled."""
-    pool = LazyP2Prime.pool
-
-    def record(self: LazyP2Prime, *args: Any) -> torch.Tensor:
-        """``pool``, and the share after it."""
-        pooled = pool(self, *args)
-        shares.append(self.active_share)
-        return pooled
-
-    LazyP2Prime.pool = record
-    try:
-        yield
-    finally:
-        LazyP2Prime.pool = pool
+DEFAULT_OBJECTNESS = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3)
 
 
 def evaluate(args: argparse.Namespace, *opts: Any) -> dict[str, Any]:
@@ -72,7 +53,11 @@ def main() -> None:
         "--thresholds", nargs="+", type=float, default=DEFAULT_THRESHOLDS,
         help="of the RPN's query; 0.0: P'2 is scored everywhere",
     )  # fmt: skip
-    parser.add_argument("--tile-sides", nargs="+", type=positive, default=[8, 16, 32])
+    parser.add_argument(
+        "--min-objectness", nargs="+", type=float, default=DEFAULT_OBJECTNESS,
+        help="of small proposals; 0.0: all that the detector keeps",
+    )  # fmt: skip
+    parser.add_argument("--tile-sides", nargs="+", type=positive, default=[8])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--output", type=Path, default=Path("output/lazy_accuracy"))
     parser.add_argument("--name", default="lazy_accuracy", help="of the record")
@@ -83,12 +68,17 @@ def main() -> None:
     lazy += ["MODEL.EFPN.LAZY_DENSE_ABOVE", 1e6]
     rows = {"dense": evaluate(args)}
     reads_all = load_inference_config(args.config_file).MODEL.EFPN.RPN_ON_P2_PRIME
-    for threshold in args.thresholds if reads_all else [0.0]:
-        options = [*lazy, "MODEL.EFPN.LAZY_QUERY_THRESHOLD", threshold]
-        rows[f"lazy, query {threshold}"] = evaluate(args, *options)
+    if reads_all:
+        for threshold in args.thresholds:
+            options = [*lazy, "MODEL.EFPN.LAZY_QUERY_THRESHOLD", threshold]
+            rows[f"lazy, query at {threshold:g}"] = evaluate(args, *options)
+    else:
+        for objectness in args.min_objectness:
+            options = [*lazy, "MODEL.EFPN.LAZY_MIN_OBJECTNESS", objectness]
+            rows[f"lazy, objectness from {objectness:g}"] = evaluate(args, *options)
     for name, row in rows.items():
         sizes = {k: round(v, 2) for k, v in row["bbox"].items() if k.startswith("AP_")}
-        print(f"{name:>20}: AP {row['bbox']['AP']:.2f}, {sizes}, share {row['share']:.3f}")
+        print(f"{name:>28}: AP {row['bbox']['AP']:.2f}, {sizes}, share {row['share']:.3f}")
     setup = {"tile_sides": args.tile_sides, "device": args.device, "rows": rows}
     write_json(RESULTS / f"{args.name}.json", {**collect_run_record(0), **setup})
 

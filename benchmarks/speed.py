@@ -7,8 +7,8 @@ the CPU it is the resident set of a process of its own for each, beyond what it 
 image. Writes a record in benchmarks/results.
 
     benchmarks/speed.py backbones --name speed_cpu --threads 1
-    benchmarks/speed.py detectors --name detectors_cpu
-    benchmarks/speed.py detectors --name detectors_gpu --device cuda --precision float16
+    benchmarks/speed.py detectors --name speed/R_50_800_cpu --memory
+    benchmarks/speed.py detectors --name speed/R_50_800_gpu --device cuda --precision float16
 """
 
 import argparse
@@ -20,10 +20,12 @@ from typing import Any
 
 import torch
 from detectors import DETECTORS, build_detector, make_run
+from shares import shares_computed
 from timing import summarize, time_in_turns, time_once
 from torch import nn
 from variants import VARIANTS, build_variant
 
+import efpn_d2
 from efpn_d2.run_record import collect_run_record, peak_memory_gib, write_json
 from efpn_d2.tool_support import not_negative, positive
 
@@ -39,10 +41,14 @@ def prepare(name: str, args: argparse.Namespace) -> tuple[nn.Module, Run]:
     """The model of that name, and a call that runs it once."""
     if args.kind == "detectors":
         detector = DETECTORS[name]
-        model = build_detector(args.config, detector, args.size, args.device)
+        model = build_detector(args.config, detector, args.size, args.device, args.opts)
+        if args.channels_last:
+            model.to(memory_format=torch.channels_last)
         return model, make_run(model, detector, args.size)
     variant = VARIANTS[name]
-    backbone = build_variant(args.config, variant, args.device)
+    backbone = build_variant(args.config, variant, args.device, args.opts)
+    if args.channels_last:
+        backbone.to(memory_format=torch.channels_last)
     side = variant.scale * args.size
     image = torch.randn(1, 3, side, side, device=args.device)
     return backbone, lambda: backbone(image)
@@ -79,6 +85,16 @@ def part_of(name: str) -> str:
     return rest[0] if rest[0] in ("bottom_up", "extension", "enhancement") else "fpn"
 
 
+def backbone_name(config: str, options: Sequence[str]) -> str:
+    """What people call the bottom-up network of a config."""
+    cfg = efpn_d2.get_config(config)
+    cfg.merge_from_list(list(options))
+    node = cfg.MODEL.RESNETS
+    if node.NUM_GROUPS == 1:
+        return f"ResNet-{node.DEPTH}"
+    return f"ResNeXt-{node.DEPTH} {node.NUM_GROUPS}x{node.WIDTH_PER_GROUP}d"
+
+
 def measure_memory(args: argparse.Namespace, name: str) -> float:
     """GiB that a run needs beyond the model."""
     if args.device.startswith("cuda"):
@@ -110,11 +126,15 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--warmup", type=not_negative, default=2, help="rounds that do not count")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="float32", choices=PRECISIONS)
+    parser.add_argument("--channels-last", action="store_true", help="order of maps in memory")
     parser.add_argument("--threads", type=positive, default=torch.get_num_threads())
     parser.add_argument("--only", nargs="+", help="names of what to time; FPN is always")
     parser.add_argument("--memory", action="store_true", help="measure peak memory, too")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     parser.add_argument("--name", required=True, help="of the record in benchmarks/results")
+    parser.add_argument(
+        "--opts", nargs="+", default=[], metavar="KEY VALUE", help="to change the config by"
+    )
     return parser
 
 
@@ -137,22 +157,27 @@ def main() -> None:
     for name, row in rows.items():
         low, high = row["ratio_quartiles"]
         print(f"{name:>42}: {row['seconds']:.4f} s, {row['ratio']:.3f} x ({low:.3f} to {high:.3f})")
-    names = ("kind", "config", "size", "device", "precision", "threads", "rounds")
-    setup = {name: getattr(args, name) for name in names}
+    names = ("kind", "config", "opts", "size", "device", "precision", "channels_last", "threads")
+    setup = {name: getattr(args, name) for name in (*names, "rounds")}
+    setup["backbone"] = backbone_name(args.config, args.opts)
     write_json(RESULTS / f"{args.name}.json", {**collect_run_record(0), **setup, "rows": rows})
 
 
 def measure(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """Times, multiply-accumulates and, if asked for, memory."""
+    """Times, multiply-accumulates, the share of P'2 computed and, if asked for, memory."""
     names = list(dict.fromkeys([BASELINE, *(args.only or KINDS[args.kind])]))
-    runs, macs = {}, {}
+    runs, macs, shares = {}, {}, {}
     for name in names:
         model, runs[name] = prepare(name, args)
         time_once(runs[name], args.device)  # a lazy detector looks at its modules first
-        macs[name] = count_macs(model, runs[name])
+        shares[name] = []
+        with shares_computed(shares[name]):
+            macs[name] = count_macs(model, runs[name])
     rows = summarize(time_in_turns(runs, args.rounds, args.warmup, args.device), BASELINE)
     for name, row in rows.items():
         row["gmacs"] = macs[name]
+        if shares[name]:
+            row["p2_prime_share"] = round(shares[name][-1], 3)
         if args.memory:
             row["memory_gib"] = measure_memory(args, name)
     return rows

@@ -1,5 +1,6 @@
 """The backbones whose costs are compared: FPN, EFPN, and what can be inserted into both."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from detectron2.layers import ShapeSpec
@@ -40,15 +41,18 @@ VARIANTS = {
 }
 
 
-def build_variant(config: str, variant: Variant, device: str = "cpu") -> Backbone:
+def build_variant(
+    config: str, variant: Variant, device: str = "cpu", options: Sequence[str] = ()
+) -> Backbone:
     """Its backbone and pyramid, with new weights, in evaluation mode.
 
     Args:
         config: a packaged config.
         variant: one of ``VARIANTS``.
         device: where it runs.
+        options: more keys and values.
     """
     cfg = efpn_d2.get_config(config)
     cfg.MODEL.DEVICE = device
-    cfg.merge_from_list(variant.options)
+    cfg.merge_from_list([*variant.options, *options])
     return build_backbone(cfg, ShapeSpec(channels=3)).to(device).eval()

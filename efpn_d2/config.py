@@ -90,6 +90,9 @@ def _efpn_node() -> CN:
     node.LAZY_TILE_SIDES = [32, 64, 128]
     # Compute all of P'2 where the tiles would cost more than this share of it, halos included.
     node.LAZY_DENSE_ABOVE = 0.9
+    # Drop small proposals of less objectness than this, from 0.0 to 1.0, before P'2 is computed for
+    # them. Of the many proposals that detectors keep, most are background, and all over the image.
+    node.LAZY_MIN_OBJECTNESS = 0.0
     # With RPN_ON_P2_PRIME, score P'2 only around cells of the level above it whose objectness is at
     # least this, which misses what that level does not see at all; 0.0: score all of P'2.
     node.LAZY_QUERY_THRESHOLD = 0.0

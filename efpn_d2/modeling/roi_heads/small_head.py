@@ -6,7 +6,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads.roi_heads import StandardROIHeads, select_foreground_proposals
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
@@ -42,6 +42,7 @@ class SmallHeadMixin(StandardROIHeads):
         small_box_size: float,
         routing: str,
         small_in_feature: str = "p2_prime",
+        lazy_min_objectness: float = 0.0,
         small_box_pooler: nn.Module | None = None,
         small_box_head: nn.Module | None = None,
         small_box_predictor: nn.Module | None = None,
@@ -56,12 +57,15 @@ class SmallHeadMixin(StandardROIHeads):
             routing: ``reassign``: small boxes go to the small head only; ``duplicate``: to both
                 heads; ``none``: there is no small head.
             small_in_feature: the map that the small heads pool from.
+            lazy_min_objectness: least objectness, from 0 to 1, of a small proposal that a lazy map
+                is computed for; the others are dropped.
             small_box_pooler, small_box_head, small_box_predictor: like ``box_*``.
             small_mask_pooler, small_mask_head: like ``mask_*``; None: the stock mask head has all.
             kwargs: of the Detectron2 class mixed with.
 
         Raises:
-            ValueError: ``small_box_size`` is not positive, or ``routing`` is unknown.
+            ValueError: ``small_box_size`` is not positive, ``routing`` is unknown, or
+                ``lazy_min_objectness`` is not from 0 to 1.
         """
         super().__init__(**kwargs)
         if small_box_size <= 0:
@@ -74,6 +78,12 @@ class SmallHeadMixin(StandardROIHeads):
                 f"MODEL.EFPN.ROUTING is '{routing}', which does not exist: use auto or one of "
                 f"{', '.join(ROUTINGS)}."
             )
+        if not 0 <= lazy_min_objectness <= 1:
+            raise ValueError(
+                f"MODEL.EFPN.LAZY_MIN_OBJECTNESS is {lazy_min_objectness}, but it is an "
+                "objectness: use a number from 0.0 to 1.0."
+            )
+        self.lazy_min_objectness = lazy_min_objectness
         self.small_box_size = small_box_size
         self.routing = routing
         self.small_in_feature = small_in_feature
@@ -100,6 +110,7 @@ class SmallHeadMixin(StandardROIHeads):
         ret = super().from_config(cfg, input_shape)
         ret["small_box_size"] = node.SMALL_BOX_SIZE
         ret["routing"] = _routing(cfg)
+        ret["lazy_min_objectness"] = node.LAZY_MIN_OBJECTNESS
         return ret
 
     @classmethod
@@ -121,6 +132,25 @@ class SmallHeadMixin(StandardROIHeads):
             ret["small_mask_pooler"] = small["mask_pooler"]
             ret["small_mask_head"] = small["mask_head"]
         return ret
+
+    def forward(
+        self,
+        images: ImageList,
+        features: Features,
+        proposals: list[Instances],
+        targets: list[Instances] | None = None,
+    ) -> tuple[list[Instances], dict[str, Tensor]]:
+        """As in the class mixed with, without the small proposals that a lazy P'2 is not worth."""
+        if isinstance(features.get(self.small_in_feature), LazyP2Prime):
+            proposals = [self._worth_computing(x) for x in proposals]
+        return super().forward(images, features, proposals, targets)
+
+    def _worth_computing(self, proposals: Instances) -> Instances:
+        if self.lazy_min_objectness == 0 or not proposals.has("objectness_logits"):
+            return proposals
+        small = is_small_box(proposals.proposal_boxes.tensor, self.small_box_size)
+        seen = proposals.objectness_logits.sigmoid() >= self.lazy_min_objectness
+        return proposals[seen | ~small]
 
     def _route(self, boxes: list[Boxes]) -> list[Tensor]:
         """One route per image, see :mod:`.routing`."""

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from detectron2.modeling import build_model
+from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 from efpn_d2.modeling.lazy import LazyP2Prime
@@ -62,6 +63,38 @@ def test_detections_are_equal(name, routing, computed):
         if a.has("pred_masks"):
             assert (a.pred_masks == b.pred_masks).float().mean() > 0.999
     assert (computed == []) == (routing == "none")
+
+
+@pytest.mark.parametrize("name", [FASTER, CASCADE])
+@torch.no_grad()
+def test_small_proposals_of_low_objectness_are_dropped_where_p2_prime_is_lazy(name, computed):
+    images = [training_input([], size=(96, 160))]
+    proposals = Instances((96, 160))
+    proposals.proposal_boxes = Boxes(
+        torch.tensor([[8.0, 8, 16, 16], [80, 40, 90, 50], [0, 0, 90, 90], [120, 70, 130, 80]])
+    )
+    probability = torch.tensor([0.9, 0.01, 0.01, 0.2])
+    proposals.objectness_logits = probability.logit()
+    images[0]["proposals"] = proposals
+    opts = ("MODEL.EFPN.LAZY_MIN_OBJECTNESS", 0.1, "MODEL.LOAD_PROPOSALS", True)
+    opts += ("MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals")
+    opts += ("MODEL.ROI_HEADS.NMS_THRESH_TEST", 1.0)
+    dense, lazy = (build(name, x, *opts) for x in (False, True))
+    everything = dense(images)[0]["instances"]
+    found = lazy(images)[0]["instances"]
+    kept = [dict(images[0], proposals=proposals[torch.tensor([True, False, True, True])])]
+    expected = dense(kept)[0]["instances"]
+    assert len(everything) > len(found) == len(expected) > 0
+    torch.testing.assert_close(found.scores, expected.scores, rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        found.pred_boxes.tensor, expected.pred_boxes.tensor, rtol=0, atol=1e-2
+    )
+    assert 0 < computed[0] < 1
+
+
+def test_an_objectness_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="LAZY_MIN_OBJECTNESS is 1.5"):
+        build(FASTER, True, "MODEL.EFPN.LAZY_MIN_OBJECTNESS", 1.5)
 
 
 @torch.no_grad()

@@ -1,0 +1,126 @@
+"""Markdown tables of the records that benchmarks/speed.py writes of detectors."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["load_speed_records", "render_growth", "render_speed", "render_targets"]
+
+BASELINE = "FPN"
+# Of the time of FPN 1x with the same backbone: what we want at most.
+TARGETS = {
+    "ResNet-50": {
+        "EFPN fast, dense": 1.75,
+        "EFPN fast, lazy, 2 % active": 1.10,
+        "EFPN fast, lazy, 10 % active": 1.20,
+        "EFPN fast, lazy, 30 % active": 1.40,
+        "EFPN paper, lazy, 10 % active": 1.60,
+    },
+    "ResNeXt-101 32x8d": {"EFPN paper, dense": 2.33},
+}
+MEMORY_TARGETS = {"EFPN fast, lazy, 10 % active": 1.2}
+GROWTH = (
+    BASELINE,
+    "EFPN fast, dense",
+    "EFPN fast, lazy, 10 % active",
+    "FPN on the image at twice the side",
+)
+Record = dict[str, Any]
+
+
+def load_speed_records(folder: Path) -> dict[str, Record]:
+    """Records by name."""
+    return {file.stem: json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))}
+
+
+def render_speed(record: Record) -> str:
+    """All that was timed in one run."""
+    rows = record["rows"]
+    has_memory = all("memory_gib" in row for row in rows.values())
+    heads = ["", "time, of FPN's", "quartiles", "seconds", "10^9 MACs", "MACs, of FPN's"]
+    heads += ["memory, GiB", "memory, of FPN's"] if has_memory else []
+    heads.append("of P'2 computed")
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    base_macs = sum(rows[BASELINE]["gmacs"].values())
+    for name, row in rows.items():
+        macs, (low, high) = sum(row["gmacs"].values()), row["ratio_quartiles"]
+        cells = [name, f"{row['ratio']:.2f}", f"{low:.2f}-{high:.2f}", f"{row['seconds']:.2f}"]
+        cells += [f"{macs:.0f}", f"{macs / base_macs:.2f}"]
+        if has_memory:
+            share = row["memory_gib"] / rows[BASELINE]["memory_gib"]
+            cells += [f"{row['memory_gib']:.2f}", f"{share:.2f}"]
+        computed = row.get("p2_prime_share")
+        cells.append("-" if computed is None else f"{100 * computed:.0f} %")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", provenance(record)])
+
+
+def provenance(record: Record) -> str:
+    """Where and how a record was measured."""
+    device = record["hardware"]["gpus"] or [record["hardware"]["cpu"]]
+    return (
+        f"{record['backbone']}, {record['size']} px, {record['precision']}"
+        f"{', channels last' if record['channels_last'] else ''}; {', '.join(map(str, device))}, "
+        f"{record['threads']} threads; median of {record['rounds']} rounds in turns; "
+        f"torch {record['versions']['torch']}, commit {(record['commit'] or 'unknown')[:7]}."
+    )
+
+
+def render_targets(records: Mapping[str, Record], size: int, device: str) -> str:
+    """Our targets beside what was measured with images of ``size`` px."""
+    lines = ["| backbone | | at most | measured | |", "|---|---|---|---|---|"]
+    for backbone, targets in TARGETS.items():
+        record = find(records, backbone, size, device)
+        if record is None:
+            lines.append(f"| {backbone} | | | not run | |")
+            continue
+        rows = record["rows"]
+        for name, target in targets.items():
+            if name in rows:
+                lines.append(target_line(backbone, f"{name}: time", target, rows[name]["ratio"]))
+        for name, target in MEMORY_TARGETS.items():
+            if "memory_gib" in rows.get(name, {}):
+                share = rows[name]["memory_gib"] / rows[BASELINE]["memory_gib"]
+                lines.append(target_line(backbone, f"{name}: memory", target, share))
+    return "\n".join(lines)
+
+
+def target_line(backbone: str, what: str, target: float, measured: float) -> str:
+    verdict = "met" if measured <= target else "missed"
+    return f"| {backbone} | {what} | {target:.2f} | {measured:.2f} | {verdict} |"
+
+
+def find(records: Mapping[str, Record], backbone: str, size: int, device: str) -> Record | None:
+    """The plain record of a backbone: single precision, maps in the usual order."""
+    for record in records.values():
+        own = (record["backbone"], record["size"], record["device"], record["precision"])
+        if own == (backbone, size, device, "float32") and not record["channels_last"]:
+            return record
+    return None
+
+
+def render_growth(
+    records: Mapping[str, Record], backbone: str, device: str, names: Sequence[str] = GROWTH
+) -> str:
+    """How times grow with the side of the image."""
+    own = sorted(
+        (r for r in records.values() if r is find(records, backbone, r["size"], device)),
+        key=lambda r: r["size"],
+    )
+    if not own:
+        return "(not run)"
+    lines = [
+        "| side | " + " | ".join(names) + " |",
+        "|---|" + "---|" * len(names),
+    ]
+    for record in own:
+        cells = [f"{record['size']} px"]
+        for name in names:
+            row = record["rows"].get(name)
+            text = "not run" if row is None else f"{row['seconds']:.2f} s"
+            if row is not None and name != BASELINE:
+                text += f" ({row['ratio']:.2f} x)"
+            cells.append(text)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
