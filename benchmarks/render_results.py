@@ -7,7 +7,9 @@ In the template, each of these comments is replaced:
 * ``recovered PROTOCOL``: what each recovers of the gain of FPN 2x;
 * ``options PROTOCOL VARIANT``: gains and costs of what can be inserted;
 * ``curves PROTOCOL VARIANT``: a figure;
-* ``cost NAME``: the record of benchmarks/cost.py of that name.
+* ``cost NAME``: the record of benchmarks/cost.py of that name;
+* ``speed NAME``, ``targets SIZE DEVICE``, ``growth DEVICE``: those of benchmarks/speed.py;
+* ``lazy NAME``: that of benchmarks/lazy_accuracy.py of that name.
 
 In sentences, ``[[PROTOCOL ROW VARIANT METRIC]]`` becomes the mean over the seeds, and with
 ``STAGE:METRIC`` that after one of the row's stages. A value without a record is "not run".
@@ -27,6 +29,13 @@ from typing import Any
 from ablation_rows import OPTION_ROWS, PROTOCOLS, ROWS, pixels_per_student_pixel
 from draw_curves import write_training_curves
 from option_table import render_options
+from speed_tables import (
+    load_speed_records,
+    render_growth,
+    render_lazy_accuracy,
+    render_speed,
+    render_targets,
+)
 
 from efpn_d2.evaluation.size_bins import SizeBin
 
@@ -183,21 +192,32 @@ def render_curves(records: Records, protocol: str, variant: str) -> str:
     return f"![AP over the iterations, {variant}](results/{file.name})"
 
 
+def read_record(name: str) -> dict[str, Any]:
+    """A record of benchmarks/results."""
+    return json.loads((ROOT / "results" / f"{name}.json").read_text())
+
+
 def render(template: str, records: Records) -> str:
     """The template with everything filled in."""
+    speed = load_speed_records(ROOT / "results" / "speed")
     blocks: dict[str, Callable[..., str]] = {
         "table": lambda *a: render_table(records, *a),
         "recovered": lambda *a: render_recovered(records, *a),
         "curves": lambda *a: render_curves(records, *a),
         "options": lambda *a: render_options(records, *a),
-        "cost": lambda name: render_cost(
-            json.loads((ROOT / "results" / f"{name}.json").read_text())
-        ),
+        "cost": lambda name: render_cost(read_record(name)),
+        "speed": lambda name: render_speed(read_record(f"speed/{name}")),
+        "targets": lambda size, device: render_targets(speed, int(size), device),
+        "growth": lambda device: render_growth(speed, "ResNet-50", device),
+        "lazy": lambda name: render_lazy_accuracy(read_record(name)),
     }
 
     def block(match: re.Match[str]) -> str:
         kind, *arguments = match[1].split()
-        return blocks[kind](*arguments)
+        try:
+            return blocks[kind](*arguments)
+        except FileNotFoundError:
+            return f"({NOT_RUN})"
 
     def value(match: re.Match[str]) -> str:
         protocol, row, variant, name = match[1].split()
@@ -206,7 +226,7 @@ def render(template: str, records: Records) -> str:
         runs = records.get((protocol, row, variant), {}).values()
         return mean_and_spread([metric(run, name) for run in runs])
 
-    text = re.sub(r"<!-- ((?:table|recovered|curves|cost|options) [^>]*?) -->", block, template)
+    text = re.sub(rf"<!-- ((?:{'|'.join(blocks)}) [^>]*?) -->", block, template)
     return re.sub(r"\[\[([^\]]+)\]\]", value, text)
 
 

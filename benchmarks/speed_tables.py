@@ -5,7 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["load_speed_records", "render_growth", "render_speed", "render_targets"]
+__all__ = [
+    "load_speed_records",
+    "render_growth",
+    "render_lazy_accuracy",
+    "render_speed",
+    "render_targets",
+]
 
 BASELINE = "FPN"
 # Of the time of FPN 1x with the same backbone: what we want at most.
@@ -124,3 +130,19 @@ def render_growth(
             cells.append(text)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def render_lazy_accuracy(record: Record) -> str:
+    """AP by size beside the share of P'2 computed."""
+    sizes = [name for name in record["rows"]["dense"]["bbox"] if name.startswith("AP_")]
+    labels = [name[3:].replace("_inf", "+").replace("_", "-") for name in sizes]
+    lines = [
+        f"| | AP | {' | '.join(f'AP {label} px' for label in labels)} | of P'2 computed |",
+        "|---|---|" + "---|" * (len(sizes) + 1),
+    ]
+    for name, row in record["rows"].items():
+        cells = [f"{row['bbox'][key]:.2f}" for key in ("AP", *sizes)]
+        lines.append(f"| {name} | {' | '.join(cells)} | {100 * row['share']:.0f} % |")
+    sides = ", ".join(map(str, record["tile_sides"]))
+    how = f"Tiles of {sides} cells; commit {(record['commit'] or 'unknown')[:7]}."
+    return "\n".join([*lines, "", how])

@@ -1,0 +1,78 @@
+import pytest
+from speed_tables import (
+    find,
+    render_growth,
+    render_lazy_accuracy,
+    render_speed,
+    render_targets,
+)
+
+pytestmark = pytest.mark.fast
+
+
+def row(ratio, macs, memory=None, share=None):
+    own = {"seconds": 2 * ratio, "ratio": ratio, "ratio_quartiles": [ratio - 0.1, ratio + 0.1]}
+    own["gmacs"] = {"bottom_up": macs / 2, "fpn": macs / 2}
+    if memory is not None:
+        own["memory_gib"] = memory
+    if share is not None:
+        own["p2_prime_share"] = share
+    return own
+
+
+def record(size=800, **changes):
+    return {
+        "backbone": "ResNet-50",
+        "size": size,
+        "device": "cpu",
+        "precision": "float32",
+        "channels_last": False,
+        "threads": 2,
+        "rounds": 5,
+        "commit": "0123456789",
+        "versions": {"torch": "2"},
+        "hardware": {"cpu": "some", "gpus": []},
+        "rows": {
+            "FPN": row(1.0, 100.0, 2.0),
+            "EFPN fast, dense": row(1.8, 150.0, 3.0),
+            "EFPN fast, lazy, 10 % active": row(1.15, 110.0, 2.2, 0.104),
+        },
+        **changes,
+    }
+
+
+def test_a_table_has_times_costs_and_memory_beside_fpns():
+    lines = render_speed(record()).splitlines()
+    cells = ["EFPN fast, lazy, 10 % active", "1.15", "1.05-1.25", "2.30", "110", "1.10"]
+    assert lines[4] == "| " + " | ".join([*cells, "2.20", "1.10", "10 %"]) + " |"
+    assert lines[2].endswith("| 2.00 | 1.00 | - |")
+    assert lines[-1].startswith("ResNet-50, 800 px, float32; some, 2 threads; median of 5 rounds")
+
+
+def test_targets_are_met_or_missed():
+    text = render_targets({"a": record()}, 800, "cpu")
+    assert "| ResNet-50 | EFPN fast, dense: time | 1.75 | 1.80 | missed |" in text
+    assert "| ResNet-50 | EFPN fast, lazy, 10 % active: time | 1.20 | 1.15 | met |" in text
+    assert "| ResNet-50 | EFPN fast, lazy, 10 % active: memory | 1.20 | 1.10 | met |" in text
+    assert "| ResNeXt-101 32x8d | | | not run | |" in text
+
+
+def test_only_the_plain_record_is_compared_with_targets():
+    others = {"b": record(precision="bfloat16"), "c": record(channels_last=True)}
+    assert find({**others, "d": record(512)}, "ResNet-50", 800, "cpu") is None
+    assert find({**others, "a": record()}, "ResNet-50", 800, "cpu") == record()
+
+
+def test_growth_is_in_the_order_of_sizes():
+    lines = render_growth({"a": record(1400), "b": record(512)}, "ResNet-50", "cpu").splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| 512 px", "| 1400 px"]
+    assert "2.00 s | 3.60 s (1.80 x) | 2.30 s (1.15 x) | not run" in lines[2]
+    assert render_growth({}, "ResNet-50", "cpu") == "(not run)"
+
+
+def test_accuracy_beside_the_share_computed():
+    bbox = {"AP": 50.004, "AP_0_8": 20.0, "AP_8_inf": 60.0, "AR_0_8": 1.0}
+    rows = {"dense": {"bbox": bbox, "share": 1.0}, "lazy": {"bbox": bbox, "share": 0.25}}
+    lines = render_lazy_accuracy({"rows": rows, "tile_sides": [8], "commit": None}).splitlines()
+    assert lines[0] == "| | AP | AP 0-8 px | AP 8+ px | of P'2 computed |"
+    assert lines[3] == "| lazy | 50.00 | 20.00 | 60.00 | 25 % |"
