@@ -17,7 +17,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from render_results import load_records, render_table  # noqa: E402  of that folder
+from speed_tables import render_speed as render_detectors  # noqa: E402
 
+SPEED = "R_50_800_cpu"  # the record of whole detectors that the README shows
 # The rows of the ablation that the README shows.
 EVIDENCE = ("fpn_1x", "fpn_2x", "efpn", "efpn_without_distillation", "finetune_rpn", "scratch_rpn")
 
@@ -90,7 +92,8 @@ def replace_block(text: str, name: str, content: str) -> str:
 
 def rendered(root: Path = ROOT) -> str:
     """The README as it should be."""
-    text = fill(root, "README.md", {"demo": render_demo, "cost": render_cost})
+    renderers = {"demo": render_demo, "cost": render_cost, f"speed/{SPEED}": render_detectors}
+    text = fill(root, "README.md", renderers)
     return replace_block(text, "evidence", render_evidence(root / "benchmarks/results/ablation"))
 
 
