@@ -78,7 +78,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         if added[label]:
             print(f"{label}: {before[label]} + {added[label]} in crops")
     few = [label for label, number in before.items() if 0 < number < options.min_instances]
-    print(f"{len(few)} classes with 1 to {options.min_instances - 1} objects got no own crops")
+    if few:
+        limit = f"fewer than {options.min_instances} objects (--min-instances)"
+        print(f"no crops of their own, for they have {limit}: {', '.join(few)}")
     print(f"{files.json_file}: {len(crops['images'])} crops")
     if crops["images"]:
         print(f"Train on: DATASETS.TRAIN \"('{source.stem}', '{files.name}')\"")

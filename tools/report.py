@@ -25,8 +25,10 @@ def build_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--predictions", required=True, metavar="FILE", help="COCO results")
-    parser.add_argument("--dataset", required=True, help="COCO JSON, or a registered data set")
-    parser.add_argument("--images", metavar="DIR", help="image folder of a COCO JSON")
+    parser.add_argument("--dataset", required=True, help="COCO JSON, or the name of a data set")
+    parser.add_argument(
+        "--images", metavar="DIR", help="image folder of a COCO JSON that is not prepared"
+    )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="for the report")
     parser.add_argument(
         "--compare", metavar="FILE", help="a second run; differences are it minus the first"
@@ -74,19 +76,31 @@ def protocol_of(args: argparse.Namespace) -> ReportProtocol:
 
 
 def find_data(dataset: str, images: str | None) -> tuple[str, str]:
-    """Annotation file and image folder of a COCO JSON or a registered data set."""
-    if Path(dataset).suffix == ".json":
-        if not images:
-            raise ValueError("--images is needed: the folder that holds the images of the JSON.")
-        return dataset, images
+    """Annotation file and image folder of a COCO JSON or a data set by its name."""
     from detectron2.data import MetadataCatalog
 
     from efpn_d2.data.datasets import register_synthetic
+    from efpn_d2.data.datasets.prepared import (
+        PreparedFiles,
+        prepared_image_root,
+        register_prepared,
+    )
 
+    path = Path(dataset)
+    if path.suffix == ".json":
+        if images:
+            return dataset, images
+        if not PreparedFiles(path.parent, path.stem).description.is_file():
+            raise ValueError("--images is needed: the folder that holds the images of the JSON.")
+        return dataset, prepared_image_root(path)
     register_synthetic()
+    register_prepared(dataset)
     metadata = MetadataCatalog.get(dataset)
     if "json_file" not in metadata.as_dict():
-        raise ValueError(f"'{dataset}' is neither a COCO JSON nor a registered data set with one.")
+        raise ValueError(
+            f"'{dataset}' is neither a COCO JSON nor a registered data set with one, and no "
+            "prepared one in DETECTRON2_DATASETS: give the JSON and --images."
+        )
     return metadata.json_file, images or metadata.image_root
 
 

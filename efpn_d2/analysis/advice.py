@@ -1,5 +1,6 @@
 """Settings that a data set asks for; each rule is also named where its result is printed."""
 
+import copy
 import math
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ __all__ = [
     "advise_detections",
     "advise_input_scale",
     "advise_small_box_size",
+    "present_anchor_sizes",
     "sure_size",
 ]
 
@@ -60,14 +62,39 @@ def advise_anchor_sizes(cfg: CfgNode, geometry: DetectorGeometry, objects: Objec
         thresholds=geometry.thresholds,
         start=[_least_size(level) for level in geometry.anchors],
     ).run()
-    own_key = geometry.anchors[0].name == P2_PRIME and geometry.pooled
-    if own_key and P2_PRIME not in cfg.MODEL.RPN.IN_FEATURES:
+    return _anchor_settings(cfg, geometry, sizes)
+
+
+def present_anchor_sizes(cfg: CfgNode, geometry: DetectorGeometry) -> Settings:
+    """Settings with the anchor sizes that a config has, for the same keys.
+
+    Args:
+        cfg: the config that ``geometry`` describes.
+        geometry: its detector.
+    """
+    settings = {"ANCHOR_GENERATOR": {"SIZES": cfg.MODEL.ANCHOR_GENERATOR.SIZES}}
+    if _has_own_key(cfg, geometry):
+        settings["EFPN"] = {"P2_PRIME_ANCHOR_SIZES": cfg.MODEL.EFPN.P2_PRIME_ANCHOR_SIZES}
+    return copy.deepcopy(settings)
+
+
+def _anchor_settings(
+    cfg: CfgNode, geometry: DetectorGeometry, sizes: list[list[float]]
+) -> Settings:
+    """By their keys, of sizes of all levels from fine to coarse."""
+    if _has_own_key(cfg, geometry):
         first, *sizes = sizes
         return {
             "EFPN": {"P2_PRIME_ANCHOR_SIZES": first},
             "ANCHOR_GENERATOR": {"SIZES": sizes},
         }
     return {"ANCHOR_GENERATOR": {"SIZES": sizes}}
+
+
+def _has_own_key(cfg: CfgNode, geometry: DetectorGeometry) -> bool:
+    """Whether the sizes of P'2's anchors are not among those of the other levels."""
+    of_rpn = geometry.anchors[0].name == P2_PRIME and bool(geometry.pooled)
+    return of_rpn and P2_PRIME not in cfg.MODEL.RPN.IN_FEATURES
 
 
 def advise_small_box_size(sizes: np.ndarray) -> float:

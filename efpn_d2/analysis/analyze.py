@@ -13,7 +13,9 @@ from .advice import (
     advise_detections,
     advise_input_scale,
     advise_small_box_size,
+    present_anchor_sizes,
 )
+from .anchor_search import EQUAL, octave_weights, overlap_score
 from .anchors import Overlaps, measure_overlaps
 from .detector import DetectorGeometry, describe_detector
 from .objects import ObjectTable, read_objects
@@ -37,6 +39,20 @@ class DatasetAnalysis:
     scale: ScaleAdvice
     """Not part of the settings: another scale costs time and asks for other anchors."""
 
+    def anchor_scores(self) -> tuple[float, float]:
+        """What the anchors of the config and the advised ones have by :func:`overlap_score`."""
+        return (
+            _score(self.objects, self.geometry, self.overlaps),
+            _score(self.objects, self.geometry, self.advised_overlaps),
+        )
+
+    @property
+    def keeps_anchors(self) -> bool:
+        """Whether the config's own anchors are the advised ones."""
+        own = present_anchor_sizes(self.cfg, self.geometry)
+        advised = self.settings["MODEL"]
+        return all(advised[node].items() >= keys.items() for node, keys in own.items())
+
 
 def analyze_dataset(
     records: Sequence[dict[str, Any]], cfg: CfgNode, name: str = "The data set"
@@ -53,22 +69,42 @@ def analyze_dataset(
     """
     objects = read_objects(records, cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, name)
     geometry = describe_detector(cfg)
+    overlaps = _measure(objects, geometry)
     settings = _advise(cfg, geometry, objects)
-    advised = cfg.clone()
-    advised.defrost()
-    advised.merge_from_other_cfg(CfgNode(settings))
-    advised_geometry = describe_detector(advised)
+    advised_geometry, advised_overlaps = _with_settings(cfg, settings, objects)
+    now = _score(objects, geometry, overlaps)
+    if _score(objects, geometry, advised_overlaps) <= now + EQUAL:
+        # The search knows only sizes that divide an octave, which the config's need not do.
+        for node, keys in present_anchor_sizes(cfg, geometry).items():
+            settings["MODEL"][node].update(keys)
+        advised_geometry, advised_overlaps = _with_settings(cfg, settings, objects)
     return DatasetAnalysis(
         name=name,
         cfg=cfg,
         objects=objects,
         geometry=geometry,
-        overlaps=_measure(objects, geometry),
+        overlaps=overlaps,
         settings=settings,
         advised_geometry=advised_geometry,
-        advised_overlaps=_measure(objects, advised_geometry),
+        advised_overlaps=advised_overlaps,
         scale=advise_input_scale(cfg, geometry, objects),
     )
+
+
+def _with_settings(
+    cfg: CfgNode, settings: Settings, objects: ObjectTable
+) -> tuple[DetectorGeometry, Overlaps]:
+    """The detector that a config describes with some settings, and its overlaps."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.merge_from_other_cfg(CfgNode(settings))
+    geometry = describe_detector(cfg)
+    return geometry, _measure(objects, geometry)
+
+
+def _score(objects: ObjectTable, geometry: DetectorGeometry, overlaps: Overlaps) -> float:
+    weights = octave_weights(objects.sizes)
+    return float(overlap_score(overlaps.best, geometry.thresholds, weights))
 
 
 def _advise(cfg: CfgNode, geometry: DetectorGeometry, objects: ObjectTable) -> Settings:

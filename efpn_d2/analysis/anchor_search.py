@@ -9,11 +9,11 @@ from .anchors import best_overlaps, grid_sizes
 from .detector import anchor_levels
 from .objects import ObjectTable
 
-__all__ = ["AnchorSearch", "octave_weights", "overlap_score"]
+__all__ = ["EQUAL", "AnchorSearch", "octave_weights", "overlap_score"]
 
 _STEPS_PER_OCTAVE = 4
 _LEAST_RATIO = 2**0.5  # of one level's size to the next finer one's
-_EQUAL = 1e-6  # scores that close are equal
+EQUAL = 1e-6  # scores that close are equal
 _MAX_ROUNDS = 50
 
 
@@ -136,8 +136,8 @@ class AnchorSearch:
         scores = self._score(np.maximum(ious[level][allowed], rest))
         present = self._score(np.maximum(ious[level][choice[level]], rest))
         # The smallest of equals: a level that no object needs stays next to the others.
-        best = int(allowed[np.flatnonzero(scores >= scores.max() - _EQUAL)[0]])
-        better = scores.max() > present + _EQUAL or best < choice[level]
+        best = int(allowed[np.flatnonzero(scores >= scores.max() - EQUAL)[0]])
+        better = scores.max() > present + EQUAL or best < choice[level]
         return best if better else choice[level]
 
 

@@ -7,7 +7,6 @@ import yaml
 from tabulate import tabulate
 
 from .analyze import DatasetAnalysis
-from .anchor_search import octave_weights, overlap_score
 from .anchors import AnchorLevel
 
 __all__ = ["format_analysis", "format_settings", "octave_edges"]
@@ -156,22 +155,32 @@ def _level_sizes(level: AnchorLevel) -> str:
 
 
 def _recommendations(analysis: DatasetAnalysis) -> str:
-    low, high = analysis.geometry.thresholds
-    weights = octave_weights(analysis.objects.sizes)
-    now, then = (
-        float(overlap_score(x.best, (low, high), weights))
-        for x in (analysis.overlaps, analysis.advised_overlaps)
-    )
     items = [
         *_scale_items(analysis),
-        "MODEL.ANCHOR_GENERATOR.SIZES as above: coordinate ascent over sizes in quarter octaves on "
-        f"the share of objects with an anchor of IoU {low:g} plus the mean IoU, up to {high:g}, of "
-        "all with their best anchor, where an octave of sizes counts by the root of its number of "
-        f"objects: {now:.3f} now, {then:.3f} then.",
+        _anchor_item(analysis),
         *_routing_items(analysis),
         *_detection_items(analysis),
     ]
     return "\n".join(["Recommended:", *(_item(text) for text in items)])
+
+
+def _anchor_item(analysis: DatasetAnalysis) -> str:
+    low, high = analysis.geometry.thresholds
+    now, then = analysis.anchor_scores()
+    score = (
+        f"the share of objects with an anchor of IoU {low:g} plus the mean IoU, up to {high:g}, of "
+        "all with their best anchor, where an octave of sizes counts by the root of its number of "
+        "objects"
+    )
+    if analysis.keeps_anchors:
+        return (
+            "MODEL.ANCHOR_GENERATOR.SIZES as they are: the search over sizes in quarter octaves "
+            f"found none with more of {score}: {now:.3f}."
+        )
+    return (
+        "MODEL.ANCHOR_GENERATOR.SIZES as above: coordinate ascent over sizes in quarter octaves on "
+        f"{score}: {now:.3f} now, {then:.3f} then."
+    )
 
 
 def _item(text: str) -> str:

@@ -58,6 +58,7 @@ class ProtocolEvaluator(COCOEvaluator):
             ValueError: a record in the data set's file lacks what is read, or holds something else;
                 the message names the first such record.
         """
+        has_file = "json_file" in MetadataCatalog.get(dataset_name).as_dict()
         try:
             super().__init__(dataset_name, *args, **kwargs)
         except (AssertionError, AttributeError, KeyError, TypeError, ValueError):
@@ -67,9 +68,21 @@ class ProtocolEvaluator(COCOEvaluator):
                 _check_file(read_json(json_file)[0], json_file)
             raise
         _check_file(self._coco_api.dataset, self._metadata.json_file)
+        if has_file:
+            self._map_categories()
         self._dataset_name = dataset_name
         # The base class evaluates those of _tasks_from_predictions alone.
         self._own_tasks, self._tasks = self._tasks, None
+
+    def _map_categories(self) -> None:
+        """Say which of the file's categories the detector's classes are, if nobody has.
+
+        Detectron2's loader says it, but the base class takes the classes for the file's own ids
+        where the data set has not been loaded.
+        """
+        if "thing_dataset_id_to_contiguous_id" not in self._metadata.as_dict():
+            ids = sorted(self._coco_api.getCatIds())
+            self._metadata.thing_dataset_id_to_contiguous_id = {k: i for i, k in enumerate(ids)}
 
     @abstractmethod
     def evaluate_results(

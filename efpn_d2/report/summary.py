@@ -126,13 +126,17 @@ def _histograms(run: Run, protocol: ReportProtocol) -> list[list[list[int]]]:
 
 
 def confused_classes(runs: list[Run]) -> list[int]:
-    """The classes that the confusion table shows: all, or those with the most confusions."""
+    """The classes that the confusion table shows: all, or those with the most confusions.
+
+    Of equally confused classes, those with the most objects and detections.
+    """
     total = sum(confusion(run.analysis, run.threshold) for run in runs)
     k = len(total) - 1
     if k <= _MAX_CONFUSION_CLASSES:
         return list(range(k))
     wrong = total[:k, :k] - np.diag(np.diag(total)[:k])
-    order = np.argsort(-(wrong.sum(axis=0) + wrong.sum(axis=1)), kind="stable")
+    confused, present = (x.sum(axis=0)[:k] + x.sum(axis=1)[:k] for x in (wrong, total))
+    order = np.lexsort((-present, -confused))
     return sorted(order[:_MAX_CONFUSION_CLASSES].tolist())
 
 

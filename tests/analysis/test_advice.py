@@ -4,6 +4,7 @@ import pytest
 from efpn_d2.analysis import analyze_dataset
 from efpn_d2.analysis.advice import advise_detections, advise_small_box_size, sure_size
 from efpn_d2.analysis.anchors import AnchorLevel, best_overlaps
+from efpn_d2.analysis.report import format_analysis
 
 from .helpers import analysis_config, make_record, square_records
 
@@ -121,3 +122,30 @@ def test_input_scale():
     assert (limited.factor, limited.min_size, limited.capped) == (2.0, 512, True)
     cfg.INPUT.MIN_SIZE_TEST = 512
     assert analyze_dataset(square_records([5.0] * 50), cfg).scale.factor == 1.0
+
+
+@pytest.mark.parametrize(
+    "opts",
+    [
+        # More octaves in a level than the search would put there.
+        ["MODEL.RPN.IN_FEATURES", "['p2']", SIZES[0], "[[8, 32, 128]]"],
+        # Sizes that no object needs are no reason to change.
+        [SIZES[0], "[[8],[32],[128],[256],[512]]"],
+        [
+            *("MODEL.EFPN.RPN_ON_P2_PRIME", "True", "MODEL.EFPN.P2_PRIME_ANCHOR_SIZES", "[8.0]"),
+            *(SIZES[0], "[[16],[32],[64],[128],[256]]"),
+        ],
+    ],
+)
+def test_anchors_that_none_beat_stay(opts):
+    """Each object is one of the anchors."""
+    boxes = [[64 - s / 2, 64 - s / 2, s, s] for s in (8, 32, 128)]
+    records = [make_record([box], height=160, width=160) for box in boxes]
+    cfg = analysis_config(*opts)
+    analysis = analyze_dataset(records, cfg)
+    model = analysis.settings["MODEL"]
+    assert model["ANCHOR_GENERATOR"]["SIZES"] == cfg.MODEL.ANCHOR_GENERATOR.SIZES
+    if cfg.MODEL.EFPN.RPN_ON_P2_PRIME:
+        assert model["EFPN"]["P2_PRIME_ANCHOR_SIZES"] == [8]
+    assert (analysis.advised_overlaps.best == 1).all()
+    assert "MODEL.ANCHOR_GENERATOR.SIZES as they are" in format_analysis(analysis)

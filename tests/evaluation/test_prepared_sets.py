@@ -22,14 +22,13 @@ NAME = "prepared_for_evaluation"
 
 @pytest.fixture
 def evaluator(tmp_path, monkeypatch):
-    """Prepares what a reader gives, registers it and builds its evaluator."""
+    """Prepares what a reader gives and builds its evaluator; nothing loads the data set."""
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
 
     def build(read, *args):
         report = Report(NAME, str(tmp_path))
         prepare(read(*args, report), PreparedFiles(None, NAME), report, progress=False)
         assert register_prepared(NAME)
-        DatasetCatalog.get(NAME)  # fills the class ids of the metadata
         cfg = get_cfg()
         add_efpn_config(cfg)
         cfg.OUTPUT_DIR, cfg.TEST.DETECTIONS_PER_IMAGE = str(tmp_path / "output"), 500

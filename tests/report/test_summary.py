@@ -39,6 +39,16 @@ def test_many_classes_are_shown_by_their_confusions():
     assert np.trace(reduced[:24, :24]) == 22 and reduced[24, 24] == 16
 
 
+def test_classes_without_anything_are_the_last_to_be_shown():
+    # 40 classes, of which only the last three have objects; one of them is missed.
+    boxes = [[10 * k, 0, 10 * k + 8, 8] for k in range(3)]
+    truth = ground_truth(range(3), boxes, (37, 38, 39), 40, 40)
+    run = make_run(truth, detections(range(2), boxes[:2], (37, 38), [0.9] * 2))
+    data = summarize([run], PROTOCOL)
+    assert data["confusionClasses"][-3:] == [37, 38, 39]
+    assert np.array(data["confusion"])[0][24].sum() == 0
+
+
 def test_curves_follow_the_order_of_the_menu():
     truth, found = random_data(2)
     data = summarize([make_run(truth, found)], PROTOCOL)

@@ -1,6 +1,7 @@
 import pytest
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
+import prepare_dataset
 import report
 
 from ..report.sample import write_sample
@@ -46,6 +47,24 @@ def test_a_registered_data_set(sample, tmp_path):
     finally:
         MetadataCatalog.remove("report_tool_test")
     assert (tmp_path / "index.html").is_file()
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_a_prepared_data_set(sample, tmp_path, monkeypatch, by_name):
+    """Its images are known, by its name and by its JSON."""
+    root = tmp_path / "sets"
+    source = ["--source", str(sample.annotations), "--images", str(sample.images)]
+    prepare_dataset.main(["coco", *source, "--output", str(root / "prepared"), "--name", "mine"])
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(root))
+    dataset = "mine" if by_name else str(root / "prepared" / "mine.json")
+    try:
+        run = ["--predictions", str(sample.runs[0]), "--output", str(tmp_path / "r")]
+        report.main([*run, "--dataset", dataset])
+    finally:
+        for catalog in (DatasetCatalog, MetadataCatalog):
+            if "mine" in catalog.list():
+                catalog.remove("mine")
+    assert (tmp_path / "r" / "index.html").is_file()
 
 
 def test_an_image_folder_that_is_not_there(sample, tmp_path):
