@@ -12,6 +12,7 @@ image. Writes a record in benchmarks/results.
 """
 
 import argparse
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -33,6 +34,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 CONFIG = "COCO-Detection/faster_rcnn_R_50_EFPN_1x.yaml"
 BASELINE = "FPN"
 PRECISIONS = ("float32", "bfloat16", "float16")
+ENVIRONMENT = ("MALLOC_", "THP_")  # variables that say how memory is got from the system
 KINDS: dict[str, dict[str, Any]] = {"backbones": VARIANTS, "detectors": DETECTORS}
 Run = Callable[[], object]
 
@@ -160,6 +162,7 @@ def main() -> None:
     names = ("kind", "config", "opts", "size", "device", "precision", "channels_last", "threads")
     setup = {name: getattr(args, name) for name in (*names, "rounds")}
     setup["backbone"] = backbone_name(args.config, args.opts)
+    setup["environment"] = {k: v for k, v in os.environ.items() if k.startswith(ENVIRONMENT)}
     write_json(RESULTS / f"{args.name}.json", {**collect_run_record(0), **setup, "rows": rows})
 
 

@@ -65,11 +65,13 @@ def render_speed(record: Record) -> str:
 def provenance(record: Record) -> str:
     """Where and how a record was measured."""
     device = record["hardware"]["gpus"] or [record["hardware"]["cpu"]]
+    variables = " ".join(f"{k}={v}" for k, v in sorted(record.get("environment", {}).items()))
     return (
         f"{record['backbone']}, {record['size']} px, {record['precision']}"
         f"{', channels last' if record['channels_last'] else ''}; {', '.join(map(str, device))}, "
         f"{record['threads']} threads; median of {record['rounds']} rounds in turns; "
-        f"torch {record['versions']['torch']}, commit {(record['commit'] or 'unknown')[:7]}."
+        f"torch {record['versions']['torch']}, commit {(record['commit'] or 'unknown')[:7]}"
+        f"{f'; with `{variables}`' if variables else ''}."
     )
 
 
