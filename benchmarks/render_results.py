@@ -9,7 +9,7 @@ In the template, each of these comments is replaced:
 * ``curves PROTOCOL VARIANT``: a figure;
 * ``cost NAME``: the record of benchmarks/cost.py of that name;
 * ``speed NAME``, ``targets SIZE DEVICE``, ``growth DEVICE``: those of benchmarks/speed.py;
-* ``lazy NAME``: that of benchmarks/lazy_accuracy.py of that name.
+* ``lazy NAME``, ``loading NAME``: those of benchmarks/lazy_accuracy.py and loading.py.
 
 In sentences, ``[[PROTOCOL ROW VARIANT METRIC]]`` becomes the mean over the seeds, and with
 ``STAGE:METRIC`` that after one of the row's stages. A value without a record is "not run".
@@ -33,6 +33,7 @@ from speed_tables import (
     load_speed_records,
     render_growth,
     render_lazy_accuracy,
+    render_loading,
     render_speed,
     render_targets,
 )
@@ -209,6 +210,7 @@ def render(template: str, records: Records) -> str:
         "speed": lambda name: render_speed(read_record(f"speed/{name}")),
         "targets": lambda size, device: render_targets(speed, int(size), device),
         "growth": lambda device: render_growth(speed, "ResNet-50", device),
+        "loading": lambda name: render_loading(read_record(name)),
         "lazy": lambda name: render_lazy_accuracy(read_record(name)),
     }
 

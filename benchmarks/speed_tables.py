@@ -9,6 +9,7 @@ __all__ = [
     "load_speed_records",
     "render_growth",
     "render_lazy_accuracy",
+    "render_loading",
     "render_speed",
     "render_targets",
 ]
@@ -148,3 +149,15 @@ def render_lazy_accuracy(record: Record) -> str:
     sides = ", ".join(map(str, record["tile_sides"]))
     how = f"Tiles of {sides} cells; commit {(record['commit'] or 'unknown')[:7]}."
     return "\n".join([*lines, "", how])
+
+
+def render_loading(record: Record) -> str:
+    """A sentence about what benchmarks/loading.py measured."""
+    return (
+        f"Training [{record['config']}](../configs/{record['config']}) on {record['device']} "
+        f"({record['threads']} threads, {record['workers']} worker of the loader) takes "
+        f"{record['iteration_seconds']:.2f} s an iteration of {record['images_per_batch']} images "
+        f"and waits {100 * record['waiting_share']:.1f} % of the time for them; by itself the "
+        f"loader makes such a batch in {record['loader_seconds']:.3f} s "
+        f"(commit {(record['commit'] or 'unknown')[:7]})."
+    )

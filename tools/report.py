@@ -43,7 +43,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--title", help="heading of the page")
     rules = parser.add_argument_group("how to count")
-    rules.add_argument("--protocol", choices=sorted(PROTOCOLS), default="small")
+    rules.add_argument(
+        "--protocol",
+        choices=sorted(PROTOCOLS),
+        help="that of a prepared data set, if it is of COCO's kind, else small",
+    )
     rules.add_argument(
         "--size-bins", nargs="+", type=float, metavar="PX", help="edges, in place of the protocol's"
     )
@@ -70,9 +74,14 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def protocol_of(args: argparse.Namespace) -> ReportProtocol:
-    """The protocol that the command line asks for."""
-    return PROTOCOLS[args.protocol].changed(args.size_bins or (), args.max_dets)
+def protocol_of(args: argparse.Namespace, annotations: str) -> ReportProtocol:
+    """The protocol that the command line asks for, or the data set."""
+    from efpn_d2.data.datasets.prepared import protocol_metadata
+
+    name = args.protocol or protocol_metadata(annotations)["protocol"]
+    if not args.protocol and (name == "coco" or name not in PROTOCOLS):
+        name = "small"
+    return PROTOCOLS[name].changed(args.size_bins or (), args.max_dets)
 
 
 def find_data(dataset: str, images: str | None) -> tuple[str, str]:
@@ -116,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             args.output,
             ReportOptions(
                 title=args.title,
-                protocol=protocol_of(args),
+                protocol=protocol_of(args, annotations),
                 backend=args.backend,
                 threshold=args.score_threshold,
                 max_images=args.max_images,

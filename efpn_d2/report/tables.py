@@ -166,6 +166,7 @@ def class_table(runs: Sequence[Run], protocol: ReportProtocol) -> str:
             row += (_percent(number, row[1].value) for number in numbers)
             row += [_difference(*numbers)] if len(runs) > 1 else []
         rows.append(row)
+    rows.sort(key=lambda row: row[1].value == 0)  # many data sets have classes without objects
     return table("By class (click a heading to sort)", headings, rows, "classes")
 
 

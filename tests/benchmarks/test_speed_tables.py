@@ -3,6 +3,7 @@ from speed_tables import (
     find,
     render_growth,
     render_lazy_accuracy,
+    render_loading,
     render_speed,
     render_targets,
 )
@@ -76,3 +77,11 @@ def test_accuracy_beside_the_share_computed():
     lines = render_lazy_accuracy({"rows": rows, "tile_sides": [8], "commit": None}).splitlines()
     assert lines[0] == "| | AP | AP 0-8 px | AP 8+ px | of P'2 computed |"
     assert lines[3] == "| lazy | 50.00 | 20.00 | 60.00 | 25 % |"
+
+
+def test_loading_in_a_sentence():
+    numbers = {"iteration_seconds": 0.25, "waiting_share": 0.021, "loader_seconds": 0.0242}
+    setup = {"config": "a.yaml", "device": "cpu", "threads": 2, "workers": 1}
+    text = render_loading({**setup, **numbers, "images_per_batch": 8, "commit": "0123456789"})
+    assert "takes 0.25 s an iteration of 8 images and waits 2.1 % of the time" in text
+    assert text.endswith("in 0.024 s (commit 0123456).")

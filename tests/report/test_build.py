@@ -253,3 +253,14 @@ def test_runs_are_named_after_what_differs():
     assert run_names(["a/b.json"]) == ["detections"]
     assert run_names(["/x/fpn/base/r.json", "/x/efpn/r.json"]) == ["fpn/base", "efpn"]
     assert run_names(["/x/r.json", "/x/r.json"]) == ["run 1", "run 2"]
+
+
+def test_classes_without_objects_come_last(sample, tmp_path):
+    content = json.loads(sample.annotations.read_text())
+    content["categories"].insert(0, {"id": 0, "name": "nothing"})
+    annotations = tmp_path / "val.json"
+    annotations.write_text(json.dumps(content))
+    write_report(sample.runs[:1], annotations, sample.images, tmp_path / "r")
+    _, *rows = Outline((tmp_path / "r" / "index.html").read_text()).tables["classes"]
+    assert [row[0] for row in rows] == ["one", HOSTILE_CLASS, "three", "nothing"]
+    assert rows[-1][1] == "0"

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
@@ -65,6 +67,27 @@ def test_a_prepared_data_set(sample, tmp_path, monkeypatch, by_name):
             if "mine" in catalog.list():
                 catalog.remove("mine")
     assert (tmp_path / "r" / "index.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("own", "asked", "shown"),
+    [
+        ("aitod", (), "aitod"),
+        ("aitod", ("--protocol", "coco"), "coco"),
+        ("visdrone", (), "coco; size bins"),
+    ],
+)
+def test_a_prepared_data_sets_own_protocol_unless_another_is_asked_for(
+    sample, tmp_path, own, asked, shown
+):
+    prepared = tmp_path / "prepared"
+    source = ["--source", str(sample.annotations), "--images", str(sample.images)]
+    prepare_dataset.main(["coco", *source, "--output", str(prepared), "--name", "mine"])
+    (description,) = (f for f in prepared.glob("mine*.json") if '"protocol"' in f.read_text())
+    description.write_text(json.dumps({**json.loads(description.read_text()), "protocol": own}))
+    run = ["--predictions", str(sample.runs[0]), "--output", str(tmp_path / "r")]
+    report.main([*run, "--dataset", str(prepared / "mine.json"), *asked])
+    assert f"<dt>Protocol</dt><dd>{shown}" in (tmp_path / "r" / "index.html").read_text()
 
 
 def test_an_image_folder_that_is_not_there(sample, tmp_path):
