@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--weights", required=True)
     parser.add_argument(
         "--thresholds", nargs="+", type=float, default=DEFAULT_THRESHOLDS,
-        help="of the RPN's query; 0.0: P'2 is scored everywhere",
+        help="of the RPN's query and of small proposals, where the RPN reads P'2; 0.0: everywhere",
     )  # fmt: skip
     parser.add_argument(
         "--min-objectness", nargs="+", type=float, default=DEFAULT_OBJECTNESS,
@@ -70,15 +70,17 @@ def main() -> None:
     reads_all = load_inference_config(args.config_file).MODEL.EFPN.RPN_ON_P2_PRIME
     if reads_all:
         for threshold in args.thresholds:
+            # P'2 is spared only where neither the RPN nor a head reads it.
             options = [*lazy, "MODEL.EFPN.LAZY_QUERY_THRESHOLD", threshold]
-            rows[f"lazy, query at {threshold:g}"] = evaluate(args, *options)
+            options += ["MODEL.EFPN.LAZY_MIN_OBJECTNESS", threshold]
+            rows[f"lazy, query and objectness from {threshold:g}"] = evaluate(args, *options)
     else:
         for objectness in args.min_objectness:
             options = [*lazy, "MODEL.EFPN.LAZY_MIN_OBJECTNESS", objectness]
             rows[f"lazy, objectness from {objectness:g}"] = evaluate(args, *options)
     for name, row in rows.items():
         sizes = {k: round(v, 2) for k, v in row["bbox"].items() if k.startswith("AP_")}
-        print(f"{name:>28}: AP {row['bbox']['AP']:.2f}, {sizes}, share {row['share']:.3f}")
+        print(f"{name:>37}: AP {row['bbox']['AP']:.2f}, {sizes}, share {row['share']:.3f}")
     setup = {"tile_sides": args.tile_sides, "device": args.device, "rows": rows}
     write_json(RESULTS / f"{args.name}.json", {**collect_run_record(0), **setup})
 

@@ -136,15 +136,15 @@ def render_growth(
 
 
 def render_lazy_accuracy(record: Record) -> str:
-    """AP by size beside the share of P'2 computed."""
-    sizes = [name for name in record["rows"]["dense"]["bbox"] if name.startswith("AP_")]
-    labels = [name[3:].replace("_inf", "+").replace("_", "-") for name in sizes]
-    lines = [
-        f"| | AP | {' | '.join(f'AP {label} px' for label in labels)} | of P'2 computed |",
-        "|---|---|" + "---|" * (len(sizes) + 1),
-    ]
+    """AP, and AP and recall (AR) by size, beside the share of P'2 computed."""
+    metrics = record["rows"]["dense"]["bbox"]
+    names = ["AP", *(x for prefix in ("AP_", "AR_") for x in metrics if x.startswith(prefix))]
+    # "AP_8_16" -> "AP 8-16 px"
+    heads = [" ".join(name.split("_", 1)).replace("_inf", "+").replace("_", "-") for name in names]
+    heads = [f"{head} px" if " " in head else head for head in heads]
+    lines = [f"| | {' | '.join(heads)} | of P'2 computed |", "|---|---|" + "---|" * len(names)]
     for name, row in record["rows"].items():
-        cells = [f"{row['bbox'][key]:.2f}" for key in ("AP", *sizes)]
+        cells = [f"{row['bbox'][key]:.2f}" for key in names]
         lines.append(f"| {name} | {' | '.join(cells)} | {100 * row['share']:.0f} % |")
     sides = ", ".join(map(str, record["tile_sides"]))
     how = f"Tiles of {sides} cells; commit {(record['commit'] or 'unknown')[:7]}."

@@ -75,8 +75,8 @@ def test_accuracy_beside_the_share_computed():
     bbox = {"AP": 50.004, "AP_0_8": 20.0, "AP_8_inf": 60.0, "AR_0_8": 1.0}
     rows = {"dense": {"bbox": bbox, "share": 1.0}, "lazy": {"bbox": bbox, "share": 0.25}}
     lines = render_lazy_accuracy({"rows": rows, "tile_sides": [8], "commit": None}).splitlines()
-    assert lines[0] == "| | AP | AP 0-8 px | AP 8+ px | of P'2 computed |"
-    assert lines[3] == "| lazy | 50.00 | 20.00 | 60.00 | 25 % |"
+    assert lines[0] == "| | AP | AP 0-8 px | AP 8+ px | AR 0-8 px | of P'2 computed |"
+    assert lines[3] == "| lazy | 50.00 | 20.00 | 60.00 | 1.00 | 25 % |"
 
 
 def test_loading_in_a_sentence():
