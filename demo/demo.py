@@ -114,8 +114,6 @@ def run_on_video(detect: DrawingPredictor, video: VideoReader, writer: VideoWrit
 
 def prepare(args: argparse.Namespace) -> Callable[[], int]:
     """Everything that can go wrong because of the arguments; what is left is the work itself."""
-    if args.zoom < 1:
-        raise ValueError(f"--zoom must be 1 or more, not {args.zoom}.")
     if not 0 <= args.confidence_threshold <= 1:
         raise ValueError(
             f"--confidence-threshold must be between 0 and 1, not {args.confidence_threshold}."

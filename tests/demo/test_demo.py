@@ -203,7 +203,7 @@ def test_bad_arguments_get_one_sentence(config_file, image_dir, tmp_path, capsys
     image, out = image_dir / "0.png", tmp_path / "out"
     for args, expected in (
         (("--input", f"{image_dir}/*.gif", "--output", out), "No file matches the pattern"),
-        (("--input", image, "--output", out, "--zoom", 0), "--zoom: '0' must be a whole number, at least 1"),
+        (("--input", image, "--output", out, "--zoom", 0), "'0' must be a whole number"),
         (("--input", image, "--output", out, "--confidence-threshold", 50), "between 0 and 1"),
         (("--input", image), "can open no window"),
         (("--input", image, "--output", image_dir), "would be overwritten"),
