@@ -10,6 +10,7 @@ def at_least(least: int) -> Callable[[str], int]:
     """A type for :mod:`argparse`: whole numbers from ``least`` on."""
 
     def integer(text: str) -> int:
+        """The number that ``text`` says."""
         try:
             value = int(text)
         except ValueError:

@@ -76,13 +76,7 @@ def write_report(
         OSError: a file of results or annotations cannot be read, or the folder not written.
     """
     options = options or ReportOptions()
-    if len(predictions) not in (1, 2):
-        raise ValueError(f"A report is on one or two files of results, not {len(predictions)}.")
-    if options.max_images and not Path(image_root).is_dir():
-        raise FileNotFoundError(
-            f"The image folder '{image_root}' is not there: give the one that the file names in "
-            f"{annotations} start from, or ask for no pictures."
-        )
+    _check_arguments(predictions, annotations, image_root, options)
     start = time.perf_counter()
     truth = load_ground_truth(annotations, options.protocol.rules.excused_fields)
     if not truth.images:
@@ -116,6 +110,21 @@ def write_report(
     _note_files(output, others)
     logger.info(f"Wrote {output / 'index.html'} in {time.perf_counter() - start:.1f} s.")
     return output / "index.html"
+
+
+def _check_arguments(
+    predictions: Sequence[str | Path],
+    annotations: str | Path,
+    image_root: str | Path,
+    options: ReportOptions,
+) -> None:
+    if len(predictions) not in (1, 2):
+        raise ValueError(f"A report is on one or two files of results, not {len(predictions)}.")
+    if options.max_images and not Path(image_root).is_dir():
+        raise FileNotFoundError(
+            f"The image folder '{image_root}' is not there: give the one that the file names in "
+            f"{annotations} start from, or ask for no pictures."
+        )
 
 
 def run_names(predictions: Sequence[str | Path]) -> list[str]:

@@ -26,8 +26,8 @@ GOOD = {"image_id": "a", "category_id": 3, "bbox": [0, 1.5, 0, 2], "score": 0.5}
     [{}, {"bbox": (1, 2, 3, 4)}, {"score": np.float32(0.5), "category_id": np.int64(3)}],
 )
 def test_what_is_right_passes_also_by_other_types(changes):
-    check_records([GOOD, {**GOOD, **changes}], "results[{}]", RESULT)
-    check_records([], "results[{}]", RESULT)
+    assert check_records([GOOD, {**GOOD, **changes}], "results[{}]", RESULT) is None
+    assert check_records([], "results[{}]", RESULT) is None
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ class _Record:
 
     @property
     def name(self) -> str:
+        """What it is called in a message."""
         return self.field or (self.file if self.id is None else f"id {self.id}")
 
 
