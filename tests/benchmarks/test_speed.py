@@ -3,11 +3,10 @@ import time
 import pytest
 import torch
 from detectors import DETECTORS, Detector, build_detector, make_proposals, make_run
+from shares import shares_computed
 from speed import count_macs
 from timing import summarize, time_in_turns
 from variants import VARIANTS, build_variant
-
-from efpn_d2.modeling.lazy import LazyP2Prime
 
 pytestmark = pytest.mark.fast
 
@@ -53,20 +52,14 @@ def test_a_variant_has_what_its_name_says(name):
 
 @pytest.mark.parametrize("active", [0.02, 0.1, 0.3, 1.0])
 @torch.no_grad()
-def test_proposals_keep_the_share_of_tiles_active(active, monkeypatch):
-    lazies = []
-    pool = LazyP2Prime.pool
-
-    def record(self, *args):
-        lazies.append(self)
-        return pool(self, *args)
-
-    monkeypatch.setattr(LazyP2Prime, "pool", record)
+def test_proposals_keep_the_share_of_tiles_active(active):
     options = ["MODEL.EFPN.LAZY_TILE_SIDES", [32], "MODEL.EFPN.LAZY_DENSE_ABOVE", 1e6]
     name = f"EFPN fast, lazy, {active * 100:.0f} % active"
     detector = Detector([*DETECTORS[name].options, *NARROW, *options], active)
-    make_run(build_detector(CONFIG, detector, 640, "cpu"), detector, 640)()
-    assert lazies[0].active_share == pytest.approx(active)
+    shares = []
+    with shares_computed(shares):
+        make_run(build_detector(CONFIG, detector, 640, "cpu"), detector, 640)()
+    assert shares[0] == pytest.approx(active)
 
 
 def test_all_detectors_get_as_many_small_and_large_boxes():
