@@ -8,7 +8,8 @@ In the template, each of these comments is replaced:
 * ``options PROTOCOL VARIANT``: gains and costs of what can be inserted;
 * ``curves PROTOCOL VARIANT``: a figure;
 * ``cost NAME``: the record of benchmarks/cost.py of that name;
-* ``speed NAME``, ``targets SIZE DEVICE``, ``growth DEVICE``: those of benchmarks/speed.py;
+* ``speed NAME``, ``parts NAME``, ``targets SIZE DEVICE``, ``growth DEVICE``: those of
+  benchmarks/speed.py;
 * ``lazy NAME``, ``loading NAME``: those of benchmarks/lazy_accuracy.py and loading.py.
 
 In sentences, ``[[PROTOCOL ROW VARIANT METRIC]]`` becomes the mean over the seeds, and with
@@ -34,6 +35,7 @@ from speed_tables import (
     render_growth,
     render_lazy_accuracy,
     render_loading,
+    render_parts,
     render_speed,
     render_targets,
 )
@@ -208,6 +210,7 @@ def render(template: str, records: Records) -> str:
         "options": lambda *a: render_options(records, *a),
         "cost": lambda name: render_cost(read_record(name)),
         "speed": lambda name: render_speed(read_record(f"speed/{name}")),
+        "parts": lambda name: render_parts(read_record(f"speed/parts/{name}")),
         "targets": lambda size, device: render_targets(speed, int(size), device),
         "growth": lambda device: render_growth(speed, "ResNet-50", device),
         "loading": lambda name: render_loading(read_record(name)),

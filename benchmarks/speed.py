@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from detectors import DETECTORS, build_detector, make_run
+from layer_costs import count_macs, time_layers
 from shares import shares_computed
 from timing import summarize, time_in_turns, time_once
 from torch import nn
@@ -54,37 +55,6 @@ def prepare(name: str, args: argparse.Namespace) -> tuple[nn.Module, Run]:
     side = variant.scale * args.size
     image = torch.randn(1, 3, side, side, device=args.device)
     return backbone, lambda: backbone(image)
-
-
-def count_macs(model: nn.Module, run: Run) -> dict[str, float]:
-    """10^9 multiply-accumulates of convolutions and linear layers in one run, by part."""
-    macs: dict[str, float] = {}
-
-    def count(part: str) -> Callable[..., None]:
-        def hook(layer: nn.Module, inputs: Sequence[torch.Tensor], output: torch.Tensor) -> None:
-            """Each weight is used once for each cell or row of the output."""
-            cells = output.numel() / layer.weight.shape[0]
-            macs[part] = macs.get(part, 0.0) + layer.weight.numel() * cells / 1e9
-
-        return hook
-
-    hooks = [
-        layer.register_forward_hook(count(part_of(name)))
-        for name, layer in model.named_modules()
-        if isinstance(layer, nn.Conv2d | nn.Linear)
-    ]
-    run()
-    for hook in hooks:
-        hook.remove()
-    return {part: round(value, 2) for part, value in macs.items()}
-
-
-def part_of(name: str) -> str:
-    """The part of a detector that a module belongs to."""
-    first, *rest = name.split(".")
-    if first != "backbone":
-        return first
-    return rest[0] if rest[0] in ("bottom_up", "extension", "enhancement") else "fpn"
 
 
 def backbone_name(config: str, options: Sequence[str]) -> str:
@@ -133,6 +103,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", nargs="+", help="names of what to time; FPN is always")
     parser.add_argument("--memory", action="store_true", help="measure peak memory, too")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--parts", type=not_negative, default=0, help="runs that time the layers of each part (CPU)"
+    )
     parser.add_argument("--name", required=True, help="of the record in benchmarks/results")
     parser.add_argument(
         "--opts", nargs="+", default=[], metavar="KEY VALUE", help="to change the config by"
@@ -143,6 +116,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main() -> None:
     parser = build_parser()
     args = parser.parse_args()
+    if args.parts and args.device != "cpu":
+        parser.error("--parts times layers on the CPU only: leave it or --device out.")
     unknown = set(args.only or ()) - KINDS[args.kind].keys()
     if unknown:
         parser.error(f"--only {sorted(unknown)}: choose from {list(KINDS[args.kind])}")
@@ -169,18 +144,22 @@ def main() -> None:
 def measure(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Times, multiply-accumulates, the share of P'2 computed and, if asked for, memory."""
     names = list(dict.fromkeys([BASELINE, *(args.only or KINDS[args.kind])]))
-    runs, macs, shares = {}, {}, {}
+    runs, macs, shares, parts = {}, {}, {}, {}
     for name in names:
         model, runs[name] = prepare(name, args)
         time_once(runs[name], args.device)  # a lazy detector looks at its modules first
         shares[name] = []
         with shares_computed(shares[name]):
             macs[name] = count_macs(model, runs[name])
+            if args.parts:
+                parts[name] = time_layers(model, runs[name], args.parts)
     rows = summarize(time_in_turns(runs, args.rounds, args.warmup, args.device), BASELINE)
     for name, row in rows.items():
         row["gmacs"] = macs[name]
         if shares[name]:
             row["p2_prime_share"] = round(shares[name][-1], 3)
+        if args.parts:
+            row["part_seconds"] = parts[name]
         if args.memory:
             row["memory_gib"] = measure_memory(args, name)
     return rows

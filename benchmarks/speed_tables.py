@@ -10,6 +10,7 @@ __all__ = [
     "render_growth",
     "render_lazy_accuracy",
     "render_loading",
+    "render_parts",
     "render_speed",
     "render_targets",
 ]
@@ -74,6 +75,19 @@ def provenance(record: Record) -> str:
         f"torch {record['versions']['torch']}, commit {(record['commit'] or 'unknown')[:7]}"
         f"{f'; with `{variables}`' if variables else ''}."
     )
+
+
+def render_parts(record: Record) -> str:
+    """Arithmetic and seconds of each detector's layers by part, and seconds outside of them."""
+    lines = ["| | part | 10^9 MACs | seconds | 10^9 MACs/s |", "|---|---|---|---|---|"]
+    for name, row in record["rows"].items():
+        for part, seconds in row["part_seconds"].items():
+            macs = row["gmacs"].get(part)
+            rate = ["-", f"{seconds:.3f}", "-"]
+            if macs is not None:
+                rate = [f"{macs:.1f}", f"{seconds:.3f}", f"{macs / seconds:.0f}"]
+            lines.append(f"| {name} | {part} | {' | '.join(rate)} |")
+    return "\n".join([*lines, "", provenance(record)])
 
 
 def render_targets(records: Mapping[str, Record], size: int, device: str) -> str:

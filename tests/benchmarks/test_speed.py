@@ -3,9 +3,10 @@ import time
 import pytest
 import torch
 from detectors import DETECTORS, Detector, build_detector, make_proposals, make_run
+from layer_costs import OUTSIDE, count_macs, time_layers
 from shares import shares_computed
-from speed import count_macs
 from timing import summarize, time_in_turns
+from torch import nn
 from variants import VARIANTS, build_variant
 
 pytestmark = pytest.mark.fast
@@ -88,3 +89,28 @@ def test_multiply_accumulates_by_part():
     assert counts[0]["bottom_up"] > 32 * 32 * 3 * 64 * 49 / 1e9
     for part in ("fpn", "proposal_generator"):
         assert counts[0][part] == counts[1][part]
+
+
+@torch.no_grad()
+def test_seconds_of_layers_by_part_and_outside(monkeypatch):
+    now = 0.0
+
+    def advance(seconds):
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr("layer_costs.time.perf_counter", lambda: now)
+    conv, linear = nn.Conv2d(1, 1, 1), nn.Linear(4, 4)
+    model = nn.ModuleDict({"backbone": nn.ModuleDict({"extension": conv}), "roi_heads": linear})
+    # What happens before a layer is not its own.
+    conv.register_forward_pre_hook(lambda *_: advance(1.0))
+    run_conv = conv._conv_forward
+    monkeypatch.setattr(conv, "_conv_forward", lambda *a: (advance(3.0), run_conv(*a))[1])
+
+    def run():
+        linear(conv(torch.zeros(1, 1, 4, 4)))
+        advance(2.0)
+
+    assert time_layers(model, run, 3) == {"extension": 3.0, "roi_heads": 0.0, OUTSIDE: 3.0}
+    assert not linear._forward_hooks
+    assert not linear._forward_pre_hooks

@@ -4,6 +4,7 @@ from speed_tables import (
     render_growth,
     render_lazy_accuracy,
     render_loading,
+    render_parts,
     render_speed,
     render_targets,
 )
@@ -48,6 +49,13 @@ def test_a_table_has_times_costs_and_memory_beside_fpns():
     assert lines[4] == "| " + " | ".join([*cells, "2.20", "1.10", "10 %"]) + " |"
     assert lines[2].endswith("| 2.00 | 1.00 | - |")
     assert lines[-1].startswith("ResNet-50, 800 px, float32; some, 2 threads; median of 5 rounds")
+
+
+def test_seconds_of_the_parts_beside_their_arithmetic():
+    own = {**row(1.0, 100.0), "part_seconds": {"bottom_up": 0.5, "outside": 0.25}}
+    lines = render_parts(record(rows={"FPN": own})).splitlines()
+    assert lines[2] == "| FPN | bottom_up | 50.0 | 0.500 | 100 |"
+    assert lines[3] == "| FPN | outside | - | 0.250 | - |"
 
 
 def test_targets_are_met_or_missed():
