@@ -8,8 +8,9 @@ from detectron2.modeling.poolers import ROIPooler
 from detectron2.structures import Boxes
 from torch import Tensor
 
+from .blocks import Tile
 from .profile import ExtensionProfile
-from .tiles import PyramidMaps, Reader, Tile, compute_tiles, dense_cost, tile_cost
+from .tiles import PyramidMaps, Reader, compute_tiles, dense_cost, tiles_cost
 
 __all__ = ["LazyP2Prime"]
 
@@ -167,7 +168,7 @@ class LazyP2Prime:
         costs = {}
         for side in sides:
             needed = _covered(_tile_spans(spans, side)) | self._rows.keys()
-            costs[side] = len(needed) * tile_cost(profile, side, size)
+            costs[side] = tiles_cost(profile, side, needed, size, self.device.type == "cuda")
         best = min(costs, key=costs.__getitem__)
         if costs[best] > self._dense_above * n * dense_cost(profile, size):
             self.dense()

@@ -16,10 +16,15 @@ _PROBE_SIDES = (20, 40, 80)  # even: some steps read an input at half the resolu
 class StepProfile(NamedTuple):
     """Of one step."""
 
-    halo: int
-    """Cells around a region of the input that its output over that region depends on."""
+    halos: tuple[int, ...]
+    """Of each input: cells around a region of it that the output over that region depends on."""
     macs: int
-    """Multiply-accumulates of its convolutions per cell of the input."""
+    """Multiply-accumulates of the convolutions per cell of the input."""
+
+    @property
+    def halo(self) -> int:
+        """The largest."""
+        return max(self.halos)
 
 
 class ExtensionProfile(NamedTuple):
@@ -91,9 +96,9 @@ def profile_step(
             macs: list[int] = []
             with _counted(module, macs):
                 distances = [_spread(module, call, channels, k, side) for k in range(len(channels))]
-            halo = max(-(-distance // scale) for distance in distances)
-            if halo < side // 2 - 1:
-                return StepProfile(halo, sum(macs) // (len(channels) * side**2))
+            halos = tuple(-(-distance // scale) for distance in distances)
+            if max(halos) < side // 2 - 1:
+                return StepProfile(halos, sum(macs) // (len(channels) * side**2))
     return None
 
 

@@ -1,28 +1,30 @@
 """Tiles of P'2, each computed from windows of the maps below it.
 
 All positions are cells, of P'2 (stride 2) unless said otherwise. Tile (n, i, j) of side T is the
-part of image n that begins at row i * T and column j * T. A window is as large as its tile and the
-halo on both sides, and it is moved, not cut, where it would reach beyond the map: so all windows of
-a batch have one size, and the zeros that convolutions pad with are at the map's border exactly
-where they are in the dense computation, or too far from the tile to matter.
+part of image n that begins at row i * T and column j * T. Neighbouring tiles are computed as one
+block, where that saves halos. A window is as large as its block and the halo on both sides, and it
+is moved, not cut, where it would reach beyond the map: so all windows of a batch have one size, and
+the zeros that convolutions pad with are at the map's border exactly where they are in the dense
+computation, or too far from the block to matter.
 """
 
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .blocks import Block, Tile, join_tiles
 from .profile import ExtensionProfile
 
-__all__ = ["PyramidMaps", "Reader", "Tile", "compute_tiles", "dense_cost", "tile_cost"]
+__all__ = ["PyramidMaps", "Reader", "compute_tiles", "dense_cost", "tiles_cost"]
 
 # Cells of P'2 that are computed at once on a CPU: beyond this, its caches no longer hold the maps
 # in between, and to get fresh memory for them takes as long as to compute them.
 CPU_CELLS = 8192
 
-Tile = tuple[int, int, int]
 Reader = Callable[[Tensor], list[Tensor]]
 
 
@@ -47,7 +49,7 @@ class PyramidMaps(NamedTuple):
 
 
 class _Windows(NamedTuple):
-    """Along one axis: where the windows of some tiles begin, and their common length."""
+    """Along one axis: where the windows of some blocks begin, and their common length."""
 
     starts: list[int]
     length: int
@@ -63,27 +65,28 @@ class _AxisWindows(NamedTuple):
 
 
 def _axis_windows(
-    indices: Sequence[int], side: int, length: int, profile: ExtensionProfile, reader_halo: int = 0
+    starts: Sequence[int], extent: int, length: int, profile: ExtensionProfile, reader_halo: int = 0
 ) -> _AxisWindows:
     """
     Args:
-        indices: of the tiles along the axis.
-        side: T.
-        length: of P'2 along the axis, a multiple of 4.
+        starts: of the blocks along the axis, multiples of 4.
+        extent: of each block along it, a multiple of 4.
+        length: of P'2 along it, a multiple of 4.
         profile: the halos.
-        reader_halo: of what reads P'2 around the tiles.
+        reader_halo: of what reads P'2 around the blocks.
     """
     # Halos of steps that end in a coarser map are even, for windows to begin with a whole cell.
     output = _even(profile.output.halo + reader_halo)
     transfer = _even(output // 2 + profile.transfer.halo)
     content = transfer // 2 + profile.content.halo
-    stage2 = output + profile.stage2.halo
+    # C'2 is read less far than P'3, whose cells are larger; beyond that it may be wrong.
+    stage2 = max(profile.output.halos[0] + reader_halo + profile.stage2.halo, output)
 
     def place(stride: int, halo: int) -> _Windows:
         """Windows on a map with cells of ``stride`` cells of P'2."""
-        own = min(side // stride + 2 * halo, length // stride)
-        starts = [i * side // stride - halo for i in indices]
-        return _Windows([min(max(x, 0), length // stride - own) for x in starts], own)
+        own = min(extent // stride + 2 * halo, length // stride)
+        wanted = [start // stride - halo for start in starts]
+        return _Windows([min(max(x, 0), length // stride - own) for x in wanted], own)
 
     return _AxisWindows(place(4, content), place(2, transfer), place(1, stage2), place(1, output))
 
@@ -108,34 +111,80 @@ def compute_tiles(
         maps: what to make it of.
         profile: of ``maps.stage2`` and ``maps.extension``.
         side: T, a multiple of 8.
-        tiles: M tiles, at least one.
+        tiles: M different tiles, at least one.
         reader: makes other maps of P'2, with the same cells.
         reader_halo: the cells around a tile that it reads.
 
     Returns:
         P'2 (M, C, T, T) and the tiles of the maps that the reader makes.
     """
-    at_once = len(tiles) if maps.stem_map.is_cuda else max(CPU_CELLS // side**2, 1)
-    parts = [
-        _compute_at_once(maps, profile, side, tiles[k : k + at_once], reader, reader_halo)
-        for k in range(0, len(tiles), at_once)
-    ]
-    return parts[0] if len(parts) == 1 else [torch.cat(x) for x in zip(*parts, strict=True)]
+    order: list[Tile] = []
+    parts = []
+    for blocks in _batches(tiles, side, maps.stem_map.is_cuda):
+        parts.append(_compute_blocks(maps, profile, side, blocks, reader, reader_halo))
+        order += [tile for block in blocks for tile in block.tiles]
+    joined = parts[0] if len(parts) == 1 else [torch.cat(x) for x in zip(*parts, strict=True)]
+    if order == list(tiles):
+        return joined
+    rows = {tile: k for k, tile in enumerate(order)}
+    wanted = torch.tensor([rows[tile] for tile in tiles], device=joined[0].device)
+    return [x[wanted] for x in joined]
 
 
-def _compute_at_once(
+def _blocks(tiles: Collection[Tile], side: int, cuda: bool) -> list[Block]:
+    """What is computed with one halo: on a GPU single tiles, so that all go through one call."""
+    return join_tiles(tiles, 1 if cuda else max(CPU_CELLS // side**2, 1))
+
+
+def _batches(tiles: Collection[Tile], side: int, cuda: bool) -> list[list[Block]]:
+    """Blocks of one shape that are computed at once."""
+    by_shape: dict[tuple[int, int], list[Block]] = defaultdict(list)
+    for block in _blocks(tiles, side, cuda):
+        by_shape[block.shape].append(block)
+    batches = []
+    for (height, width), blocks in by_shape.items():
+        at_once = len(blocks) if cuda else max(CPU_CELLS // (height * width * side**2), 1)
+        batches += [blocks[k : k + at_once] for k in range(0, len(blocks), at_once)]
+    return batches
+
+
+def _compute_blocks(
     maps: PyramidMaps,
     profile: ExtensionProfile,
     side: int,
-    tiles: Sequence[Tile],
+    blocks: Sequence[Block],
     reader: Reader | None,
     reader_halo: int,
 ) -> list[Tensor]:
-    """:func:`compute_tiles` without parts."""
-    images, rows, columns = (list(x) for x in zip(*tiles, strict=True))
-    height, width = maps.size
-    y = _axis_windows(rows, side, height, profile, reader_halo)
-    x = _axis_windows(columns, side, width, profile, reader_halo)
+    """The tiles of blocks of one shape, block by block; the rest as :func:`compute_tiles`."""
+    images = [block.image for block in blocks]
+    rows, columns = [b.row * side for b in blocks], [b.column * side for b in blocks]
+    height, width = blocks[0].shape
+    y = _axis_windows(rows, height * side, maps.size[0], profile, reader_halo)
+    x = _axis_windows(columns, width * side, maps.size[1], profile, reader_halo)
+    p2_prime = _compute_windows(maps, images, y, x)
+    windows = [p2_prime, *(reader(p2_prime) if reader else [])]
+    starts = [
+        (i - a, j - b)
+        for i, j, a, b in zip(rows, columns, y.output.starts, x.output.starts, strict=True)
+    ]
+    return [
+        torch.stack(
+            [
+                _tile(own, (top + i * side, left + j * side), side)
+                for own, (top, left) in zip(each, starts, strict=True)
+                for i in range(height)
+                for j in range(width)
+            ]
+        )
+        for each in windows
+    ]
+
+
+def _compute_windows(
+    maps: PyramidMaps, images: list[int], y: _AxisWindows, x: _AxisWindows
+) -> Tensor:
+    """P'2 over the windows of step output."""
     # P'3 over the windows of step transfer.
     merged3 = _crop(maps.merged3, images, y.content, x.content)
     up = maps.extension.upsampler.upsample(merged3)
@@ -144,21 +193,12 @@ def _compute_at_once(
     merged3 = _cut(merged3, (y.content, x.content), (halves[0], halves[1]))
     merged2 = _crop(maps.merged2, images, y.transfer, x.transfer)
     p3_prime = maps.extension.upsampler.transfer(up, merged2, merged3)
-    # C'2, and P'2 over the windows of step output.
+    # C'2, and with it P'2.
     halves = [_halve(w) for w in (y.output, x.output)]
     p3_prime = _cut(p3_prime, (y.transfer, x.transfer), (halves[0], halves[1]))
     c2_prime = maps.stage2(_crop(maps.stem_map, images, y.stage2, x.stage2))
     c2_prime = _cut(c2_prime, (y.stage2, x.stage2), (y.output, x.output))
-    p2_prime = maps.extension.p2_prime(c2_prime, p3_prime)
-    windows = [p2_prime, *(reader(p2_prime) if reader else [])]
-    starts = [
-        (i * side - a, j * side - b)
-        for i, j, a, b in zip(rows, columns, y.output.starts, x.output.starts, strict=True)
-    ]
-    return [
-        torch.stack([_tile(own, start, side) for own, start in zip(w, starts, strict=True)])
-        for w in windows
-    ]
+    return maps.extension.p2_prime(c2_prime, p3_prime)
 
 
 def _halve(windows: _Windows) -> _Windows:
@@ -207,11 +247,24 @@ def _tile(window: Tensor, start: tuple[int, int], side: int) -> Tensor:
     return tile
 
 
-def tile_cost(profile: ExtensionProfile, side: int, size: tuple[int, int]) -> int:
-    """Multiply-accumulates of one tile of side ``side`` of a map of ``size``."""
-    y, x = (_axis_windows([0], side, length, profile) for length in size)
-    areas = [a.length * b.length for a, b in zip(y, x, strict=True)]
-    return sum(area * step.macs for area, step in zip(areas, profile, strict=True))
+def tiles_cost(
+    profile: ExtensionProfile,
+    side: int,
+    tiles: Collection[Tile],
+    size: tuple[int, int],
+    cuda: bool = False,
+) -> int:
+    """Multiply-accumulates of tiles of side ``side`` of maps of ``size``, halos included."""
+    shapes = Counter(block.shape for block in _blocks(tiles, side, cuda))
+    total = 0
+    for shape, count in shapes.items():
+        y, x = (
+            _axis_windows([0], own * side, length, profile)
+            for own, length in zip(shape, size, strict=True)
+        )
+        areas = [a.length * b.length for a, b in zip(y, x, strict=True)]
+        total += count * sum(area * step.macs for area, step in zip(areas, profile, strict=True))
+    return total
 
 
 def dense_cost(profile: ExtensionProfile, size: tuple[int, int]) -> int:

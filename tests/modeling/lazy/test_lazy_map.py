@@ -9,7 +9,7 @@ from detectron2.structures import Boxes
 
 from efpn_d2.modeling.lazy import LazyP2Prime
 from efpn_d2.modeling.lazy import tiles as tiles_module
-from efpn_d2.modeling.lazy.tiles import compute_tiles
+from efpn_d2.modeling.lazy.tiles import compute_tiles, tiles_cost
 from tests.modeling.helpers import tiny_config
 
 pytestmark = pytest.mark.fast
@@ -132,23 +132,39 @@ def test_no_more_than_the_tiles_that_are_read_is_computed(monkeypatch):
     assert len(seen) == 2
 
 
-def test_tiles_computed_in_parts_are_those_computed_at_once(monkeypatch):
-    calls = []
-    at_once = tiles_module._compute_at_once
+def test_however_tiles_are_joined_and_divided_they_are_the_same(monkeypatch):
+    batches = []
+    compute = tiles_module._compute_blocks
     monkeypatch.setattr(
-        tiles_module, "_compute_at_once", lambda *a: (calls.append(len(a[3])), at_once(*a))[1]
+        tiles_module, "_compute_blocks", lambda *a: (batches.append(a[3]), compute(*a))[1]
     )
     boxes = [Boxes(layout("spread", 96, 160))] * 2
-    pooled = []
-    for cells in (10**6, 3 * 16**2, 1):
-        monkeypatch.setattr(tiles_module, "CPU_CELLS", cells)
+    pooled, tiles = {}, {}
+    for most in (10**4, 3, 1):
+        batches.clear()
+        monkeypatch.setattr(tiles_module, "CPU_CELLS", most * 16**2)
         lazy, _ = lazy_and_dense(build(), make_images(2, 96, 160))
-        pooled.append(lazy.pool(make_pooler(), boxes))
-    whole = calls[0]
-    assert whole > 3
-    assert calls[1:] == [3] * (whole // 3) + [whole % 3] * (whole % 3 > 0) + [1] * whole
-    for parts in pooled[1:]:
-        torch.testing.assert_close(parts, pooled[0], rtol=0, atol=1e-5)
+        pooled[most] = lazy.pool(make_pooler(), boxes)
+        tiles[most] = [x for batch in batches for block in batch for x in block.tiles]
+        for batch in batches:
+            assert sum(len(block.tiles) for block in batch) <= most
+            assert len({block.shape for block in batch}) == 1
+        assert (max(len(block.tiles) for batch in batches for block in batch) > 1) == (most > 1)
+    for most in (10**4, 3):
+        assert sorted(tiles[most]) == sorted(tiles[1])
+        torch.testing.assert_close(pooled[most], pooled[1], rtol=0, atol=1e-5)
+
+
+def test_joined_tiles_cost_less_than_single_ones():
+    backbone = build()
+    lazy, _ = lazy_and_dense(backbone, make_images(1, 128, 128))
+    profile = lazy._get_profile()
+    apart, joined = [(0, 1, 1), (0, 3, 1)], [(0, 1, 1), (0, 2, 1)]
+    costs = [tiles_cost(profile, 16, tiles, (64, 64)) for tiles in (apart[:1], apart, joined)]
+    assert costs[1] == 2 * costs[0]
+    assert costs[0] < costs[2] < costs[1]
+    # On a GPU each is computed by itself, all in one call.
+    assert tiles_cost(profile, 16, joined, (64, 64), cuda=True) == costs[1]
 
 
 def test_tiles_at_the_border_count_with_the_cells_they_have():
@@ -157,7 +173,8 @@ def test_tiles_at_the_border_count_with_the_cells_they_have():
     assert lazy.active_share == pytest.approx(16**2 / 48**2)
 
 
-def test_the_cheapest_side_is_chosen():
+def test_the_cheapest_side_is_chosen(monkeypatch):
+    monkeypatch.setattr(tiles_module, "CPU_CELLS", 1)  # single tiles, as on a GPU
     boxes = [Boxes(torch.tensor([[100.0, 100.0, 104.0, 104.0]]))]
     lazy, _ = lazy_and_dense(build(tile_sides=[16, 64], dense_above=0.9), make_images(1, 512, 512))
     lazy.pool(make_pooler(), boxes)
