@@ -13,8 +13,15 @@ from detectron2.modeling.backbone.resnet import build_resnet_backbone
 from torch import Tensor, nn
 
 from efpn_d2.config import require_node
+from efpn_d2.layers import is_recorded
 from efpn_d2.modeling.checks import check_features
-from efpn_d2.modeling.lazy import LazyComputation, PyramidMaps, build_lazy_computation
+from efpn_d2.modeling.lazy import (
+    ExtensionProfiler,
+    LazyComputation,
+    PyramidMaps,
+    build_lazy_computation,
+    p2_prime_by_parts,
+)
 
 from .enhanced_fpn import EnhancedFPN, build_pyramid
 from .extended_resnet import ExtendedResNet
@@ -80,6 +87,7 @@ class EFPN(EnhancedFPN):
         self.extension = extension
         # Set by the builder: how to compute P'2 only where it is read, at inference.
         self.lazy: LazyComputation | None = None
+        self._profiler = ExtensionProfiler()
         self._own_level2 = own_level2
         self._out_features = ["p2_prime", *self._out_features]
         self._out_feature_strides["p2_prime"] = shapes["c2_prime"].stride
@@ -93,33 +101,42 @@ class EFPN(EnhancedFPN):
         Returns:
             ``p2_prime`` (stride 2) and the maps of stock FPN, high to low resolution.
         """
-        if not torch.jit.is_scripting() and self._is_lazy():
-            return self._lazy_outputs(x)
+        if not torch.jit.is_scripting() and self._goes_by_parts():
+            return self._outputs_by_parts(x)
         bottom_up_features = self.bottom_up(x)
         merged = self.top_down(bottom_up_features)
         _, p2_prime = self.extend(bottom_up_features, merged)
         return self.outputs(bottom_up_features, merged, p2_prime)
 
     @torch.jit.unused
-    def _is_lazy(self) -> bool:
-        # A trace would keep the tiles of its example.
-        return self.lazy is not None and not self.training and not torch.jit.is_tracing()
+    def _goes_by_parts(self) -> bool:
+        """A trace would keep the parts of its example, and a compiled extension is one call."""
+        if self.training or torch.jit.is_tracing():
+            return False
+        if self.lazy is not None:
+            return True
+        compiled = self.extension._compiled_call_impl is not None
+        return isinstance(self.bottom_up, ExtendedResNet) and not (is_recorded() or compiled)
 
     @torch.jit.unused
-    def _lazy_outputs(self, x: Tensor) -> dict[str, Any]:
-        """As :meth:`forward`, with a :class:`LazyP2Prime` in the place of P'2."""
+    def _outputs_by_parts(self, x: Tensor) -> dict[str, Any]:
+        """As :meth:`forward`; if lazy, with a :class:`LazyP2Prime` in the place of P'2."""
         stem_map = self.bottom_up.stem_map(x)
         bottom_up_features = self.bottom_up.stock_outputs(stem_map)
         merged = self.top_down(bottom_up_features)
+        stage2 = self.bottom_up.stages[0]
         maps = PyramidMaps(
             stem_map,
-            merged["merged2"],
+            self._level2(bottom_up_features, merged),
             merged["merged3"],
             self.bottom_up.c2_prime_of_parts(),
             self.extension,
         )
-        stock = self.enhance(self.stock_outputs(bottom_up_features, merged))
-        return {"p2_prime": self.lazy.start(maps, self.bottom_up.stages[0]), **stock}
+        if self.lazy is not None:
+            stock = self.enhance(self.stock_outputs(bottom_up_features, merged))
+            return {"p2_prime": self.lazy.start(maps, stage2), **stock}
+        p2_prime = p2_prime_by_parts(maps, lambda: self._profiler(stage2, self.extension))
+        return self.outputs(bottom_up_features, merged, p2_prime)
 
     def teacher_maps(self, x: Tensor) -> dict[str, Tensor]:
         """The targets of distillation [paper Eq. 5]: levels 3 and 2 of ``x`` at twice the scale.
@@ -150,8 +167,12 @@ class EFPN(EnhancedFPN):
         self, bottom_up_features: dict[str, Tensor], merged: dict[str, Tensor]
     ) -> tuple[Tensor, Tensor]:
         """``p3_prime`` (stride 4) and ``p2_prime`` (stride 2) from C'2 and :meth:`top_down`."""
-        level2 = bottom_up_features["res2"] if self._own_level2 else merged["merged2"]
+        level2 = self._level2(bottom_up_features, merged)
         return self.extension(bottom_up_features["c2_prime"], level2, merged["merged3"])
+
+    def _level2(self, bottom_up_features: dict[str, Tensor], merged: dict[str, Tensor]) -> Tensor:
+        """What the extension makes P'3 of, beside merged3."""
+        return bottom_up_features["res2"] if self._own_level2 else merged["merged2"]
 
     def outputs(
         self, bottom_up_features: dict[str, Tensor], merged: dict[str, Tensor], p2_prime: Tensor

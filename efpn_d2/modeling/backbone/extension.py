@@ -75,10 +75,14 @@ class PyramidExtension(nn.Module):
         Returns:
             P'3 (N, C, 2H, 2W), stride 4, and P'2 (N, C, 4H, 4W), stride 2.
         """
+        p3_prime = self.p3_prime(merged2, merged3)
+        return p3_prime, self.p2_prime(c2_prime, p3_prime)
+
+    def p3_prime(self, merged2: Tensor, merged3: Tensor) -> Tensor:
+        """P'3 (N, C, 2H, 2W); the arguments are those of :meth:`forward`."""
         if self.level2_lateral is not None:
             merged2 = self._fuse(self.level2_lateral(merged2), merged3)
-        p3_prime = self.upsampler(merged3, merged2)
-        return p3_prime, self.p2_prime(c2_prime, p3_prime)
+        return self.upsampler(merged3, merged2)
 
     def p2_prime(self, c2_prime: Tensor, p3_prime: Tensor) -> Tensor:
         """P'2 (N, C, 4H, 4W) from C'2 (N, C2, 4H, 4W) and P'3 (N, C, 2H, 2W)."""

@@ -1,16 +1,19 @@
-"""P'2 where it is read and nowhere else, at inference."""
+"""P'2 at inference: only where it is read, or all of it part by part."""
 
 from .build import LazyComputation, build_lazy_computation, queries_p2_prime
 from .lazy_map import LazyP2Prime
-from .profile import ExtensionProfile, profile_extension, profile_step
+from .parts import p2_prime_by_parts
+from .profile import ExtensionProfile, ExtensionProfiler, profile_extension, profile_step
 from .tiles import PyramidMaps
 
 __all__ = [
     "ExtensionProfile",
+    "ExtensionProfiler",
     "LazyComputation",
     "LazyP2Prime",
     "PyramidMaps",
     "build_lazy_computation",
+    "p2_prime_by_parts",
     "profile_extension",
     "profile_step",
     "queries_p2_prime",

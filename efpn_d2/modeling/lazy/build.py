@@ -10,7 +10,7 @@ from torch import nn
 from efpn_d2.config import require_node
 
 from .lazy_map import LazyP2Prime
-from .profile import ExtensionProfile, profile_extension
+from .profile import ExtensionProfile, ExtensionProfiler
 from .tiles import PyramidMaps
 
 __all__ = ["LazyComputation", "build_lazy_computation", "queries_p2_prime"]
@@ -35,8 +35,8 @@ class LazyComputation:
             )
         self.tile_sides = tuple(tile_sides)
         self.dense_above = dense_above
-        self._profiled = False
-        self._profile: ExtensionProfile | None = None
+        self._profiler = ExtensionProfiler()
+        self._warned = False
 
     def start(self, maps: PyramidMaps, stage2: nn.Module) -> LazyP2Prime:
         """P'2 of a batch, nothing of which is computed yet.
@@ -53,16 +53,15 @@ class LazyComputation:
         )
 
     def _get_profile(self, stage2: nn.Module, extension: nn.Module) -> ExtensionProfile | None:
-        """Made once, when first needed: modules may be changed before they run."""
-        if not self._profiled:
-            self._profile = profile_extension(stage2, extension)
-            self._profiled = True
-            if self._profile is None:
-                logger.warning(
-                    "MODEL.EFPN.LAZY is on, but stage 2 or the extension has a module that reads "
-                    "its whole input (a group normalisation or SGDM): P'2 is computed densely."
-                )
-        return self._profile
+        """None, with a warning, where P'2 must be dense."""
+        profile = self._profiler(stage2, extension)
+        if profile is None and not self._warned:
+            self._warned = True
+            logger.warning(
+                "MODEL.EFPN.LAZY is on, but stage 2 or the extension has a module that reads "
+                "its whole input (a group normalisation or SGDM): P'2 is computed densely."
+            )
+        return profile
 
 
 def queries_p2_prime(cfg: CfgNode) -> bool:

@@ -8,7 +8,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ExtensionProfile", "StepProfile", "profile_extension", "profile_step"]
+__all__ = [
+    "ExtensionProfile",
+    "ExtensionProfiler",
+    "StepProfile",
+    "profile_extension",
+    "profile_step",
+]
 
 _PROBE_SIDES = (20, 40, 80)  # even: some steps read an input at half the resolution
 
@@ -38,6 +44,21 @@ class ExtensionProfile(NamedTuple):
     """The stem's map to C'2 (stride 2)."""
     output: StepProfile
     """C'2 and P'3 to P'2 (stride 2)."""
+
+
+class ExtensionProfiler:
+    """Makes a profile once, when first asked: modules may be changed before they run."""
+
+    def __init__(self) -> None:
+        self._made = False
+        self._profile: ExtensionProfile | None = None
+
+    def __call__(self, stage2: nn.Module, extension: nn.Module) -> ExtensionProfile | None:
+        """See :func:`profile_extension`."""
+        if not self._made:
+            self._profile = profile_extension(stage2, extension)
+            self._made = True
+        return self._profile
 
 
 @torch.no_grad()
