@@ -20,6 +20,7 @@ from efpn_d2.modeling.lazy import (
     LazyComputation,
     PyramidMaps,
     build_lazy_computation,
+    is_large,
     p2_prime_by_parts,
 )
 
@@ -101,7 +102,7 @@ class EFPN(EnhancedFPN):
         Returns:
             ``p2_prime`` (stride 2) and the maps of stock FPN, high to low resolution.
         """
-        if not torch.jit.is_scripting() and self._goes_by_parts():
+        if not torch.jit.is_scripting() and self._goes_by_parts(x):
             return self._outputs_by_parts(x)
         bottom_up_features = self.bottom_up(x)
         merged = self.top_down(bottom_up_features)
@@ -109,14 +110,23 @@ class EFPN(EnhancedFPN):
         return self.outputs(bottom_up_features, merged, p2_prime)
 
     @torch.jit.unused
-    def _goes_by_parts(self) -> bool:
-        """A trace would keep the parts of its example, and a compiled extension is one call."""
+    def _goes_by_parts(self, x: Tensor) -> bool:
+        """A trace would keep the parts of its example."""
         if self.training or torch.jit.is_tracing():
             return False
-        if self.lazy is not None:
-            return True
+        return self.lazy is not None or self._is_worth_dividing(x)
+
+    def _is_worth_dividing(self, x: Tensor) -> bool:
+        """Not where someone waits for the calls that parts do without."""
+        calls = (self.bottom_up, self.extension)
+        hooked = any(m._forward_hooks or m._forward_pre_hooks for m in calls)
         compiled = self.extension._compiled_call_impl is not None
-        return isinstance(self.bottom_up, ExtendedResNet) and not (is_recorded() or compiled)
+        if hooked or compiled or is_recorded() or not isinstance(self.bottom_up, ExtendedResNet):
+            return False
+        lateral = self.extension.lateral
+        height, width = x.shape[-2:]
+        channels = max(lateral.in_channels, lateral.out_channels)
+        return is_large(x, (height // 2, width // 2), channels)
 
     @torch.jit.unused
     def _outputs_by_parts(self, x: Tensor) -> dict[str, Any]:

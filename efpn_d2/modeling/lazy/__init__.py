@@ -2,7 +2,7 @@
 
 from .build import LazyComputation, build_lazy_computation, queries_p2_prime
 from .lazy_map import LazyP2Prime
-from .parts import p2_prime_by_parts
+from .parts import is_large, p2_prime_by_parts
 from .profile import ExtensionProfile, ExtensionProfiler, profile_extension, profile_step
 from .tiles import PyramidMaps
 
@@ -13,6 +13,7 @@ __all__ = [
     "LazyP2Prime",
     "PyramidMaps",
     "build_lazy_computation",
+    "is_large",
     "p2_prime_by_parts",
     "profile_extension",
     "profile_step",

@@ -12,12 +12,18 @@ from torch import Tensor
 from .profile import ExtensionProfile
 from .tiles import PyramidMaps
 
-__all__ = ["p2_prime_by_parts"]
+__all__ = ["is_large", "p2_prime_by_parts"]
 
 # Of the largest map of a part. glibc gives memory of more than 32 MiB back at once, and takes as
 # long to get it again as a convolution takes.
 PART_BYTES = 24 * 2**20
 _Span = tuple[int, int]
+
+
+def is_large(like: Tensor, size: tuple[int, int], channels: int) -> bool:
+    """Whether a map of that height and width, as ``like`` otherwise, is worth dividing."""
+    height, width = size
+    return like.is_cpu and height * width * channels * like.element_size() > 2 * PART_BYTES
 
 
 def p2_prime_by_parts(
@@ -33,15 +39,14 @@ def p2_prime_by_parts(
     height, width = maps.size
     n, channels = maps.merged3.shape[:2]
     # Stage 2 has as many channels at its end as the lateral convolution reads.
-    cell = maps.merged3.element_size() * max(channels, maps.extension.lateral.in_channels)
-    if maps.merged3.is_cuda or height * width * cell <= 2 * PART_BYTES:
-        return maps.p2_prime()
-    profile = get_profile()
+    most = max(channels, maps.extension.lateral.in_channels)
+    profile = get_profile() if is_large(maps.merged3, maps.size, most) else None
     if profile is None:
         return maps.p2_prime()
     output = profile.output.halo + profile.output.halo % 2  # P'3 has cells of 2 x 2
     stage2 = max(profile.output.halos[0] + profile.stage2.halo, output)
-    side = max(int((PART_BYTES / cell) ** 0.5) - 2 * stage2, 16)
+    cells = PART_BYTES / (most * maps.merged3.element_size())
+    side = max(int(cells**0.5) - 2 * stage2, 16)
     p3_prime = maps.extension.p3_prime(maps.merged2, maps.merged3)
     p2_prime = maps.merged3.new_empty(n, channels, height, width)
     for image in range(n):

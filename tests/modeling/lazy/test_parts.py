@@ -33,7 +33,7 @@ def parts(monkeypatch):
 
     def watch(backbone, side):
         def record(lateral, inputs):
-            if inputs[0].dtype == torch.float32:  # and not the probe for halos
+            if inputs[0].dtype != torch.double:  # as the probe for halos is
                 calls.append(tuple(map(int, inputs[0].shape)))
 
         monkeypatch.setattr(parts_module, "PART_BYTES", CELL * side**2)
@@ -71,6 +71,28 @@ def test_what_is_inserted_on_p2_prime_comes_after(parts):
     with torch.no_grad():
         torch.testing.assert_close(backbone(images)["p2_prime"], expected, rtol=0, atol=1e-3)
     assert len(calls) > 1
+
+
+def test_in_half_precision(parts):
+    backbone, images = build(), make_images(1, 160, 160)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        expected = backbone(images)["p2_prime"]
+        calls = parts(backbone, 32)
+        found = backbone(images)["p2_prime"]
+    assert len(calls) > 1
+    assert found.dtype == expected.dtype == torch.bfloat16
+    torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("name", ["bottom_up", "extension"])
+def test_who_waits_for_a_call_gets_it(name, parts):
+    backbone, seen = build(), []
+    backbone.get_submodule(name).register_forward_hook(lambda *_: seen.append(name))
+    calls = parts(backbone, 16)
+    with torch.no_grad():
+        backbone(make_images(1, 128, 128))
+    assert seen == [name]
+    assert len(calls) == 1
 
 
 def test_small_maps_stay_in_one_piece(parts):
