@@ -63,7 +63,7 @@ def p2_prime_by_parts(
 
 
 def _spans(length: int, most: int) -> list[_Span]:
-    """Even begins and the ends of the fewest parts of about ``most`` cells or less, nearly equal."""
+    """Begin (even) and end of the fewest nearly equal parts of about ``most`` cells at most."""
     count = -(-length // most)
     edges = [length * k // count // 2 * 2 for k in range(count)] + [length]
     return list(zip(edges, edges[1:], strict=False))
