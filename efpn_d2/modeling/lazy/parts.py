@@ -43,8 +43,7 @@ def p2_prime_by_parts(
     profile = get_profile() if is_large(maps.merged3, maps.size, most) else None
     if profile is None:
         return maps.p2_prime()
-    output = profile.output.halo + profile.output.halo % 2  # P'3 has cells of 2 x 2
-    stage2 = max(profile.output.halos[0] + profile.stage2.halo, output)
+    stage2, output = profile.last_halos()
     cells = PART_BYTES / (most * maps.merged3.element_size())
     side = max(int(cells**0.5) - 2 * stage2, 16)
     p3_prime = maps.extension.p3_prime(maps.merged2, maps.merged3)

@@ -45,6 +45,19 @@ class ExtensionProfile(NamedTuple):
     output: StepProfile
     """C'2 and P'3 to P'2 (stride 2)."""
 
+    def last_halos(self, reader_halo: int = 0) -> tuple[int, int]:
+        """Cells around a region of P'2 that steps ``stage2`` and ``output`` are run on.
+
+        That of ``output`` is even, for windows to begin with a whole cell of P'3. C'2 is read less
+        far than P'3, whose cells are larger; beyond that it may be wrong.
+
+        Args:
+            reader_halo: of what reads P'2 around the region.
+        """
+        output = self.output.halo + reader_halo
+        output += output % 2
+        return max(self.output.halos[0] + reader_halo + self.stage2.halo, output), output
+
 
 class ExtensionProfiler:
     """Makes a profile once, when first asked: modules may be changed before they run."""

@@ -75,12 +75,10 @@ def _axis_windows(
         profile: the halos.
         reader_halo: of what reads P'2 around the blocks.
     """
-    # Halos of steps that end in a coarser map are even, for windows to begin with a whole cell.
-    output = _even(profile.output.halo + reader_halo)
-    transfer = _even(output // 2 + profile.transfer.halo)
+    stage2, output = profile.last_halos(reader_halo)
+    transfer = output // 2 + profile.transfer.halo
+    transfer += transfer % 2  # for windows to begin with a whole cell of stride 8
     content = transfer // 2 + profile.content.halo
-    # C'2 is read less far than P'3, whose cells are larger; beyond that it may be wrong.
-    stage2 = max(profile.output.halos[0] + reader_halo + profile.stage2.halo, output)
 
     def place(stride: int, halo: int) -> _Windows:
         """Windows on a map with cells of ``stride`` cells of P'2."""
@@ -89,10 +87,6 @@ def _axis_windows(
         return _Windows([min(max(x, 0), length // stride - own) for x in wanted], own)
 
     return _AxisWindows(place(4, content), place(2, transfer), place(1, stage2), place(1, output))
-
-
-def _even(x: int) -> int:
-    return x + x % 2
 
 
 def compute_tiles(
