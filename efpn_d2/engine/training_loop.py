@@ -81,6 +81,11 @@ def training_options(cfg: CfgNode) -> TrainingOptions:
             f"SOLVER.AMP.ENABLED needs torch 2.3 or later, and this is {torch.__version__}: "
             "install a later one or set it False."
         )
+    if precision == "float16" and cfg.MODEL.DEVICE == "cpu":
+        logger.warning(
+            "TRAINING.AMP_PRECISION is 'float16', which a CPU emulates, many times slower than "
+            "float32: use 'bfloat16', or SOLVER.AMP.ENABLED False."
+        )
     return TrainingOptions(micro_batches, PRECISIONS[precision])
 
 

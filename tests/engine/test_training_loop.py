@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import logging
 
 import pytest
 import torch
@@ -286,6 +287,21 @@ def test_options_of_the_config():
     bfloat16 = ("TRAINING.AMP_PRECISION", "bfloat16")
     assert training_options(config(*amp, *bfloat16)) == (4, torch.bfloat16)
     assert training_options(config(*bfloat16)) == (1, None)
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "warned"),
+    [("cpu", "float16", True), ("cpu", "bfloat16", False), ("cuda", "float16", False)],
+)
+def test_float16_on_a_cpu_is_warned_of(device, precision, warned, caplog):
+    options = {"SOLVER.AMP.ENABLED": True, "TRAINING.AMP_PRECISION": precision}
+    with caplog.at_level(logging.WARNING):
+        training_options(config("MODEL.DEVICE", device, *sum(options.items(), ())))
+        training_options(config("MODEL.DEVICE", device, "TRAINING.AMP_PRECISION", precision))
+    messages = [record.getMessage() for record in caplog.records]
+    assert [message.endswith("or SOLVER.AMP.ENABLED False.") for message in messages] == (
+        [True] if warned else []
+    )
 
 
 def test_a_config_without_the_node_is_one_with_its_defaults():
