@@ -3,15 +3,21 @@
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
 
 __all__ = ["OUTSIDE", "count_macs", "time_layers"]
 
 OUTSIDE = "outside of layers"
 """RoIAlign, non-maximum suppression, additions, shuffles, copies of tiles."""
+LABEL = "benchmark_part"
 Run = Callable[[], object]
 
 
@@ -19,18 +25,15 @@ def count_macs(model: nn.Module, run: Run) -> dict[str, float]:
     """10^9 multiply-accumulates of convolutions and linear layers in one run, by part."""
     macs: dict[str, float] = {}
 
-    def count(part: str) -> Callable[..., None]:
-        def hook(layer: nn.Module, inputs: Sequence[torch.Tensor], output: torch.Tensor) -> None:
-            """Each weight is used once for each cell or row of the output."""
+    def count(layer: nn.Module, inputs: Sequence[torch.Tensor], output: torch.Tensor) -> None:
+        """Each weight is used once for each cell or row of the output."""
+        part = getattr(layer, LABEL, None)
+        if part is not None:
             cells = output.numel() / layer.weight.shape[0]
             macs[part] = macs.get(part, 0.0) + layer.weight.numel() * cells / 1e9
 
-        return hook
-
-    hooks = [layer.register_forward_hook(count(part)) for part, layer in layers(model)]
-    run()
-    for hook in hooks:
-        hook.remove()
+    with labelled(model), register_module_forward_hook(count):
+        run()
     return {part: round(value, 2) for part, value in macs.items()}
 
 
@@ -49,33 +52,43 @@ def time_layers_once(model: nn.Module, run: Run) -> dict[str, float]:
     seconds: dict[str, float] = {}
     started: list[float] = []
 
-    def start(*_: Any) -> None:
-        """Called before a layer."""
-        started.append(time.perf_counter())
+    def start(layer: nn.Module, *_: Any) -> None:
+        """Called before each module."""
+        if hasattr(layer, LABEL):
+            started.append(time.perf_counter())
 
-    def stop(part: str) -> Callable[..., None]:
-        def hook(*_: Any) -> None:
-            """Called after a layer."""
+    def stop(layer: nn.Module, *_: Any) -> None:
+        """Called after each module."""
+        part = getattr(layer, LABEL, None)
+        if part is not None:
             seconds[part] = seconds.get(part, 0.0) + time.perf_counter() - started.pop()
 
-        return hook
-
-    hooks = []
-    for part, layer in layers(model):
-        hooks += [layer.register_forward_pre_hook(start), layer.register_forward_hook(stop(part))]
-    before = time.perf_counter()
-    run()
-    total = time.perf_counter() - before
-    for hook in hooks:
-        hook.remove()
+    with (
+        labelled(model),
+        register_module_forward_pre_hook(start),
+        register_module_forward_hook(stop),
+    ):
+        before = time.perf_counter()
+        run()
+        total = time.perf_counter() - before
     return {**seconds, OUTSIDE: total - sum(seconds.values())}
 
 
-def layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Convolutions and linear layers, each after the part that it belongs to."""
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            yield part_of(name), module
+@contextmanager
+def labelled(model: nn.Module) -> Iterator[None]:
+    """Write on each convolution and linear layer the part that it belongs to.
+
+    Copies of a layer, which inference may run in its place, have the label too. A hook of the layer
+    itself would keep it from being copied.
+    """
+    layers = {n: m for n, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
+    for name, layer in layers.items():
+        setattr(layer, LABEL, part_of(name))
+    try:
+        yield
+    finally:
+        for layer in layers.values():
+            delattr(layer, LABEL)
 
 
 def part_of(name: str) -> str:

@@ -2,7 +2,8 @@
 
 from .conv import conv_layer
 from .dynamic_conv import KernelGenerator, SharedAsymmetricKernels, depthwise_per_image
-from .folding import fold_normalizations, is_recorded
+from .folding import fold_normalizations
+from .observation import is_recorded, is_watched
 from .residual import BRANCH_GAIN, BottleneckResidualBlock, ResidualBlock
 from .sub_pixel import SubPixelUpsample, add_nearest_up2, eq4_permutation, nearest_up2
 
@@ -19,5 +20,6 @@ __all__ = [
     "eq4_permutation",
     "fold_normalizations",
     "is_recorded",
+    "is_watched",
     "nearest_up2",
 ]

@@ -8,19 +8,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-__all__ = ["fold_normalizations", "is_recorded"]
-
-
-def is_recorded() -> bool:
-    """Whether autograd, a trace, a script or a compiler follows what runs.
-
-    Where none does, maps may be changed in place and weights be replaced by equivalent ones.
-    """
-    if torch.jit.is_scripting():
-        return True
-    else:  # noqa: RET505  a script compiles no other form of this
-        followed = torch.jit.is_tracing() or torch.compiler.is_compiling()
-        return followed or torch.is_grad_enabled()
+__all__ = ["fold_normalizations"]
 
 
 @torch.no_grad()
@@ -28,10 +16,12 @@ def fold_normalizations(module: nn.Module) -> nn.Module:
     """A copy that has batch normalisation by running statistics in its convolutions' weights.
 
     Each normalisation of its own is a pass over the whole map. All other parameters and buffers are
-    shared with ``module``, not copied. The result is for one use: it follows no change. [ours]
+    shared with ``module``, not copied. The result is for one use: it follows no change. Where a
+    weight is computed (``torch.nn.utils.parametrize``), the normalisation stays. [ours]
 
     Args:
-        module: with Detectron2's convolutions, which hold their normalisation as ``norm``.
+        module: with Detectron2's convolutions, which hold their normalisation as ``norm``; not
+            :func:`~efpn_d2.layers.is_watched`, for what runs is a copy.
     """
     # What deepcopy takes for copied already, it shares.
     shared = {id(x): x for x in [*module.parameters(), *module.buffers()]}
@@ -40,7 +30,7 @@ def fold_normalizations(module: nn.Module) -> nn.Module:
         norm = getattr(conv, "norm", None)
         if not (isinstance(conv, nn.Conv2d) and isinstance(norm, FrozenBatchNorm2d | _BatchNorm)):
             continue
-        if norm.running_mean is None:  # without running statistics
+        if norm.running_mean is None or "weight" not in conv._parameters:
             continue
         conv.weight, conv.bias = fuse_conv_bn_weights(
             conv.weight,

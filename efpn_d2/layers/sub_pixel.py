@@ -5,7 +5,7 @@ from detectron2.layers import Conv2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .folding import is_recorded
+from .observation import is_recorded
 
 __all__ = ["SubPixelUpsample", "add_nearest_up2", "eq4_permutation", "nearest_up2"]
 
@@ -15,14 +15,15 @@ def nearest_up2(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
-def add_nearest_up2(x: Tensor, coarse: Tensor) -> Tensor:
+def add_nearest_up2(x: Tensor, coarse: Tensor, in_place: bool = True) -> Tensor:
     """``x + nearest_up2(coarse)``, into ``x`` itself where nothing records what happens to it.
 
     Args:
         x: (N, C, 2H, 2W); not to be used afterwards.
         coarse: (N, C, H, W).
+        in_place: whether nobody else may have kept ``x``.
     """
-    if is_recorded():
+    if is_recorded() or not in_place:
         return x + nearest_up2(coarse)
     n, c, height, width = x.shape
     # Only along rows is a larger map made; its rows are then added twice each.

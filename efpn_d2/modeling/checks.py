@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable
 
 from detectron2.config import CfgNode
 
-__all__ = ["check_extended", "check_features"]
+__all__ = ["check_extended", "check_features", "check_objectness"]
 
 # What this package extends, and by what.
 _EXTENDED = {
@@ -69,4 +69,16 @@ def check_features(
         raise ValueError(
             f"{key} reads {', '.join(unknown)}, but the backbone returns only "
             f"{', '.join(available)}: {hint or f'correct {key}'}."
+        )
+
+
+def check_objectness(key: str, value: float) -> None:
+    """Check that a threshold is an objectness.
+
+    Raises:
+        ValueError: it is not from 0 to 1; the message names ``key``.
+    """
+    if not 0 <= value <= 1:  # nor nan
+        raise ValueError(
+            f"{key} is {value}, but it is an objectness: use a number from 0.0 to 1.0."
         )

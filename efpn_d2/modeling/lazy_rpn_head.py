@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from efpn_d2.config import require_node
 
+from .checks import check_objectness
 from .lazy import LazyP2Prime, profile_step
 
 __all__ = ["LazyRPNHead"]
@@ -36,11 +37,7 @@ class LazyRPNHead(StandardRPNHead):
             ValueError: the threshold is not from 0 to 1.
         """
         super().__init__(**kwargs)
-        if not 0 <= query_threshold <= 1:
-            raise ValueError(
-                f"MODEL.EFPN.LAZY_QUERY_THRESHOLD is {query_threshold}, but it is an objectness: "
-                "use a number from 0.0 to 1.0."
-            )
+        check_objectness("MODEL.EFPN.LAZY_QUERY_THRESHOLD", query_threshold)
         self.query_threshold = query_threshold
         self._halo: int | None = None
 
@@ -55,6 +52,8 @@ class LazyRPNHead(StandardRPNHead):
         p2_prime, *others = features
         if not isinstance(p2_prime, LazyP2Prime):
             return super().forward(features)
+        if self.training:  # the backbone alone is in evaluation mode
+            return super().forward([p2_prime.dense(), *others])
         logits, deltas = super().forward(others)
         wanted = logits[0].sigmoid().amax(dim=1) >= self.query_threshold
         cells = _finer_cells(wanted, p2_prime.shape[-2:])

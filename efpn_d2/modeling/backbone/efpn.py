@@ -13,7 +13,7 @@ from detectron2.modeling.backbone.resnet import build_resnet_backbone
 from torch import Tensor, nn
 
 from efpn_d2.config import require_node
-from efpn_d2.layers import is_recorded
+from efpn_d2.layers import is_recorded, is_watched
 from efpn_d2.modeling.checks import check_features
 from efpn_d2.modeling.lazy import (
     ExtensionProfiler,
@@ -111,17 +111,26 @@ class EFPN(EnhancedFPN):
 
     @torch.jit.unused
     def _goes_by_parts(self, x: Tensor) -> bool:
-        """A trace would keep the parts of its example."""
-        if self.training or torch.jit.is_tracing():
+        """A trace or an export would keep the parts of its example."""
+        if self.training or torch.jit.is_tracing() or _is_exporting():
             return False
-        return self.lazy is not None or self._is_worth_dividing(x)
+        if not isinstance(self.bottom_up, ExtendedResNet):
+            return False
+        if self.lazy is None and not self._is_worth_dividing(x):
+            return False
+        watched = self._is_watched()
+        if watched and self.lazy is not None:
+            self.lazy.warn_once("a hook waits for calls that would not be made")
+        return not watched
+
+    def _is_watched(self) -> bool:
+        """Whether someone waits for the calls that parts do without, or make many of."""
+        own = is_watched(self.bottom_up, within=False)
+        return own or is_watched(self.bottom_up.stages[0]) or is_watched(self.extension)
 
     def _is_worth_dividing(self, x: Tensor) -> bool:
-        """Not where someone waits for the calls that parts do without."""
-        calls = (self.bottom_up, self.extension)
-        hooked = any(m._forward_hooks or m._forward_pre_hooks for m in calls)
         compiled = self.extension._compiled_call_impl is not None
-        if hooked or compiled or is_recorded() or not isinstance(self.bottom_up, ExtendedResNet):
+        if compiled or is_recorded():
             return False
         lateral = self.extension.lateral
         height, width = x.shape[-2:]
@@ -191,6 +200,11 @@ class EFPN(EnhancedFPN):
         outputs = {"p2_prime": p2_prime}
         outputs.update(self.stock_outputs(bottom_up_features, merged))
         return self.enhance(outputs)
+
+
+def _is_exporting() -> bool:
+    """Of which older versions of torch do not tell."""
+    return getattr(torch.compiler, "is_exporting", lambda: False)()
 
 
 def _check_inputs(shapes: dict[str, ShapeSpec], in_features: list[str]) -> bool:

@@ -2,6 +2,7 @@
 
 from typing import Any, TypeVar
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
@@ -10,7 +11,7 @@ from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
 from detectron2.modeling.backbone.resnet import build_resnet_backbone
 from torch import Tensor, nn
 
-from efpn_d2.layers import add_nearest_up2
+from efpn_d2.layers import add_nearest_up2, is_watched, nearest_up2
 
 from .enhancement import PyramidEnhancement, build_enhancement
 from .sgdm import add_sgdm_after_stages
@@ -68,7 +69,11 @@ class EnhancedFPN(FPN):
             if i == 0:
                 last = lateral(last)
             else:
-                last = add_nearest_up2(lateral(bottom_up_features[stage]), last)
+                own = lateral(bottom_up_features[stage])
+                if torch.jit.is_scripting():
+                    last = own + nearest_up2(last)
+                else:
+                    last = add_nearest_up2(own, last, in_place=not is_watched(lateral))
                 if self._fuse_type == "avg":
                     last = last / 2
             merged[stage.replace("res", "merged")] = last

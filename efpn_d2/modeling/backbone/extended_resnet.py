@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from efpn_d2.layers import fold_normalizations, is_recorded
+from efpn_d2.layers import fold_normalizations, is_recorded, is_watched
 
 __all__ = ["ExtendedResNet"]
 
@@ -109,7 +109,7 @@ class ExtendedResNet(ResNet):
         # By its index: Detectron2 removes the attribute ``res2`` from a network to be scripted.
         if torch.jit.is_scripting():
             c2_prime = self.stages[0](stem_map)
-        elif not is_recorded():
+        elif self._may_fold():
             c2_prime = fold_normalizations(self.stages[0])(stem_map)
         else:
             with _running_statistics(self.stages[0]):
@@ -118,10 +118,15 @@ class ExtendedResNet(ResNet):
 
     def c2_prime_of_parts(self) -> Callable[[Tensor], Tensor]:
         """:meth:`c2_prime` for many parts of one batch's map, with what they share done once."""
-        if is_recorded():
+        if not self._may_fold():
             return self.c2_prime
         folded = functools.cache(lambda: fold_normalizations(self.stages[0]))
         return lambda stem_map: folded()(stem_map)
+
+    @torch.jit.unused
+    def _may_fold(self) -> bool:
+        """Whether a copy may run in the place of stage 2."""
+        return not (is_recorded() or is_watched(self.stages[0]))
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Channels and strides of the maps that :meth:`forward` returns."""

@@ -8,6 +8,7 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from efpn_d2.config import require_node
+from efpn_d2.modeling.checks import check_objectness
 
 from .lazy_map import LazyP2Prime
 from .profile import ExtensionProfile, ExtensionProfiler
@@ -16,6 +17,8 @@ from .tiles import PyramidMaps
 __all__ = ["LazyComputation", "build_lazy_computation", "queries_p2_prime"]
 
 logger = logging.getLogger(__name__)
+
+_DENSE = "MODEL.EFPN.LAZY is on, but {}: P'2 is computed densely."
 
 
 class LazyComputation:
@@ -26,17 +29,24 @@ class LazyComputation:
         Args: see :class:`LazyP2Prime`.
 
         Raises:
-            ValueError: there is no tile side, or one is not a positive multiple of 8.
+            ValueError: there is no tile side, or one is not a positive multiple of 8, or
+                ``dense_above`` is not a share.
         """
-        if not tile_sides or any(side < 8 or side % 8 for side in tile_sides):
+        whole = all(isinstance(side, int) for side in tile_sides)
+        if not tile_sides or not whole or any(side < 8 or side % 8 for side in tile_sides):
             raise ValueError(
                 f"MODEL.EFPN.LAZY_TILE_SIDES is {list(tile_sides)}: give one or more multiples of "
                 "8, in cells of P'2."
             )
+        if not dense_above >= 0:  # nor nan
+            raise ValueError(
+                f"MODEL.EFPN.LAZY_DENSE_ABOVE is {dense_above}: give a share of P'2's cost, 0.0 or "
+                "more."
+            )
         self.tile_sides = tuple(tile_sides)
         self.dense_above = dense_above
         self._profiler = ExtensionProfiler()
-        self._warned = False
+        self._warned: set[str] = set()
 
     def start(self, maps: PyramidMaps, stage2: nn.Module) -> LazyP2Prime:
         """P'2 of a batch, nothing of which is computed yet.
@@ -55,13 +65,18 @@ class LazyComputation:
     def _get_profile(self, stage2: nn.Module, extension: nn.Module) -> ExtensionProfile | None:
         """None, with a warning, where P'2 must be dense."""
         profile = self._profiler(stage2, extension)
-        if profile is None and not self._warned:
-            self._warned = True
-            logger.warning(
-                "MODEL.EFPN.LAZY is on, but stage 2 or the extension has a module that reads "
-                "its whole input (a group normalisation or SGDM): P'2 is computed densely."
+        if profile is None:
+            self.warn_once(
+                "stage 2 or the extension has a module that reads its whole input (a group "
+                "normalisation or SGDM), too far, or where its input says"
             )
         return profile
+
+    def warn_once(self, reason: str) -> None:
+        """Say why P'2 is dense though it was asked to be lazy."""
+        if reason not in self._warned:
+            self._warned.add(reason)
+            logger.warning(_DENSE.format(reason))
 
 
 def queries_p2_prime(cfg: CfgNode) -> bool:
@@ -83,12 +98,13 @@ def build_lazy_computation(
         enhanced: levels that something is inserted into.
 
     Raises:
-        ValueError: see :class:`LazyComputation`.
+        ValueError: see :class:`LazyComputation`; or the query's threshold is no objectness.
         KeyError: ``add_efpn_config`` was not called.
     """
     node = require_node(cfg, "MODEL.EFPN")
     if not node.LAZY:
         return None
+    check_objectness("MODEL.EFPN.LAZY_QUERY_THRESHOLD", node.LAZY_QUERY_THRESHOLD)
     reason = ""
     if own_level2:
         reason = "the detector reads all of P'2"
@@ -98,9 +114,11 @@ def build_lazy_computation(
         reason = "the RPN reads all of P'2"
     elif "p2_prime" in cfg.MODEL.ROI_HEADS.IN_FEATURES:
         reason = "MODEL.ROI_HEADS.IN_FEATURES names p2_prime"
+    elif "p2_prime" in cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES:
+        reason = "MODEL.SEM_SEG_HEAD.IN_FEATURES names p2_prime"
     elif "p2_prime" in enhanced:
         reason = "the config inserts a block on p2_prime"
     if reason:
-        logger.warning(f"MODEL.EFPN.LAZY is on, but {reason}: P'2 is computed densely.")
+        logger.warning(_DENSE.format(reason))
         return None
     return LazyComputation(node.LAZY_TILE_SIDES, node.LAZY_DENSE_ABOVE)

@@ -58,8 +58,9 @@ class LazyP2Prime:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the dense map."""
-        return self._maps.merged3.dtype
+        """Of what was computed; before, of the maps that it is made of."""
+        made = next((x for x in (self._dense, self._tiles) if x is not None), self._maps.merged3)
+        return made.dtype
 
     @property
     def device(self) -> torch.device:
@@ -89,8 +90,8 @@ class LazyP2Prime:
         """What ``pooler([p2_prime], boxes)`` returns: (R, C, S, S), in fp32.
 
         Args:
-            pooler: of one level, with RoIAlign.
-            boxes: of each image, in pixels of the network's input and within it.
+            pooler: of one level.
+            boxes: of each image, in pixels of the network's input.
         """
         spans = self._spans(boxes)
         if self._dense is None and len(spans):
@@ -145,7 +146,7 @@ class LazyP2Prime:
         return maps
 
     def _spans(self, boxes: list[Boxes]) -> Tensor:
-        """Cells that RoIAlign reads: (R, 5), image, first row and column, last row and column."""
+        """Cells that a pooler reads: (R, 5), image, first row and column, last row and column."""
         height, width = self._maps.size
         spans = []
         for n, own in enumerate(boxes):
@@ -165,7 +166,8 @@ class LazyP2Prime:
         if profile is None:
             self.dense()
             return
-        sides = self._tile_sides if not self._side else (self._side,)
+        whole = -(-max(size) // 8) * 8  # a larger tile would be filled up for nothing
+        sides = {min(side, whole) for side in self._tile_sides} if not self._side else {self._side}
         costs = {}
         for side in sides:
             needed = _covered(_tile_spans(spans, side)) | self._rows.keys()

@@ -47,7 +47,7 @@ def p2_prime_by_parts(
     cells = PART_BYTES / (most * maps.merged3.element_size())
     side = max(int(cells**0.5) - 2 * stage2, 16)
     p3_prime = maps.extension.p3_prime(maps.merged2, maps.merged3)
-    p2_prime = maps.merged3.new_empty(n, channels, height, width)
+    p2_prime: Tensor | None = None
     for image in range(n):
         for rows in _spans(height, side):
             for columns in _spans(width, side):
@@ -57,6 +57,8 @@ def p2_prime_by_parts(
                 p3_part = _cut(p3_prime[image : image + 1], rows, columns, output, scale=2)
                 part = maps.extension.p2_prime(c2_prime, p3_part)
                 part = _shrink(part, rows, columns, output, 0, maps.size)
+                if p2_prime is None:  # only now its type is known: autocast may choose another
+                    p2_prime = part.new_empty(n, channels, height, width)
                 p2_prime[image, :, slice(*rows), slice(*columns)] = part[0]
     return p2_prime
 

@@ -1,12 +1,15 @@
 """What each step from the stock maps to P'2 reads around a cell, and what it costs."""
 
 import copy
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from detectron2.layers import DeformConv, ModulatedDeformConv
 from torch import Tensor, nn
+from torchvision.ops import DeformConv2d
 
 __all__ = [
     "ExtensionProfile",
@@ -16,6 +19,9 @@ __all__ = [
     "profile_step",
 ]
 
+logger = logging.getLogger(__name__)
+
+_DEFORMABLE = (DeformConv, ModulatedDeformConv, DeformConv2d)
 _PROBE_SIDES = (20, 40, 80)  # even: some steps read an input at half the resolution
 
 
@@ -60,30 +66,51 @@ class ExtensionProfile(NamedTuple):
 
 
 class ExtensionProfiler:
-    """Makes a profile once, when first asked: modules may be changed before they run."""
+    """Makes a profile when first asked, and again where other modules are asked about."""
 
     def __init__(self) -> None:
-        self._made = False
+        self._made_of: object = None
         self._profile: ExtensionProfile | None = None
 
     def __call__(self, stage2: nn.Module, extension: nn.Module) -> ExtensionProfile | None:
-        """See :func:`profile_extension`."""
-        if not self._made:
-            self._profile = profile_extension(stage2, extension)
-            self._made = True
+        """See :func:`profile_extension`; also None, with a warning, where probing fails."""
+        modules = _geometry(stage2, extension)
+        if modules != self._made_of:
+            try:
+                self._profile = profile_extension(stage2, extension)
+            except Exception as error:  # of whatever modules someone has put there
+                self._profile = None
+                logger.warning(
+                    "P'2 is computed in one piece: what its modules read around a cell could not "
+                    f"be found ({type(error).__name__}: {error})."
+                )
+            self._made_of = modules
         return self._profile
+
+
+def _geometry(*parents: nn.Module) -> list[tuple[Any, ...]]:
+    """Of all modules, what says how far they read."""
+    names = ("kernel_size", "padding", "dilation", "stride", "groups")
+    return [
+        (type(m), *(m.__dict__.get(name) for name in names))
+        for parent in parents
+        for m in parent.modules()
+    ]
 
 
 @torch.no_grad()
 def profile_extension(stage2: nn.Module, extension: nn.Module) -> ExtensionProfile | None:
-    """Profile the steps from the stock maps to P'2; None: one reads its whole input.
+    """Profile the steps from the stock maps to P'2; None: one reads its whole input, or too far.
 
-    A step like that (a group normalisation, a global pool) cannot be computed in tiles.
+    A step like that (a group normalisation, a global pool) cannot be computed in tiles, nor one
+    that reads where its input says (a deformable convolution).
 
     Args:
         stage2: stage 2 of the bottom-up network.
         extension: a :class:`PyramidExtension` whose level 2 is the pyramid's own.
     """
+    if any(isinstance(m, _DEFORMABLE) for part in (stage2, extension) for m in part.modules()):
+        return None
     c2_channels, channels = extension.lateral.in_channels, extension.lateral.out_channels
     stem_channels = next(x for x in stage2.modules() if isinstance(x, nn.Conv2d)).in_channels
     up = extension.upsampler

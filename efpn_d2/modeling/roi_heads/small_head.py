@@ -11,7 +11,7 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
 from efpn_d2.config import require_node
-from efpn_d2.modeling.checks import check_features
+from efpn_d2.modeling.checks import check_features, check_objectness
 from efpn_d2.modeling.lazy import LazyP2Prime
 from efpn_d2.modeling.presets import get_preset
 
@@ -78,11 +78,7 @@ class SmallHeadMixin(StandardROIHeads):
                 f"MODEL.EFPN.ROUTING is '{routing}', which does not exist: use auto or one of "
                 f"{', '.join(ROUTINGS)}."
             )
-        if not 0 <= lazy_min_objectness <= 1:
-            raise ValueError(
-                f"MODEL.EFPN.LAZY_MIN_OBJECTNESS is {lazy_min_objectness}, but it is an "
-                "objectness: use a number from 0.0 to 1.0."
-            )
+        check_objectness("MODEL.EFPN.LAZY_MIN_OBJECTNESS", lazy_min_objectness)
         self.lazy_min_objectness = lazy_min_objectness
         self.small_box_size = small_box_size
         self.routing = routing
@@ -141,8 +137,12 @@ class SmallHeadMixin(StandardROIHeads):
         targets: list[Instances] | None = None,
     ) -> tuple[list[Instances], dict[str, Tensor]]:
         """As in the class mixed with, without the small proposals that a lazy P'2 is not worth."""
-        if isinstance(features.get(self.small_in_feature), LazyP2Prime):
-            proposals = [self._worth_computing(x) for x in proposals]
+        p2_prime = features.get(self.small_in_feature)
+        if isinstance(p2_prime, LazyP2Prime):
+            if self.training:  # the backbone alone is in evaluation mode
+                features = {**features, self.small_in_feature: p2_prime.dense()}
+            else:
+                proposals = [self._worth_computing(x) for x in proposals]
         return super().forward(images, features, proposals, targets)
 
     def _worth_computing(self, proposals: Instances) -> Instances:

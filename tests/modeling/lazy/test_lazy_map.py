@@ -217,6 +217,7 @@ def test_it_tells_the_shape_of_the_dense_map():
         ("MODEL.EFPN.RPN_ON_P2_PRIME", True),
         ("MODEL.RPN.IN_FEATURES", ["p2_prime", "p3", "p4", "p5", "p6"]),
         ("MODEL.ROI_HEADS.IN_FEATURES", ["p2_prime", "p3", "p4", "p5"]),
+        ("MODEL.SEM_SEG_HEAD.IN_FEATURES", ["p2_prime", "p3", "p4", "p5"]),
     ],
 )
 def test_what_reads_all_of_p2_prime_makes_it_dense(opts, caplog):
@@ -257,7 +258,23 @@ def test_traced_and_scripted_it_is_dense():
             torch.testing.assert_close(exported(other)["p2_prime"], dense)
 
 
-@pytest.mark.parametrize("sides", [[], [12], [0]])
+@pytest.mark.parametrize("sides", [[], [12], [0], [16.0], ["16"], [[16]]])
 def test_tile_sides_that_do_not_fit_are_refused(sides):
     with pytest.raises(ValueError, match="LAZY_TILE_SIDES .* multiples of 8"):
         build(tile_sides=sides)
+
+
+@pytest.mark.parametrize("share", [-0.5, float("nan")])
+def test_a_cost_that_is_no_share_is_refused(share):
+    with pytest.raises(ValueError, match="LAZY_DENSE_ABOVE is .*: give a share of P'2's cost"):
+        build(dense_above=share)
+
+
+def test_a_tile_is_not_larger_than_the_map():
+    lazy, dense = lazy_and_dense(build(tile_sides=[4096]), make_images(2, 64, 96))
+    boxes = [Boxes(layout("one", 64, 96)), Boxes(layout("none", 64, 96))]
+    with torch.no_grad():
+        found = lazy.pool(make_pooler(), boxes)
+    torch.testing.assert_close(found, make_pooler()([dense], boxes), **TOLERANCE)
+    assert lazy.active_share == 0.5
+    assert lazy._tiles.shape[2:] == (48, 48)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from detectron2.modeling import build_model
+from detectron2.utils.events import EventStorage
 
 from efpn_d2.modeling.lazy import LazyP2Prime
 from efpn_d2.modeling.lazy_rpn_head import LazyRPNHead
@@ -123,5 +124,19 @@ def test_without_a_threshold_all_of_p2_prime_is_scored(caplog):
 
 
 def test_a_threshold_that_is_no_objectness_is_refused():
-    with pytest.raises(ValueError, match="LAZY_QUERY_THRESHOLD is 1.5"):
-        build(1.5)
+    for threshold in (1.5, -0.5):
+        with pytest.raises(ValueError, match=f"LAZY_QUERY_THRESHOLD is {threshold}"):
+            build(threshold)
+
+
+def test_with_the_backbone_alone_in_evaluation_mode_all_of_p2_prime_is_trained_on():
+    losses = []
+    for lazy in (False, True):
+        model = build(0.5 if lazy else 0.0, lazy=lazy).train()
+        model.backbone.eval()
+        torch.manual_seed(1)
+        with EventStorage():
+            losses.append(model([training_input([[8, 8, 24, 28]])]))
+    assert losses[0].keys() == losses[1].keys()
+    for name, loss in losses[0].items():
+        torch.testing.assert_close(losses[1][name], loss, rtol=1e-4, atol=1e-5)

@@ -5,6 +5,7 @@ import torch
 from detectron2.modeling import build_backbone
 from torch import nn
 
+from efpn_d2.modeling.backbone import PyramidExtension
 from efpn_d2.modeling.lazy import parts as parts_module
 from tests.modeling.helpers import tiny_config
 
@@ -31,13 +32,16 @@ def parts(monkeypatch):
     """Each call of the extension with a part of C'2, which is about ``side`` cells wide."""
     calls = []
 
-    def watch(backbone, side):
-        def record(lateral, inputs):
-            if inputs[0].dtype != torch.double:  # as the probe for halos is
-                calls.append(tuple(map(int, inputs[0].shape)))
+    def watch(side):
+        whole = PyramidExtension.p2_prime
+
+        def record(self, c2_prime, p3_prime):
+            if c2_prime.dtype != torch.double:  # as the probe for halos is
+                calls.append(tuple(map(int, c2_prime.shape)))
+            return whole(self, c2_prime, p3_prime)
 
         monkeypatch.setattr(parts_module, "PART_BYTES", CELL * side**2)
-        backbone.extension.lateral.register_forward_pre_hook(record)
+        monkeypatch.setattr(PyramidExtension, "p2_prime", record)
         return calls
 
     return watch
@@ -50,7 +54,7 @@ def test_every_map_is_that_of_the_undivided_pass(config, preset, size, parts):
     backbone = build(config, "MODEL.EFPN.PRESET", preset)
     images = make_images(2, *size)
     expected = backbone(images)  # recorded by autograd, so in one piece
-    calls = parts(backbone, 32)
+    calls = parts(32)
     with torch.no_grad():
         found = backbone(images)
     assert len(calls) > 2 * 4
@@ -67,7 +71,7 @@ def test_what_is_inserted_on_p2_prime_comes_after(parts):
             gate.add_(0.1)
     images = make_images(1, 128, 160)
     expected = backbone(images)["p2_prime"]
-    calls = parts(backbone, 32)
+    calls = parts(32)
     with torch.no_grad():
         torch.testing.assert_close(backbone(images)["p2_prime"], expected, rtol=0, atol=1e-3)
     assert len(calls) > 1
@@ -77,27 +81,39 @@ def test_in_half_precision(parts):
     backbone, images = build(), make_images(1, 160, 160)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         expected = backbone(images)["p2_prime"]
-        calls = parts(backbone, 32)
+        calls = parts(32)
         found = backbone(images)["p2_prime"]
     assert len(calls) > 1
     assert found.dtype == expected.dtype == torch.bfloat16
     torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05 * float(expected.abs().max()))
 
 
-@pytest.mark.parametrize("name", ["bottom_up", "extension"])
+def test_of_the_type_that_autocast_chooses(parts):
+    backbone, images = build(FASTER, "MODEL.EFPN.NORM", "LN"), make_images(1, 160, 160)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        expected = backbone(images)["p2_prime"]
+        calls = parts(32)
+        found = backbone(images)["p2_prime"]
+    assert len(calls) > 1
+    assert found.dtype == expected.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "name", ["bottom_up", "bottom_up.res2.0.conv1", "extension", "extension.upsampler.sub_pixel"]
+)
 def test_who_waits_for_a_call_gets_it(name, parts):
     backbone, seen = build(), []
     backbone.get_submodule(name).register_forward_hook(lambda *_: seen.append(name))
-    calls = parts(backbone, 16)
+    calls = parts(16)
     with torch.no_grad():
         backbone(make_images(1, 128, 128))
-    assert seen == [name]
+    assert seen == [name] * (2 if "res2" in name else 1)  # of C2 and of C'2
     assert len(calls) == 1
 
 
 def test_small_maps_stay_in_one_piece(parts):
     backbone = build()
-    calls = parts(backbone, 64)  # two parts would be 8192 cells
+    calls = parts(64)  # two parts would be 8192 cells
     with torch.no_grad():
         backbone(make_images(3, 128, 256))
         assert calls == [(3, 64, 64, 128)]
@@ -116,7 +132,7 @@ def test_what_reads_its_whole_input_is_not_divided(opts, parts):
     backbone = build(FASTER, *opts)
     images = make_images(1, 128, 128)
     expected = backbone(images)["p2_prime"]
-    calls = parts(backbone, 16)
+    calls = parts(16)
     with torch.no_grad():
         torch.testing.assert_close(backbone(images)["p2_prime"], expected, rtol=0, atol=1e-4)
     assert calls == [(1, 64, 64, 64)]
@@ -124,7 +140,7 @@ def test_what_reads_its_whole_input_is_not_divided(opts, parts):
 
 def test_in_training_and_when_traced_it_is_not_divided(parts):
     backbone = build()
-    calls = parts(backbone, 16)
+    calls = parts(16)
     images = make_images(1, 128, 128)
     with torch.no_grad():
         backbone.train()(images)
@@ -135,7 +151,7 @@ def test_in_training_and_when_traced_it_is_not_divided(parts):
 def test_a_compiled_extension_is_called_in_one_piece(parts):
     backbone = build(FASTER, "MODEL.EFPN.COMPILE", "eager")
     with torch.no_grad():
-        calls = parts(backbone, 16)
+        calls = parts(16)
         backbone(make_images(1, 128, 128))
     assert set(calls) == {(1, 64, 64, 64)}
 
