@@ -21,7 +21,6 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-_DEFORMABLE = (DeformConv, ModulatedDeformConv, DeformConv2d)
 _PROBE_SIDES = (20, 40, 80)  # even: some steps read an input at half the resolution
 
 
@@ -109,7 +108,7 @@ def profile_extension(stage2: nn.Module, extension: nn.Module) -> ExtensionProfi
         stage2: stage 2 of the bottom-up network.
         extension: a :class:`PyramidExtension` whose level 2 is the pyramid's own.
     """
-    if any(isinstance(m, _DEFORMABLE) for part in (stage2, extension) for m in part.modules()):
+    if any(_is_deformable(m) for part in (stage2, extension) for m in part.modules()):
         return None
     c2_channels, channels = extension.lateral.in_channels, extension.lateral.out_channels
     stem_channels = next(x for x in stage2.modules() if isinstance(x, nn.Conv2d)).in_channels
@@ -127,6 +126,13 @@ def profile_extension(stage2: nn.Module, extension: nn.Module) -> ExtensionProfi
         ),
     )
     return None if None in steps else ExtensionProfile(*steps)
+
+
+def _is_deformable(module: nn.Module) -> bool:
+    """By the name, too, for there are many; a NaN as an offset can crash their kernels."""
+    known = isinstance(module, DeformConv | ModulatedDeformConv | DeformConv2d)
+    name = type(module).__name__.lower()
+    return known or "deform" in name or name.startswith("dcn")
 
 
 @torch.no_grad()

@@ -133,18 +133,29 @@ def test_what_cannot_be_probed_is_dense(caplog):
     assert "could not be found (TypeError: no such kernel)" in caplog.text
 
 
-def test_a_deformable_convolution_is_not_probed():
-    class Deformable(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv = DeformConv2d(64, 64, 3, padding=1)
+class Holder(nn.Module):
+    """Of a deformable convolution."""
 
-        def forward(self, x):
-            raise AssertionError("NaNs would be offsets")
+    def __init__(self):
+        super().__init__()
+        self.conv = DeformConv2d(64, 64, 3, padding=1)
 
+    def forward(self, x):
+        raise AssertionError("NaNs would be offsets")
+
+
+class DCNv9(nn.Module):
+    """Someone's own."""
+
+    def forward(self, x):
+        raise AssertionError("NaNs would be offsets")
+
+
+@pytest.mark.parametrize("module", [Holder, DCNv9])
+def test_a_deformable_convolution_is_not_probed(module):
     backbone = build(True)
     assert profile_extension(backbone.bottom_up.stages[0], backbone.extension) is not None
-    stage2 = nn.Sequential(backbone.bottom_up.stages[0], Deformable())
+    stage2 = nn.Sequential(backbone.bottom_up.stages[0], module())
     assert profile_extension(stage2, backbone.extension) is None
 
 
