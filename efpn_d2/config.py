@@ -189,7 +189,7 @@ def _distill_node() -> CN:
     # for the teacher, the student's are their 2x2 means) or "upsample" (images are loaded at the
     # student's scale, the teacher's are interpolated: for files without more detail).
     node.VIEW = "downsample"
-    # Checkpoint of another teacher with the same architecture; "": the network itself, frozen.
+    # Checkpoint of another teacher with the same architecture; "": the network itself as it is.
     node.TEACHER_WEIGHTS = ""
     # Brightness, contrast and saturation are each multiplied by 1 - x to 1 + x; 0: none.
     node.COLOR_JITTER = 0.0

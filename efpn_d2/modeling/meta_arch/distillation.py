@@ -25,6 +25,9 @@ class DistillationRCNN(GeneralizedRCNN):
     from the image at twice the side, under ``no_grad`` and in evaluation mode. The state dict is
     that of ``GeneralizedRCNN``, and so is inference. Modules without trainable parameters stay in
     evaluation mode in training.
+
+    Next to the detector's losses, which train everything, Eq. 5 trains the extension alone, for
+    which that runs twice; by another teacher, whose targets are fixed, it trains all before it too.
     """
 
     @configurable
@@ -126,9 +129,22 @@ class DistillationRCNN(GeneralizedRCNN):
         features = self.backbone.outputs(bottom_up, merged, p2_prime)
         proposals, losses = self.proposal_generator(images, features, instances)
         _, detector_losses = self.roi_heads(images, features, proposals, instances)
+        if not self._other_teacher:
+            p3_prime, p2_prime = self._extend_alone(bottom_up, merged)
         maps = {"p3_prime": p3_prime, "p2_prime": p2_prime}
         distillation_losses = self._distillation_losses(maps, teacher_images, instances)
         return {**losses, **detector_losses, **distillation_losses}
+
+    def _extend_alone(
+        self, bottom_up: dict[str, Tensor], merged: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """P'3 and P'2 once more, without a gradient path to the network before the extension.
+
+        That network makes the targets, too. It could bring both closer by saying less, at the cost
+        of all levels; so Eq. 5 teaches the extension alone, as in the stage ``distill``. [ours]
+        """
+        inputs = ({k: v.detach() for k, v in maps.items()} for maps in (bottom_up, merged))
+        return self.backbone.extend(*inputs)
 
     def _distillation_losses(
         self, maps: dict[str, Tensor], teacher_images: Tensor, instances: list[Instances]

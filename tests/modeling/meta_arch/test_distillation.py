@@ -171,6 +171,19 @@ def test_joint_trains_everything_by_all_losses(mask, empty):
     assert without_gradient(model) == []
 
 
+@pytest.mark.parametrize("own_teacher", [True, False])
+def test_in_joint_training_the_own_teacher_is_not_taught_by_eq_5(own_teacher):
+    model = make_model("joint")
+    if not own_teacher:
+        model.set_teacher(copy.deepcopy(model.backbone))
+    losses = losses_of(model, INPUTS)
+    sum(losses[name] for name in TERMS).backward()
+    taught = {name for name, p in model.backbone.named_parameters() if p.grad is not None}
+    extension = {f"extension.{name}" for name, _ in model.backbone.extension.named_parameters()}
+    assert extension <= taught
+    assert (taught == extension) == own_teacher
+
+
 def test_joint_detection_losses_are_those_of_the_student_view():
     joint = make_model("joint")
     losses = losses_of(joint, INPUTS[:1])
