@@ -137,6 +137,7 @@ def _efpn_bs_node() -> CN:
     # CEM: high levels as context for low ones.
     node.CEM_ENABLED = False
     node.CEM_FROM_LEVELS = ["p5", "p6"]
+    # On p2_prime too its parameters are many: with the square of the ratio of the strides.
     node.CEM_TO_LEVELS = ["p2", "p3", "p4"]
     # Channels of a high level once compressed, and once spread to a low level's size.
     node.CEM_COMPRESSED_CHANNELS = 64
@@ -146,7 +147,7 @@ def _efpn_bs_node() -> CN:
     node.FBSM_ENABLED = False
     node.FBSM_LEVELS = ["p2_prime", "p2", "p3", "p4"]
     # Weight of the masks' distance to the boxes in the total loss; 0.0: masks learn from detection
-    # alone. Above it needs EFPNRPN or EFPNRetinaNet, which also log the masks' contrast.
+    # alone. Above 0.0 it needs EFPNRPN or EFPNRetinaNet, which also log the masks' contrast.
     node.FBSM_MASK_LOSS_WEIGHT = 0.0
 
     # DCLoss: weigh the losses of objects by size, so that no size dominates the gradients. For RPN,

@@ -5,6 +5,7 @@ A reconstruction: of E-FPN-BS (Liu and Cui, 2025) only the abstract is public, w
 arithmetic here is ours.
 """
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 
@@ -19,6 +20,8 @@ __all__ = ["DynamicGradientBalancedLoss", "SampleLoss", "gradient_norms"]
 #: ``loss(predictions, rows)``: the sum of the plain losses of some samples. ``rows`` (n,) says
 #: which they are, ``predictions`` (n, ...) is what the network says of them.
 SampleLoss = Callable[[Tensor, Tensor], Tensor]
+
+logger = logging.getLogger(__name__)
 
 _EPSILON = 1e-12
 
@@ -37,9 +40,11 @@ class DynamicGradientBalancedLoss(nn.Module):
     gradient. A batch moves g before it is weighed, a bin's first batch sets it, and a bin without
     a sample keeps it. With ``alpha=0`` all weights are exactly 1.
 
-    Each call counts as a batch: with gradient accumulation, each part of one. Gradients and samples
+    Each call under autograd counts as a batch: with gradient accumulation, each part of one;
+    without autograd, as in validation, nothing moves. Gradients and samples
     are summed over all processes, which therefore all have to call, with or without a sample. The
-    state is in the state dict; loading one that lacks it keeps the state there is.
+    state is in the state dict; loading one that lacks it, or has other bins, keeps the state there
+    is.
 
     Loss scale, loss weight and learning rate cancel in w, so the plain loss may be in any unit that
     does not change during training.
@@ -75,7 +80,7 @@ class DynamicGradientBalancedLoss(nn.Module):
         self.max_weight = max_weight
         self.name = name
         self.labels = _labels(size_bins)
-        self.register_buffer("edges", torch.tensor(size_bins, dtype=torch.float32), False)
+        self.register_buffer("edges", torch.tensor(size_bins, dtype=torch.float32))
         #: g, (B,).
         self.register_buffer("gradient_norms", torch.zeros(len(self.labels)))
         #: Batches that moved g, (B,).
@@ -98,10 +103,15 @@ class DynamicGradientBalancedLoss(nn.Module):
         """
         predictions = predictions.float()
         bins = torch.bucketize(sizes, self.edges, right=True)
-        sums, counts = self._sum_bins(gradient_norms(loss, predictions), bins)
-        self._move(sums, counts)
+        # Without autograd the loss is not trained by, as in validation: no state is to change.
+        trains = torch.is_grad_enabled()
+        norms = gradient_norms(loss, predictions) if trains else predictions.new_zeros(len(sizes))
+        sums, counts = self._sum_bins(norms, bins)
+        if trains:
+            self._move(sums, counts)
         weights = self._weights(counts)
-        self._log(sums, counts, weights)
+        if trains:
+            self._log(sums, counts, weights)
         if self.alpha == 0:
             # Zeros would do for the loss, but they can change the memory layout of gradients, and
             # by that the order in which those of a bias are summed.
@@ -171,6 +181,13 @@ class DynamicGradientBalancedLoss(nn.Module):
         error_msgs: list[str],
     ) -> None:
         """As for any module, but the state is not missed: a plain detector's file has none."""
+        edges = state_dict.get(prefix + "edges", self.edges)
+        if not torch.equal(edges.cpu(), self.edges.cpu()):
+            logger.warning(
+                f"The state of DCLoss '{self.name}' is of other size bins, with edges at "
+                f"{edges.tolist()} px: it is not loaded, and begins anew."
+            )
+            state_dict = {k: v for k, v in state_dict.items() if not k.startswith(prefix)}
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, [], unexpected_keys, error_msgs
         )

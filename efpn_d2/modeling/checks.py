@@ -1,10 +1,13 @@
 """Checks of module interfaces, ending in one sentence that says what to do."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
 
-__all__ = ["check_extended", "check_features", "check_objectness"]
+__all__ = ["check_extended", "check_features", "check_objectness", "pick_levels"]
+
+_PYRAMID_LEVELS = ("p2_prime", *(f"p{level}" for level in range(2, 8)))
 
 # What this package extends, and by what.
 _EXTENDED = {
@@ -70,6 +73,28 @@ def check_features(
             f"{key} reads {', '.join(unknown)}, but the backbone returns only "
             f"{', '.join(available)}: {hint or f'correct {key}'}."
         )
+
+
+def pick_levels(
+    key: str, wanted: Iterable[str], levels: Mapping[str, ShapeSpec]
+) -> dict[str, ShapeSpec]:
+    """Those of the levels that ``key`` names that this pyramid has.
+
+    Args:
+        key: the config key that lists ``wanted``, for the message.
+        wanted: names of levels that some pyramid has; RetinaNet's, for one, has no P2.
+        levels: the pyramid's ``output_shape()``.
+
+    Raises:
+        ValueError: a name is of no level of any pyramid, or this one has none of them.
+    """
+    wanted = list(wanted)
+    found = {name: levels[name] for name in wanted if name in levels}
+    strange = [name for name in wanted if name not in (*_PYRAMID_LEVELS, *levels)]
+    check_features(key, strange or ([] if found else wanted), levels)
+    if not found:
+        raise ValueError(f"{key} is empty: name one or more of {', '.join(levels)}.")
+    return found
 
 
 def check_objectness(key: str, value: float) -> None:

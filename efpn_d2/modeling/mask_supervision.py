@@ -82,15 +82,24 @@ def check_mask_supervision(cfg: CfgNode) -> None:
     """Check that the loss of FBSM's masks, where it is switched on, is not lost.
 
     Raises:
-        ValueError: there is no mask, or what would compute the loss is Detectron2's own, which does
-            not know it.
+        ValueError: there is no mask, what would compute the loss is Detectron2's own, which does
+            not know it, or there is no RPN; or the weight is negative.
     """
     key = "MODEL.EFPN_BS.FBSM_MASK_LOSS_WEIGHT"
     if "EFPN_BS" not in cfg.MODEL or not cfg.MODEL.EFPN_BS.FBSM_MASK_LOSS_WEIGHT:
         return
+    weight = cfg.MODEL.EFPN_BS.FBSM_MASK_LOSS_WEIGHT
+    if not weight > 0:
+        raise ValueError(f"{key} is {weight}: use 0.0 for no loss, or a positive weight.")
     if not cfg.MODEL.EFPN_BS.FBSM_ENABLED:
         raise ValueError(
-            f"{key} is {cfg.MODEL.EFPN_BS.FBSM_MASK_LOSS_WEIGHT}, but MODEL.EFPN_BS.FBSM_ENABLED "
+            f"{key} is {weight}, but MODEL.EFPN_BS.FBSM_ENABLED "
             "is False, so there is no mask: switch it on, or set the weight to 0.0."
+        )
+    retinanet = "RetinaNet" in cfg.MODEL.META_ARCHITECTURE
+    if cfg.MODEL.PROPOSAL_GENERATOR.NAME == "PrecomputedProposals" and not retinanet:
+        raise ValueError(
+            f"{key} is {weight}, but MODEL.PROPOSAL_GENERATOR.NAME is PrecomputedProposals, and it "
+            "is the RPN that computes this loss: set it to EFPNRPN, or the weight to 0.0."
         )
     check_extended(cfg, key, ["PROPOSAL_GENERATOR"])

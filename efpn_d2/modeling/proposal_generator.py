@@ -1,5 +1,6 @@
 """RPN that can also propose on P'2, and that has the losses of E-FPN-BS."""
 
+import inspect
 from typing import Any
 
 import torch
@@ -51,7 +52,7 @@ class EFPNRPN(RPN):
         self.mask_supervision = mask_supervision
         if mask_supervision is not None:
             # A hook, for an overridden forward could not call the base class's when scripted.
-            self.register_forward_hook(_add_mask_losses)
+            self.register_forward_hook(_add_mask_losses, with_kwargs=True)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
@@ -100,12 +101,14 @@ class EFPNRPN(RPN):
         )
 
 
-def _add_mask_losses(rpn: EFPNRPN, inputs: tuple[Any, ...], outputs: tuple[Any, ...]) -> None:
+def _add_mask_losses(
+    rpn: EFPNRPN, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: tuple[Any, ...]
+) -> None:
     """Forward hook of :class:`EFPNRPN`."""
     _, losses = outputs
     if rpn.training:
-        _, features, instances = inputs
-        losses.update(rpn.mask_supervision(features, instances))
+        given = inspect.signature(rpn.forward).bind(*args, **kwargs).arguments
+        losses.update(rpn.mask_supervision(given["features"], given["gt_instances"]))
 
 
 def _with_p2_prime(cfg: CfgNode) -> CfgNode:

@@ -200,7 +200,7 @@ def test_the_state_is_in_the_state_dict():
     batches = [(logit(0.2, 0.6), torch.tensor([4.0, 20.0])), (logit(0.9), torch.tensor([3.0]))]
     first(positive_bce, *batches[0])
     state = copy.deepcopy(first.state_dict())
-    assert state.keys() == {"gradient_norms", "updates"}
+    assert state.keys() == {"edges", "gradient_norms", "updates"}
     second = balance()
     second.load_state_dict(state)
     for loss in (first, second):
@@ -217,6 +217,32 @@ def test_a_state_dict_without_it_leaves_the_state():
     assert loss[0].updates.tolist() == [1, 0]
     with pytest.raises(RuntimeError, match="other"):
         loss.load_state_dict({"0.other": torch.zeros(1)})
+
+
+def test_a_state_of_other_bins_is_not_loaded(caplog):
+    first, second = balance(size_bins=[8]), balance(size_bins=[64])
+    first(positive_bce, logit(0.2, 0.6), torch.tensor([4.0, 20.0]))
+    second.load_state_dict(first.state_dict())
+    assert second.updates.tolist() == [0, 0]
+    assert second.edges.tolist() == [64.0]
+    assert "of other size bins, with edges at [8.0] px" in caplog.text
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_loss_of_validation_is_weighed_but_changes_nothing(mode):
+    loss, trained = balance(), balance()
+    batches = [(logit(0.2, 0.6), torch.tensor([4.0, 20.0])), (logit(0.9), torch.tensor([20.0]))]
+    for each in (loss, trained):
+        each(positive_bce, *batches[0])
+    before = copy.deepcopy(loss.state_dict())
+    with mode(), EventStorage() as storage:
+        found = loss(positive_bce, *batches[0])
+        loss(positive_bce, *batches[1])
+        assert not storage.latest()
+    assert all(torch.equal(v, before[k]) for k, v in loss.state_dict().items())
+    # The batch itself is where the state stands, so training on it weighs it alike.
+    assert found.item() == pytest.approx(trained(positive_bce, *batches[0]).item())
+    assert found.item() != 0
 
 
 def test_half_precision_is_weighed_in_fp32():

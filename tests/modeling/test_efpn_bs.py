@@ -116,6 +116,42 @@ def test_a_copy_of_a_retinanet_has_masks_of_its_own():
     assert not torch.isclose(losses["loss_fbsm_bce"], other["loss_fbsm_bce"])
 
 
+def test_a_copy_after_a_pass_without_losses_has_no_masks():
+    model = build(RETINANET, *FBSM, *MASK_LOSS)
+    model.backbone.train()(torch.randn(1, 3, 64, 64))
+    assert len(model.backbone.masks) > 0
+    assert len(copy.deepcopy(model).backbone.masks) == 0
+
+
+def test_the_rpn_takes_its_arguments_by_name_too():
+    model, found = build(FASTER, *FBSM, *MASK_LOSS).train(), []
+    inputs = [training_input([[8, 8, 24, 28]])]
+    images = model.preprocess_image(inputs)
+    features, instances = model.backbone(images.tensor), [inputs[0]["instances"]]
+    for args, kwargs in (
+        ((images, features, instances), {}),
+        ((images, features), {"gt_instances": instances}),
+        ((), {"images": images, "features": features, "gt_instances": instances}),
+    ):
+        with EventStorage():
+            found.append(model.proposal_generator(*args, **kwargs)[1]["loss_fbsm_bce"].item())
+    assert found[0] == found[1] == found[2] > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "levels", "message"),
+    [
+        (FASTER, "FBSM_LEVELS", ["p22", "P3", "p4"], "FBSM_LEVELS reads p22, P3, but .* p2_prime,"),
+        (FASTER, "CEM_FROM_LEVELS", ["P5", "p6"], "CEM_FROM_LEVELS reads P5, but the backbone"),
+        (RETINANET, "CEM_TO_LEVELS", ["p2"], "CEM_TO_LEVELS reads p2, but the backbone"),
+        (FASTER, "FBSM_LEVELS", [], "FBSM_LEVELS is empty: name one or more of p2_prime, p2,"),
+    ],
+)
+def test_levels_that_no_pyramid_has_are_refused(name, key, levels, message):
+    with pytest.raises(ValueError, match=f"^MODEL.EFPN_BS.{message}"):
+        build(name, *CEM, *FBSM, f"MODEL.EFPN_BS.{key}", levels)
+
+
 def test_no_mask_is_left_behind_on_the_backbone():
     model = build(RETINANET, *FBSM)
     train_once(model)
@@ -187,6 +223,11 @@ def test_stock_builders_that_would_lose_them_are_refused(name, key):
         (FASTER, (*FBSM, "MODEL.PROPOSAL_GENERATOR.NAME", "RPN"), "is RPN, .* set it to EFPNRPN"),
         (RETINANET, (*FBSM, "MODEL.META_ARCHITECTURE", "RetinaNet"), "set it to EFPNRetinaNet"),
         (FASTER, (), "FBSM_ENABLED is False, so there is no mask"),
+        (
+            FASTER,
+            (*FBSM, "MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals"),
+            "is PrecomputedProposals, .*: set it to EFPNRPN",
+        ),
     ],
 )
 def test_a_loss_of_the_masks_that_would_be_lost_is_refused(name, opts, message):
@@ -194,6 +235,11 @@ def test_a_loss_of_the_masks_that_would_be_lost_is_refused(name, opts, message):
     with pytest.raises(ValueError, match=message) as error:
         EFPNTrainer.build_model(cfg)
     assert "\n" not in str(error.value)
+
+
+def test_a_negative_weight_of_the_masks_is_refused():
+    with pytest.raises(ValueError, match="MASK_LOSS_WEIGHT is -1.0: use 0.0"):
+        EFPNTrainer.build_model(config(FASTER, *FBSM, MASK_LOSS[0], -1.0))
 
 
 def test_the_base_stage_keeps_what_can_be_trained_without_p2_prime():

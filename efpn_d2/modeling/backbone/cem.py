@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from efpn_d2.config import require_node
 from efpn_d2.layers import BRANCH_GAIN, conv_layer
+from efpn_d2.modeling.checks import pick_levels
 
 __all__ = ["ContextEnhancementModule", "build_cem"]
 
@@ -121,15 +122,15 @@ def build_cem(cfg: CfgNode, levels: dict[str, ShapeSpec]) -> ContextEnhancementM
         levels: the pyramid's ``output_shape()``.
 
     Raises:
-        ValueError: the pyramid has none of the levels, or see :class:`ContextEnhancementModule`.
+        ValueError: see :func:`pick_levels` and :class:`ContextEnhancementModule`.
         KeyError: ``add_efpn_config`` was not called.
     """
     node = require_node(cfg, "MODEL.EFPN_BS")
     if not node.CEM_ENABLED:
         return None
     high, low = (
-        {name: levels[name] for name in names if name in levels}
-        for names in (node.CEM_FROM_LEVELS, node.CEM_TO_LEVELS)
+        pick_levels(f"MODEL.EFPN_BS.{key}", node[key], levels)
+        for key in ("CEM_FROM_LEVELS", "CEM_TO_LEVELS")
     )
     return ContextEnhancementModule(
         high,

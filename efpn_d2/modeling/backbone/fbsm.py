@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from efpn_d2.config import require_node
 from efpn_d2.layers import conv_layer
+from efpn_d2.modeling.checks import pick_levels
 
 __all__ = ["MASK_LOGITS", "ForegroundBackgroundSeparationModule", "build_fbsm"]
 
@@ -89,12 +90,12 @@ def build_fbsm(
         levels: the pyramid's ``output_shape()``.
 
     Raises:
-        ValueError: the pyramid has none of the levels.
+        ValueError: the pyramid has none of the levels, or no pyramid has one.
         KeyError: ``add_efpn_config`` was not called.
     """
     node = require_node(cfg, "MODEL.EFPN_BS")
     if not node.FBSM_ENABLED:
         return None
     return ForegroundBackgroundSeparationModule(
-        {name: levels[name] for name in node.FBSM_LEVELS if name in levels}
+        pick_levels("MODEL.EFPN_BS.FBSM_LEVELS", node.FBSM_LEVELS, levels)
     )

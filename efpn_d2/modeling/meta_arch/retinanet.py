@@ -101,7 +101,15 @@ class EFPNRetinaNet(RetinaNet):
         return balance_dense_losses(self, names, losses, cls_loss, found, self.loss_normalizer, {})
 
 
+class _Masks(dict[str, Tensor]):
+    """FBSM's masks of a batch, which no copy of a network has: tensors of a graph have none."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Masks, ()
+
+
 def _keep_masks(backbone: Backbone, inputs: tuple[Tensor, ...], outputs: dict[str, Tensor]) -> None:
     """Forward hook: let the backbone hold FBSM's masks until their loss is computed."""
     if backbone.training:
-        backbone.masks = {k: x for k, x in outputs.items() if k.endswith(MASK_LOGITS)}
+        masks = {k: x for k, x in outputs.items() if k.endswith(MASK_LOGITS)}
+        backbone.masks = _Masks(masks)
