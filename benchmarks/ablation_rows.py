@@ -175,6 +175,13 @@ ROWS = {
         start="base_multi_scale",
         options=_PROPOSE,
     ),
+    "finetune_rpn_multi_scale": Row(
+        "the same without distillation",
+        "ours",
+        _FINETUNE,
+        start="base_multi_scale",
+        options=_PROPOSE,
+    ),
     "espcn_without_distillation": Row(
         "+ extended level with ESPCN, no distillation",
         "Table II",
