@@ -77,25 +77,19 @@ def test_what_is_inserted_on_p2_prime_comes_after(parts):
     assert len(calls) > 1
 
 
-def test_in_half_precision(parts):
-    backbone, images = build(), make_images(1, 160, 160)
+@pytest.mark.parametrize(
+    ("norm", "dtype"),
+    [("", torch.bfloat16), ("LN", torch.float32)],  # as autocast chooses for the last layer
+)
+def test_in_half_precision(norm, dtype, parts):
+    backbone, images = build(FASTER, "MODEL.EFPN.NORM", norm), make_images(1, 160, 160)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         expected = backbone(images)["p2_prime"]
         calls = parts(32)
         found = backbone(images)["p2_prime"]
     assert len(calls) > 1
-    assert found.dtype == expected.dtype == torch.bfloat16
+    assert found.dtype == expected.dtype == dtype
     torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05 * float(expected.abs().max()))
-
-
-def test_of_the_type_that_autocast_chooses(parts):
-    backbone, images = build(FASTER, "MODEL.EFPN.NORM", "LN"), make_images(1, 160, 160)
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        expected = backbone(images)["p2_prime"]
-        calls = parts(32)
-        found = backbone(images)["p2_prime"]
-    assert len(calls) > 1
-    assert found.dtype == expected.dtype == torch.float32
 
 
 @pytest.mark.parametrize(
