@@ -87,6 +87,7 @@ _ONLY_P3 = {
     "MODEL.ROI_HEADS.IN_FEATURES": ["p3"],
 }
 _PROPOSE = {"MODEL.EFPN.RPN_ON_P2_PRIME": True}
+_MUTE = {"DISTILL.LOSS_WEIGHT": 0.0}
 _CEM = {"MODEL.EFPN_BS.CEM_ENABLED": True}
 _FBSM = {"MODEL.EFPN_BS.FBSM_ENABLED": True}
 _MASK_LOSS = {"MODEL.EFPN_BS.FBSM_MASK_LOSS_WEIGHT": 1.0}
@@ -109,6 +110,9 @@ ROWS = {
         options={"MODEL.BACKBONE.NAME": "build_teacher_p2_backbone"},
     ),
     "efpn": Row("EFPN, the paper's recipe: distill, head", "Tables II, III, VIII, IX", _RECIPE),
+    "head_alone": Row(
+        "the same without its loss: the extension as it was initialised", "", _RECIPE, options=_MUTE
+    ),
     "efpn_without_distillation": Row("EFPN finetuned without distillation", "", _FINETUNE),
     "finetune_rpn": Row(
         "EFPN finetuned without distillation, P'2 in the RPN", "ours", _FINETUNE, options=_PROPOSE
@@ -167,6 +171,13 @@ ROWS = {
     ),
     "efpn_multi_scale": Row(
         "EFPN, the paper's recipe from the multi-scale base", "", _RECIPE, start="base_multi_scale"
+    ),
+    "head_alone_multi_scale": Row(
+        "the same without its loss: the extension as it was initialised",
+        "",
+        _RECIPE,
+        start="base_multi_scale",
+        options=_MUTE,
     ),
     "joint_rpn_multi_scale": Row(
         "EFPN finetuned with distillation from the multi-scale base, P'2 in the RPN",

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 
-__all__ = ["check_extended", "check_features", "check_objectness", "pick_levels"]
+__all__ = ["check_extended", "check_features", "check_objectness", "check_positive", "pick_levels"]
 
 _PYRAMID_LEVELS = ("p2_prime", *(f"p{level}" for level in range(2, 8)))
 
@@ -107,3 +107,18 @@ def check_objectness(key: str, value: float) -> None:
         raise ValueError(
             f"{key} is {value}, but it is an objectness: use a number from 0.0 to 1.0."
         )
+
+
+def check_positive(section: str, **values: int) -> None:
+    """Check numbers of channels, kernels and the like.
+
+    Args:
+        section: of the config that the values come from, e.g. ``MODEL.SGDM``.
+        values: each under its key there.
+
+    Raises:
+        ValueError: one is below 1; the message names its key.
+    """
+    for key, value in values.items():
+        if value < 1:
+            raise ValueError(f"{section}.{key} is {value}: use 1 or more.")

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from efpn_d2.config import require_node
 from efpn_d2.layers import BRANCH_GAIN, conv_layer
-from efpn_d2.modeling.checks import pick_levels
+from efpn_d2.modeling.checks import check_positive, pick_levels
 
 __all__ = ["ContextEnhancementModule", "build_cem"]
 
@@ -49,9 +49,15 @@ class ContextEnhancementModule(nn.Module):
             local_channels: of a high level spread to a low level's size.
 
         Raises:
-            ValueError: there is no high or no low level, or a low level is not lower.
+            ValueError: there is no high or no low level, a low level is not lower, or a number of
+                channels is below 1.
         """
         super().__init__()
+        check_positive(
+            "MODEL.EFPN_BS",
+            CEM_COMPRESSED_CHANNELS=compressed_channels,
+            CEM_LOCAL_CHANNELS=local_channels,
+        )
         if not high or not low:
             raise ValueError("CEM: name at least one level that gives context and one to get it.")
         self.high, self.low = tuple(high), tuple(low)

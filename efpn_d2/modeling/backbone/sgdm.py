@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from efpn_d2.config import require_node
 from efpn_d2.layers import KernelGenerator, SharedAsymmetricKernels, depthwise_per_image
-from efpn_d2.modeling.checks import check_features
+from efpn_d2.modeling.checks import check_features, check_positive
 
 __all__ = [
     "PyramidSGDM",
@@ -53,10 +53,12 @@ class RazorDynamicConv(nn.Module):
                 (C / razor_ratio, k, k); None: no guide.
 
         Raises:
-            ValueError: ``kernel_size`` or ``razor_ratio`` is not as said above.
+            ValueError: ``kernel_size`` or ``razor_ratio`` is not as said above, or ``reduction`` is
+                below 1.
         """
         super().__init__()
         _check_kernel(channels, kernel_size, razor_ratio)
+        check_positive("MODEL.SGDM", REDUCTION=reduction)
         self.dynamic_channels = channels // razor_ratio
         self.generator = KernelGenerator(self.dynamic_channels, kernel_size, reduction)
         self.static_kernels = static_kernels
@@ -101,10 +103,11 @@ class StaticGuidedDynamicModule(CNNBlockBase):
             static_guide: False: the kernels are the dynamic ones alone, for comparison.
 
         Raises:
-            ValueError: see :class:`RazorDynamicConv`.
+            ValueError: see :class:`RazorDynamicConv`; or ``shared_kernels`` is below 1.
         """
         super().__init__(channels, channels, stride=1)
         _check_kernel(channels, kernel_size, razor_ratio)
+        check_positive("MODEL.SGDM", SHARED_KERNELS=shared_kernels)
         static_kernels = None
         if static_guide:
             static_kernels = SharedAsymmetricKernels(

@@ -112,3 +112,9 @@ def test_every_parameter_is_trained():
 def test_levels_that_do_not_fit_are_refused(high, low, said):
     with pytest.raises(ValueError, match=said):
         make(high, low)
+
+
+@pytest.mark.parametrize("name", ["compressed_channels", "local_channels"])
+def test_branches_without_channels_are_refused(name):
+    with pytest.raises(ValueError, match=f"MODEL.EFPN_BS.CEM_{name.upper()} is 0: use 1 or more."):
+        ContextEnhancementModule(pick("p5"), pick("p2"), **{name: 0})

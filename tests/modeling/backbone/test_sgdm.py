@@ -146,9 +146,15 @@ def test_scripted_and_traced():
     [
         ({"kernel_size": 4}, "MODEL.SGDM.KERNEL_SIZE is 4, .* use an odd number."),
         ({"razor_ratio": 3}, "MODEL.SGDM.RAZOR_RATIO is 3, which does not divide 16 channels"),
+        ({"reduction": 0}, "MODEL.SGDM.REDUCTION is 0: use 1 or more."),
     ],
 )
 def test_mistakes_are_one_clear_sentence(options, message):
     for build in (StaticGuidedDynamicModule, RazorDynamicConv):
         with pytest.raises(ValueError, match=message):
             build(16, **options)
+
+
+def test_a_block_without_static_kernels_to_share_is_refused():
+    with pytest.raises(ValueError, match="MODEL.SGDM.SHARED_KERNELS is 0: use 1 or more."):
+        StaticGuidedDynamicModule(16, shared_kernels=0)
