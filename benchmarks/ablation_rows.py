@@ -130,6 +130,13 @@ ROWS = {
         start="",
         options=_PROPOSE,
     ),
+    "scratch_rpn_espcn": Row(
+        "the same, ESPCN instead of FTT",
+        "ours",
+        _SCRATCH,
+        start="",
+        options={**_PROPOSE, "MODEL.EFPN.UPSAMPLER": "espcn"},
+    ),
     "finetune_rpn_fast": Row(
         "EFPN finetuned without distillation, P'2 in the RPN, preset fast",
         "ours",
