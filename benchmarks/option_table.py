@@ -9,7 +9,14 @@ from ablation_rows import OPTION_ROWS, ROWS
 __all__ = ["render_options"]
 
 RESULTS = Path(__file__).resolve().parent / "results"
-COLUMNS = {"AP": "AP", "AP_0_16": "AP 0-16", "AP_0_8": "AP 0-8", "AR_0_16": "AR 0-16"}
+COLUMNS = {
+    "AP": "AP",
+    "AP_0_16": "AP 0-16",
+    "AP_0_8": "AP 0-8",
+    "AP_8_16": "AP 8-16",
+    "AP_16_inf": "AP 16+",
+    "AR_0_16": "AR 0-16",
+}
 # Which of benchmarks/variants.py has the costs of a row. DCLoss costs nothing in inference.
 COSTS = {
     "fpn_1x": "FPN",

@@ -10,7 +10,13 @@ pytestmark = pytest.mark.fast
 
 
 def record(average, small):
-    by_size = {"AP_0_16": small, "AP_0_8": small - 10, "AR_0_16": small + 10}
+    by_size = {
+        "AP_0_16": small,
+        "AP_0_8": small - 10,
+        "AP_8_16": small + 5,
+        "AP_16_inf": 80,
+        "AR_0_16": small + 10,
+    }
     return {"metrics": {"bbox": {"AP": average}}, "by_size": by_size}
 
 
@@ -46,12 +52,13 @@ def test_differences_are_by_seed(costs):
         "FPN + CEM",
         "FPN + SGDM after all stages",
     ]
-    assert rows[0][1:6] == ["2", "55.0", "41.0", "31.0", "51.0"]
-    assert rows[0][6:] == ["10.00 M", "1.000 x", "1.000 x"]
+    assert rows[0][1:8] == ["2", "55.0", "41.0", "31.0", "46.0", "80.0", "51.0"]
+    assert rows[0][8:] == ["10.00 M", "1.000 x", "1.000 x"]
     same = "+2.5 (+1.0 to +4.0)"
-    assert rows[1][1:6] == ["2", "+0.0 (-1.0 to +1.0)", same, same, same]
-    assert rows[1][6:] == ["12.00 M", "1.150 x", "1.034 x"]
-    assert rows[2][1:] == ["1", "+1.0", "+0.0", "+0.0", "+0.0", *["not run"] * 3]
+    none = "+0.0 (+0.0 to +0.0)"
+    assert rows[1][1:8] == ["2", "+0.0 (-1.0 to +1.0)", same, same, same, none, same]
+    assert rows[1][8:] == ["12.00 M", "1.150 x", "1.034 x"]
+    assert rows[2][1:] == ["1", "+1.0", *["+0.0"] * 5, *["not run"] * 3]
     assert "1 thread of some CPU" in lines[-1]
 
 
