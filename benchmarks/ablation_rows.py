@@ -268,6 +268,13 @@ ROWS = {
         options={**_CEM, **_FBSM, **_DCLOSS},
     ),
     "fpn_sgdm": Row("FPN + SGDM after all stages", "RDConv/SGDM", _FPN, start="", options=_SGDM),
+    "scratch_rpn_sgdm": Row(
+        "EFPN + SGDM after all stages",
+        "ours",
+        _SCRATCH,
+        start="",
+        options={**_PROPOSE, **_SGDM},
+    ),
     "scratch_rpn_all": Row(
         "EFPN + CEM + FBSM + DCLoss + SGDM",
         "ours",
@@ -280,7 +287,7 @@ ROWS = {
 # What can be inserted or balanced, each after the detector that it is compared with.
 OPTION_ROWS = {
     "fpn_1x": ("fpn_cem", "fpn_fbsm", "fpn_fbsm_supervised", "fpn_dcloss", "fpn_bs", "fpn_sgdm"),
-    "scratch_rpn": ("scratch_rpn_all",),
+    "scratch_rpn": ("scratch_rpn_sgdm", "scratch_rpn_all"),
 }
 
 

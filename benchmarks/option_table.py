@@ -27,6 +27,7 @@ COSTS = {
     "fpn_bs": "FPN + CEM + FBSM",
     "fpn_sgdm": "FPN + SGDM after res2-res5",
     "scratch_rpn": "EFPN, preset paper",
+    "scratch_rpn_sgdm": "EFPN, preset paper + SGDM after res2-res5",
     "scratch_rpn_all": "EFPN, preset paper + CEM + FBSM + SGDM",
 }
 
