@@ -45,6 +45,7 @@ from efpn_d2.evaluation.size_bins import SizeBin
 ROOT = Path(__file__).resolve().parent
 NOT_RUN = "not run"
 OPTIONS = {name for names in OPTION_ROWS.values() for name in names}  # have a table of their own
+SHOWN = tuple(name for name in ROWS if name not in OPTIONS)
 CURVES = ("base", "fpn_1x", "fpn_2x", "efpn", "finetune_rpn", "scratch_rpn")
 Records = dict[tuple[str, str, str], dict[int, dict[str, Any]]]
 
@@ -93,16 +94,14 @@ def mean_and_spread(values: Sequence[float | None]) -> str:
     return mean if len(known) == 1 else f"{mean} ± {statistics.stdev(known):.1f}"
 
 
-def render_table(
-    records: Records, protocol: str, variant: str, rows: Sequence[str] = tuple(ROWS)
-) -> str:
+def render_table(records: Records, protocol: str, variant: str, rows: Sequence[str] = SHOWN) -> str:
     """Those of ``rows`` that were run in a protocol and variant."""
     metrics = columns(protocol)
     heads = ["row", "the paper's", "seeds", *metrics.values(), "iterations"]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for name in rows:
         row, seeds = ROWS[name], records.get((protocol, name, variant))
-        if not seeds or name in OPTIONS:
+        if not seeds:
             continue
         runs = list(seeds.values())
         values = [mean_and_spread([metric(run, key) for run in runs]) for key in metrics]
