@@ -38,7 +38,7 @@ from torch import nn
 from efpn_d2.checkpoint import EFPNCheckpointer
 from efpn_d2.data.datasets import register_datasets
 from efpn_d2.data.datasets.synthetic import SyntheticConfig, generate_synthetic
-from efpn_d2.engine import DistillationTrainer
+from efpn_d2.engine import DistillationTrainer, run_and_leave
 from efpn_d2.engine.stages import run_stages
 from efpn_d2.evaluation.size_bins import SizeBin, evaluate_size_bins
 from efpn_d2.modeling.freezing import freeze_all_but
@@ -222,7 +222,7 @@ def main() -> None:
     datasets = args.output / args.protocol / "datasets"
     os.environ["DETECTRON2_DATASETS"] = str(datasets.resolve())
     generate(args)
-    launch(run_all, args.processes, dist_url="auto", args=(args,))
+    launch(run_and_leave, args.processes, dist_url="auto", args=(run_all, args))
 
 
 def run_all(args: argparse.Namespace) -> None:

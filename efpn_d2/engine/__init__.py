@@ -1,7 +1,7 @@
 """Training: trainers, stages, resumable data stream, process start-up."""
 
 from .distillation import DistillationTrainer, StageError
-from .launch import launch_or_join
+from .launch import launch_or_join, run_and_leave
 from .resumable_loader import build_resumable_train_loader
 from .trainer import EFPNTrainer
 
@@ -11,4 +11,5 @@ __all__ = [
     "StageError",
     "build_resumable_train_loader",
     "launch_or_join",
+    "run_and_leave",
 ]

@@ -1,6 +1,7 @@
 """Start the processes of a training, or join those that torchrun has started."""
 
 import argparse
+import gc
 import os
 from collections.abc import Callable
 from typing import Any
@@ -28,12 +29,12 @@ def launch_or_join(main: Callable[[argparse.Namespace], Any], args: argparse.Nam
         if args.num_gpus * args.num_machines == 1:
             return main(args)
         return launch(
-            main,
+            run_and_leave,
             args.num_gpus,
             num_machines=args.num_machines,
             machine_rank=args.machine_rank,
             dist_url=args.dist_url,
-            args=(args,),
+            args=(main, args),
         )
     has_cuda = torch.cuda.is_available()
     if has_cuda:
@@ -41,7 +42,33 @@ def launch_or_join(main: Callable[[argparse.Namespace], Any], args: argparse.Nam
     dist.init_process_group("nccl" if has_cuda else "gloo")
     comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
     comm.synchronize()
-    try:
-        return main(args)
-    finally:
-        dist.destroy_process_group()
+    return run_and_leave(main, args)
+
+
+def run_and_leave(main: Callable[..., Any], *args: Any) -> Any:
+    """Run ``main(*args)``, then leave the process groups.
+
+    For Detectron2's ``launch()``, which ends the processes with the groups open: gloo's threads
+    then race with the interpreter's shutdown, and now and then abort a process that is done.
+    After an error the groups stay open, since NCCL could wait for a process that has failed.
+
+    Returns:
+        What ``main`` returns.
+    """
+    result = main(*args)
+    if dist.is_initialized():
+        leave_process_groups()
+    return result
+
+
+def leave_process_groups() -> None:
+    """Destroy all process groups of this process, and wait for their threads.
+
+    ``destroy_process_group`` does not suffice: a group lives for as long as it is referred to, and
+    Detectron2's ``comm`` keeps two of them, which it makes once per process.
+    """
+    dist.destroy_process_group()
+    comm.create_local_process_group.cache_clear()
+    comm._get_global_gloo_group.cache_clear()
+    comm._LOCAL_PROCESS_GROUP = None
+    gc.collect()  # DistributedDataParallel and its model's hooks refer to each other

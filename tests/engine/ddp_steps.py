@@ -18,7 +18,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from torch.futures import Future
 from torch.nn.parallel import DistributedDataParallel
 
-from efpn_d2.engine import DistillationTrainer
+from efpn_d2.engine import DistillationTrainer, run_and_leave
 from efpn_d2.engine.training_loop import AMPMicroBatchTrainer, MicroBatchTrainer
 
 from .tiny_training import STOCK_OPTS, register, tiny_config
@@ -129,4 +129,6 @@ def main(output_dir: str) -> None:
 
 if __name__ == "__main__":
     # A collective that one of the processes never reaches ends the run after this time.
-    launch(main, 2, dist_url="auto", args=(sys.argv[1],), timeout=timedelta(seconds=60))
+    launch(
+        run_and_leave, 2, dist_url="auto", args=(main, sys.argv[1]), timeout=timedelta(seconds=60)
+    )

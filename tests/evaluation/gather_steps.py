@@ -11,6 +11,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.engine import launch
 from detectron2.utils import comm
 
+from efpn_d2.engine import run_and_leave
 from efpn_d2.evaluation import PRESETS, SizeBinnedCOCOEvaluator, TT100KEvaluator, VisDroneEvaluator
 
 from .coco_files import instances, random_dataset, write
@@ -53,4 +54,6 @@ def main(folder: str) -> None:
 
 if __name__ == "__main__":
     # A collective that one of the processes never reaches ends the run after this time.
-    launch(main, 2, dist_url="auto", args=(sys.argv[1],), timeout=timedelta(seconds=60))
+    launch(
+        run_and_leave, 2, dist_url="auto", args=(main, sys.argv[1]), timeout=timedelta(seconds=60)
+    )

@@ -13,6 +13,7 @@ from detectron2.utils import comm
 from torch import Tensor
 from torch.nn import functional as F
 
+from efpn_d2.engine import run_and_leave
 from efpn_d2.losses import DynamicGradientBalancedLoss
 
 # Per step and rank: probability given to each object, and its size.
@@ -46,4 +47,6 @@ def main(output_dir: str) -> None:
 
 if __name__ == "__main__":
     # A collective that one of the processes never reaches ends the run after this time.
-    launch(main, 2, dist_url="auto", args=(sys.argv[1],), timeout=timedelta(seconds=60))
+    launch(
+        run_and_leave, 2, dist_url="auto", args=(main, sys.argv[1]), timeout=timedelta(seconds=60)
+    )
