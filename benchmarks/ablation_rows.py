@@ -87,6 +87,7 @@ _ONLY_P3 = {
     "MODEL.ROI_HEADS.IN_FEATURES": ["p3"],
 }
 _PROPOSE = {"MODEL.EFPN.RPN_ON_P2_PRIME": True}
+_FAST = {"MODEL.EFPN.PRESET": "fast"}
 _MUTE = {"DISTILL.LOSS_WEIGHT": 0.0}
 _CEM = {"MODEL.EFPN_BS.CEM_ENABLED": True}
 _FBSM = {"MODEL.EFPN_BS.FBSM_ENABLED": True}
@@ -141,7 +142,7 @@ ROWS = {
         "EFPN finetuned without distillation, P'2 in the RPN, preset fast",
         "ours",
         _FINETUNE,
-        options={**_PROPOSE, "MODEL.EFPN.PRESET": "fast"},
+        options={**_PROPOSE, **_FAST},
     ),
     "joint_rpn": Row(
         "EFPN finetuned with distillation, P'2 in the RPN",
@@ -275,6 +276,20 @@ ROWS = {
         start="",
         options={**_PROPOSE, **_SGDM},
     ),
+    "scratch_rpn_fast": Row(
+        "EFPN from the start, preset fast",
+        "ours",
+        _SCRATCH,
+        start="",
+        options={**_PROPOSE, **_FAST},
+    ),
+    "scratch_rpn_fast_sgdm": Row(
+        "EFPN + SGDM after all stages, preset fast",
+        "ours",
+        _SCRATCH,
+        start="",
+        options={**_PROPOSE, **_FAST, **_SGDM},
+    ),
     "scratch_rpn_all": Row(
         "EFPN + CEM + FBSM + DCLoss + SGDM",
         "ours",
@@ -288,6 +303,7 @@ ROWS = {
 OPTION_ROWS = {
     "fpn_1x": ("fpn_cem", "fpn_fbsm", "fpn_fbsm_supervised", "fpn_dcloss", "fpn_bs", "fpn_sgdm"),
     "scratch_rpn": ("scratch_rpn_sgdm", "scratch_rpn_all"),
+    "scratch_rpn_fast": ("scratch_rpn_fast_sgdm",),
 }
 
 

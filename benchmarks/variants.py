@@ -37,6 +37,7 @@ VARIANTS = {
     "FPN + CEM + FBSM": Variant([*_ENHANCED_FPN, *_CEM, *_FBSM]),
     "FPN + SGDM after res2-res5": Variant([*_ENHANCED_FPN, *_SGDM]),
     "EFPN, preset paper + SGDM after res2-res5": Variant(_SGDM),
+    "EFPN, preset fast + SGDM after res2-res5": Variant(["MODEL.EFPN.PRESET", "fast", *_SGDM]),
     "EFPN, preset paper + CEM + FBSM + SGDM": Variant([*_CEM, *_FBSM, *_SGDM]),
 }
 
