@@ -13,7 +13,10 @@ In the template, each of these comments is replaced:
 * ``lazy NAME``, ``loading NAME``: those of benchmarks/lazy_accuracy.py and loading.py.
 
 In sentences, ``[[PROTOCOL ROW VARIANT METRIC]]`` becomes the mean over the seeds, and with
-``STAGE:METRIC`` that after one of the row's stages. A value without a record is "not run".
+``STAGE:METRIC`` that after one of the row's stages. Rows of different seeds are compared by
+``[[PROTOCOL ROW VARIANT METRIC with OTHER ...]]``: the seeds count that the other rows have, too.
+METRIC may be ``recovered``, ``gain`` or ``seeds`` (their number). A value without a record is
+"not run".
 """
 
 import argparse
@@ -44,6 +47,7 @@ from efpn_d2.evaluation.size_bins import SizeBin
 
 ROOT = Path(__file__).resolve().parent
 NOT_RUN = "not run"
+GAIN_HEAD = "AP 0-16 over FPN 1x"
 OPTIONS = {name for names in OPTION_ROWS.values() for name in names}  # have a table of their own
 SHOWN = tuple(name for name in ROWS if name not in OPTIONS)
 CURVES = ("base", "fpn_1x", "fpn_2x", "efpn", "finetune_rpn", "scratch_rpn")
@@ -85,19 +89,19 @@ def columns(protocol: str) -> dict[str, str]:
     return {name: re.sub(r"_(\d+)_", r" \1-", name).replace("-inf", "+") for name in names}
 
 
-def mean_and_spread(values: Sequence[float | None]) -> str:
+def mean_and_spread(values: Sequence[float | None], sign: str = "") -> str:
     """``mean``, with the sample standard deviation where there are several values."""
     known = [v for v in values if v is not None]
     if not known:
         return NOT_RUN
-    mean = f"{statistics.mean(known):.1f}"
+    mean = f"{statistics.mean(known):{sign}.1f}"
     return mean if len(known) == 1 else f"{mean} ± {statistics.stdev(known):.1f}"
 
 
 def render_table(records: Records, protocol: str, variant: str, rows: Sequence[str] = SHOWN) -> str:
     """Those of ``rows`` that were run in a protocol and variant."""
     metrics = columns(protocol)
-    heads = ["row", "the paper's", "seeds", *metrics.values(), "iterations"]
+    heads = ["row", "the paper's", "seeds", *metrics.values(), GAIN_HEAD, "iterations"]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for name in rows:
         row, seeds = ROWS[name], records.get((protocol, name, variant))
@@ -105,6 +109,8 @@ def render_table(records: Records, protocol: str, variant: str, rows: Sequence[s
             continue
         runs = list(seeds.values())
         values = [mean_and_spread([metric(run, key) for run in runs]) for key in metrics]
+        gains = gain(records, protocol, name, variant) if name != "fpn_1x" else []
+        values.append(mean_and_spread(gains, sign="+") if gains else "-")
         iterations = {sum(stage["iterations"] for stage in run["stages"]) for run in runs}
         cells = [row.title, row.paper or "-", str(len(runs)), *values]
         cells.append("/".join(str(i) for i in sorted(iterations)))
@@ -132,6 +138,13 @@ def provenance(records: Records, protocol: str, variant: str) -> str:
         f"Mean ± standard deviation over the seeds. Run on {'; '.join([*machines, *gpus])}; "
         f"{', '.join(versions)}; commits {', '.join(commits)}."
     )
+
+
+def gain(records: Records, protocol: str, row: str, variant: str) -> list[float]:
+    """Per seed: AP below 16 px of a row less that of FPN 1x."""
+    fpn, own = (records.get((protocol, x, variant), {}) for x in ("fpn_1x", row))
+    seeds = sorted(fpn.keys() & own.keys())
+    return [metric(own[x], "AP_0_16") - metric(fpn[x], "AP_0_16") for x in seeds]
 
 
 def recovered(records: Records, protocol: str, row: str, variant: str) -> list[float]:
@@ -199,6 +212,24 @@ def read_record(name: str) -> dict[str, Any]:
     return json.loads((ROOT / "results" / f"{name}.json").read_text())
 
 
+def render_value(
+    records: Records, protocol: str, row: str, variant: str, name: str, others: Sequence[str] = ()
+) -> str:
+    """One number of a sentence, of the seeds that all of ``others`` have, too."""
+    seeds = set.intersection(
+        *(set(records.get((protocol, x, variant), {})) for x in (row, *others))
+    )
+    own = {key: {s: run for s, run in runs.items() if s in seeds} for key, runs in records.items()}
+    runs = own.get((protocol, row, variant), {}).values()
+    if name == "seeds":
+        return str(len(runs))
+    if name == "recovered":
+        return mean_and_spread(recovered(own, protocol, row, variant))
+    if name == "gain":
+        return mean_and_spread(gain(own, protocol, row, variant), sign="+")
+    return mean_and_spread([metric(run, name) for run in runs])
+
+
 def render(template: str, records: Records) -> str:
     """The template with everything filled in."""
     speed = load_speed_records(ROOT / "results" / "speed")
@@ -224,11 +255,8 @@ def render(template: str, records: Records) -> str:
             return f"({NOT_RUN})"
 
     def value(match: re.Match[str]) -> str:
-        protocol, row, variant, name = match[1].split()
-        if name == "recovered":
-            return mean_and_spread(recovered(records, protocol, row, variant))
-        runs = records.get((protocol, row, variant), {}).values()
-        return mean_and_spread([metric(run, name) for run in runs])
+        wanted, *others = match[1].split(" with ")
+        return render_value(records, *wanted.split(), others=" ".join(others).split())
 
     text = re.sub(rf"<!-- ((?:{'|'.join(blocks)}) [^>]*?) -->", block, template)
     return re.sub(r"\[\[([^\]]+)\]\]", value, text)

@@ -3,7 +3,15 @@ import json
 import pytest
 import render_results
 from draw_curves import training_curve, write_training_curves
-from render_results import load_records, mean_and_spread, metric, recovered, render, render_table
+from render_results import (
+    gain,
+    load_records,
+    mean_and_spread,
+    metric,
+    recovered,
+    render,
+    render_table,
+)
 
 pytestmark = pytest.mark.fast
 
@@ -56,13 +64,19 @@ def test_recovered_of_no_gain_is_not_defined(folder):
     assert recovered(load_records(folder), "small", "efpn", "native1x") == [75.0]
 
 
+def test_gain_is_per_seed_and_of_seeds_that_fpn_has(folder):
+    records = load_records(folder)
+    assert gain(records, "small", "efpn", "native1x") == [10.0, 15.0]
+    assert gain(records, "small", "espcn", "native1x") == []
+
+
 def test_table_has_the_rows_that_were_run(folder):
     lines = render_table(load_records(folder), "small", "native1x").splitlines()
     assert len(lines) == 2 + 3 + 2
     row = next(line for line in lines if line.startswith("| EFPN, the paper's"))
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[2:5] == ["3", "70.0 ± 0.0", "68.7 ± 26.5"]
-    assert cells[-1] == "100"
+    assert cells[-2:] == ["+12.5 ± 3.5", "100"]
     assert "commits 0123456" in lines[-1]
 
 
@@ -73,6 +87,20 @@ def test_values_in_sentences(folder):
         load_records(folder),
     )
     assert text == "41.0 ± 1.4, 62.5 ± 17.7 %, not run"
+
+
+@pytest.mark.parametrize(
+    ("sentence", "text"),
+    [
+        ("[[small efpn native1x AP_0_16]]", "68.7 ± 26.5"),
+        ("[[small efpn native1x AP_0_16 with fpn_1x]]", "53.5 ± 4.9"),
+        ("[[small fpn_1x native1x AP_0_16 with efpn espcn]]", "not run"),
+        ("[[small fpn_1x native1x seeds]], [[small efpn native1x seeds with fpn_1x]]", "2, 2"),
+        ("[[small efpn native1x gain]], [[small espcn native1x gain]]", "+12.5 ± 3.5, not run"),
+    ],
+)
+def test_values_of_the_seeds_that_rows_have_in_common(folder, sentence, text):
+    assert render(sentence, load_records(folder)) == text
 
 
 @pytest.mark.parametrize(("variant", "label"), [("native1x", "0_8"), ("native2x", "0_16")])
