@@ -1,7 +1,12 @@
 """Blocks without a paper name."""
 
 from .conv import conv_layer
-from .dynamic_conv import KernelGenerator, SharedAsymmetricKernels, depthwise_per_image
+from .dynamic_conv import (
+    KernelGenerator,
+    SharedAsymmetricKernels,
+    depthwise_per_image,
+    summed_depthwise_per_image,
+)
 from .folding import fold_normalizations
 from .observation import is_recorded, is_watched
 from .residual import BRANCH_GAIN, BottleneckResidualBlock, ResidualBlock
@@ -22,4 +27,5 @@ __all__ = [
     "is_recorded",
     "is_watched",
     "nearest_up2",
+    "summed_depthwise_per_image",
 ]

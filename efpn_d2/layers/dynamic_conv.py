@@ -4,7 +4,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["KernelGenerator", "SharedAsymmetricKernels", "depthwise_per_image"]
+__all__ = [
+    "KernelGenerator",
+    "SharedAsymmetricKernels",
+    "depthwise_per_image",
+    "summed_depthwise_per_image",
+]
 
 
 def depthwise_per_image(x: Tensor, kernels: Tensor) -> Tensor:
@@ -27,6 +32,23 @@ def depthwise_per_image(x: Tensor, kernels: Tensor) -> Tensor:
         x.reshape(1, n * c, h, w), kernels.reshape(n * c, 1, k, k), padding=k // 2, groups=n * c
     )
     return out.reshape(n, c, h, w)
+
+
+def summed_depthwise_per_image(x: Tensor, kernels: Tensor) -> Tensor:
+    """The sum over the channels of :func:`depthwise_per_image`, without making its maps.
+
+    Args:
+        x: maps (N, C, H, W); N may be 0.
+        kernels: (N, C, k, k) with odd k.
+
+    Returns:
+        (N, 1, H, W).
+    """
+    n, c, h, w = x.shape
+    if n == 0:
+        return depthwise_per_image(x, kernels).sum(dim=1, keepdim=True)
+    out = F.conv2d(x.reshape(1, n * c, h, w), kernels, padding=kernels.shape[-1] // 2, groups=n)
+    return out.reshape(n, 1, h, w)
 
 
 class KernelGenerator(nn.Module):

@@ -2,7 +2,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from efpn_d2.layers import KernelGenerator, SharedAsymmetricKernels, depthwise_per_image
+from efpn_d2.layers import (
+    KernelGenerator,
+    SharedAsymmetricKernels,
+    depthwise_per_image,
+    summed_depthwise_per_image,
+)
 
 pytestmark = pytest.mark.fast
 
@@ -15,6 +20,8 @@ def test_each_image_and_channel_is_convolved_with_its_own_kernel(k, size):
     windows = F.unfold(x, k, padding=k // 2).reshape(2, 3, k * k, *size)
     expected = torch.einsum("nckhw,nck->nchw", windows, kernels.flatten(2))
     assert torch.allclose(depthwise_per_image(x, kernels), expected, atol=1e-5)
+    total = expected.sum(dim=1, keepdim=True)
+    assert torch.allclose(summed_depthwise_per_image(x, kernels), total, atol=1e-5)
 
 
 def test_kernels_of_hand_made_values():
@@ -27,11 +34,14 @@ def test_kernels_of_hand_made_values():
     assert depthwise_per_image(x, kernels).tolist() == [left, upper]
 
 
-def test_an_empty_batch_gives_an_empty_result_and_a_gradient():
+@pytest.mark.parametrize(
+    ("convolve", "channels"), [(depthwise_per_image, 3), (summed_depthwise_per_image, 1)]
+)
+def test_an_empty_batch_gives_an_empty_result_and_a_gradient(convolve, channels):
     x = torch.zeros(0, 3, 4, 5, requires_grad=True)
     kernels = torch.zeros(0, 3, 3, 3, requires_grad=True)
-    out = depthwise_per_image(x, kernels)
-    assert out.shape == (0, 3, 4, 5)
+    out = convolve(x, kernels)
+    assert out.shape == (0, channels, 4, 5)
     out.sum().backward()
     assert x.grad is not None
     assert kernels.grad is not None

@@ -9,9 +9,16 @@ from detectron2.config import CfgNode
 from detectron2.layers import CNNBlockBase, Conv2d, ShapeSpec
 from detectron2.modeling.backbone import Backbone
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from efpn_d2.config import require_node
-from efpn_d2.layers import KernelGenerator, SharedAsymmetricKernels, depthwise_per_image
+from efpn_d2.layers import (
+    KernelGenerator,
+    SharedAsymmetricKernels,
+    depthwise_per_image,
+    is_watched,
+    summed_depthwise_per_image,
+)
 from efpn_d2.modeling.checks import check_features, check_positive
 
 __all__ = [
@@ -60,6 +67,7 @@ class RazorDynamicConv(nn.Module):
         _check_kernel(channels, kernel_size, razor_ratio)
         check_positive("MODEL.SGDM", REDUCTION=reduction)
         self.dynamic_channels = channels // razor_ratio
+        self.passed_channels = channels - self.dynamic_channels
         self.generator = KernelGenerator(self.dynamic_channels, kernel_size, reduction)
         self.static_kernels = static_kernels
         if static_kernels is not None:
@@ -74,6 +82,25 @@ class RazorDynamicConv(nn.Module):
         """(N, C, H, W) -> (N, C, H, W); N may be 0."""
         convolved = depthwise_per_image(x[:, : self.dynamic_channels], self.kernels(x))
         return torch.cat([convolved, x[:, self.dynamic_channels :]], dim=1)
+
+    def projected(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """``conv2d(self(x), weight, bias)`` with one output channel, without making ``self(x)``.
+
+        That has the size of ``x``: to write and read it takes longer than to compute it.
+
+        Args:
+            x: maps (N, C, H, W); N may be 0.
+            weight: (1, C, 1, 1).
+            bias: (1,).
+
+        Returns:
+            (N, 1, H, W).
+        """
+        c = self.dynamic_channels
+        dynamic = summed_depthwise_per_image(x[:, :c], self.kernels(x) * weight[:, :c])
+        if self.passed_channels == 0:
+            return dynamic if bias is None else dynamic + bias
+        return dynamic + F.conv2d(x[:, c:], weight[:, c:], bias)
 
 
 class StaticGuidedDynamicModule(CNNBlockBase):
@@ -126,7 +153,13 @@ class StaticGuidedDynamicModule(CNNBlockBase):
 
     def attention(self, x: Tensor) -> Tensor:
         """The gate of maps (N, C, H, W): (N, 1, H, W), in (0, 2)."""
-        return 2 * torch.sigmoid(self.proj(self.dynamic_conv(x)))
+        if not torch.jit.is_scripting() and self._is_watched():
+            return 2 * torch.sigmoid(self.proj(self.dynamic_conv(x)))
+        return 2 * torch.sigmoid(self.dynamic_conv.projected(x, self.proj.weight, self.proj.bias))
+
+    @torch.jit.unused
+    def _is_watched(self) -> bool:
+        return is_watched(self.proj) or is_watched(self.dynamic_conv, within=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W); N may be 0."""

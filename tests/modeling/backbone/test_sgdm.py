@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.nn.utils import prune
 
 from efpn_d2.modeling import RazorDynamicConv, StaticGuidedDynamicModule
 
@@ -33,7 +34,39 @@ def test_at_the_start_it_is_bitwise_the_static_convolution(kernel_size):
     expected = torch.cat([convolved, x[:, 8:]], dim=1)
     assert torch.equal(block.dynamic_conv(x), expected)
     logits = F.conv2d(expected, block.proj.weight, block.proj.bias)
-    assert torch.equal(block(x), x * (2 * torch.sigmoid(logits)))
+    assert torch.allclose(block(x), x * (2 * torch.sigmoid(logits)), atol=1e-5)
+
+
+@pytest.mark.parametrize("razor_ratio", [1, 4])
+@pytest.mark.parametrize("images", [0, 1, 3])
+def test_the_attention_is_that_of_the_convolved_map_which_is_not_made(razor_ratio, images):
+    block = block_in_use(razor_ratio=razor_ratio)
+    x = torch.randn(images, 16, 9, 12, requires_grad=True)
+    logits = block.proj(block.dynamic_conv(x))
+    gradients = []
+    for attention in (block.attention(x), 2 * torch.sigmoid(logits)):
+        block.zero_grad()
+        attention.square().sum().backward()
+        gradients.append([x.grad.clone(), *(p.grad.clone() for p in block.parameters())])
+        x.grad = None
+    assert torch.allclose(block.attention(x), 2 * torch.sigmoid(logits), atol=1e-5)
+    assert all(torch.allclose(*pair, atol=1e-3) for pair in zip(*gradients, strict=True))
+
+
+def test_hooks_and_pruned_weights_of_its_layers_count():
+    x = torch.randn(1, 16, 6, 7)
+    seen = []
+    block = block_in_use()
+    expected = block(x)
+    block.dynamic_conv.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    assert torch.allclose(block(x), expected, atol=1e-5)
+    assert [tuple(maps.shape) for maps in seen] == [(1, 16, 6, 7)]
+    pruned = block_in_use()
+    prune.random_unstructured(pruned.proj, "weight", 0.5)
+    with torch.no_grad():
+        pruned.proj.weight_orig.zero_()
+        pruned.proj.bias.zero_()
+    assert torch.equal(pruned(x), x)
 
 
 def test_guided_kernels_are_the_static_ones_times_one_plus_the_generated():
