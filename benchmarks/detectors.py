@@ -21,6 +21,9 @@ _STOCK = [
     *("MODEL.ROI_HEADS.NAME", "StandardROIHeads"),
 ]
 
+_PROPOSE = ["MODEL.EFPN.RPN_ON_P2_PRIME", True, "MODEL.EFPN.P2_PRIME_ANCHOR_SIZES", [16]]
+_SGDM = ["MODEL.SGDM.AFTER_STAGES", ["res2", "res3", "res4", "res5"]]
+
 
 class Detector(NamedTuple):
     """What is timed."""
@@ -46,6 +49,8 @@ DETECTORS = {
     "FPN on the image at twice the side": Detector(_STOCK, scale=2),
     "FPN + 2 x 2 slices": Detector(_STOCK, slices=True),
     **{f"EFPN {x}, dense": Detector(_efpn(x)) for x in ("paper", "reference", "fast")},
+    "EFPN fast, P'2 in the RPN, dense": Detector([*_efpn("fast"), *_PROPOSE]),
+    "EFPN fast + SGDM, P'2 in the RPN, dense": Detector([*_efpn("fast"), *_PROPOSE, *_SGDM]),
     **{
         f"EFPN {preset}, lazy, {active} % active": Detector(_efpn(preset, True), active / 100)
         for preset in ("paper", "fast")

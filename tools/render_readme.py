@@ -26,8 +26,9 @@ EVIDENCE = (
     "fpn_2x",
     "efpn",
     "efpn_without_distillation",
-    "finetune_rpn",
     "scratch_rpn",
+    "scratch_rpn_sgdm",
+    "scratch_rpn_fast_sgdm",
     "scratch_rpn_all",
 )
 
