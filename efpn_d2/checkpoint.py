@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import pickle
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any
 
@@ -41,6 +42,21 @@ class EFPNCheckpointer(DetectionCheckpointer):
         super().__init__(model, save_dir, **kwargs)
         self.path_manager = _AtomicPathManager(self.path_manager)
         self._init_from_stock = init_from_stock
+
+    def _load_file(self, filename: str) -> Any:
+        """As in the base class.
+
+        Raises:
+            ValueError: the file is damaged or no checkpoint.
+        """
+        try:
+            return super()._load_file(filename)
+        except (EOFError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise ValueError(
+                f"'{filename}' cannot be read as a checkpoint: {reason}. If it was being copied "
+                "or downloaded, do that again."
+            ) from error
 
     def _load_model(self, checkpoint: dict[str, Any]) -> "_IncompatibleKeys":
         incompatible = super()._load_model(checkpoint)

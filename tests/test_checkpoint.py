@@ -2,6 +2,7 @@ import copy
 import io
 import os
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -211,3 +212,10 @@ def test_crash_while_tagging_keeps_the_previous_tag(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="power cut"):
         checkpointer.save("model_0000002")
     assert checkpointer.get_checkpoint_file().endswith("model_0000001.pth")
+
+
+def test_a_damaged_file_is_named(stock_file, tmp_path):
+    path = tmp_path / "half.pth"
+    path.write_bytes(Path(stock_file).read_bytes()[:100_000])
+    with pytest.raises(ValueError, match="half.pth' cannot be read as a checkpoint: .*zip"):
+        EFPNCheckpointer(build(), str(tmp_path)).load(str(path))

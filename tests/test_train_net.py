@@ -17,9 +17,9 @@ CONFIG = ("--config-file", "Base-RCNN-EFPN.yaml")
 DATA_OFF = ("DATASETS.TRAIN", "()", "DATASETS.TEST", "()", "MODEL.WEIGHTS", "")
 
 
-def train_net(folder, *args, launcher=(sys.executable,)):
+def train_net(folder, *args, launcher=(sys.executable,), script="train_net.py"):
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
-    command = [*launcher, str(ROOT / "train_net.py"), *map(str, args)]
+    command = [*launcher, str(ROOT / script), *map(str, args)]
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
 
 
@@ -141,3 +141,20 @@ def test_what_is_wrong_with_the_arguments_ends_in_one_sentence(folder, args, mes
     assert result.returncode != 0
     assert message in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "opts", "message"),
+    [
+        (["--eval-only"], [], "error: --eval-only evaluates one detector"),
+        ([], ["DISTILL.OHEM_BATCH", "0"], "error: stage head: DISTILL.OHEM_BATCH 0"),
+    ],
+)
+def test_mistakes_in_the_arguments_of_stages_end_in_one_sentence(folder, args, opts, message):
+    schedule = ("DISTILL.SCHEDULE", '[["base", 2, 0.01], ["head", 2, 0.01]]', "OUTPUT_DIR", "none")
+    args = (*CONFIG, *args, *data("train", "test"), *OPTS, *schedule, *opts)
+    result = train_net(folder, *args, script="tools/run_stages.py")
+    assert result.returncode != 0
+    assert message in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
+    assert not (folder / "none" / "base").exists()

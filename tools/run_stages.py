@@ -18,6 +18,11 @@ from efpn_d2.tool_support import error_text
 
 def main(args: argparse.Namespace) -> None:
     """Run in every process of the job."""
+    if args.eval_only:
+        sys.exit(
+            "error: --eval-only evaluates one detector: use train_net.py with a stage's "
+            "config.yaml and MODEL.WEIGHTS."
+        )
     cfg = setup(args)
     try:
         run_stages(cfg)

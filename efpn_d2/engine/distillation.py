@@ -1,9 +1,9 @@
 """The stages of training: base, distill, head, or all in one (paper IV-A3)."""
 
+import os
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.modeling import build_backbone
 from torch import nn
@@ -26,7 +26,12 @@ STAGES = ("", "base", "distill", "head", "joint", "finetune")
 _PLAIN = ("", "base", "finetune")
 
 _EXTENSION, _SMALL_HEADS = "backbone.extension.", "roi_heads.small_"
-_DETECTOR = ("backbone.bottom_up.", "backbone.fpn_", "proposal_generator.", "roi_heads.box_")
+_FTT = "backbone.extension.upsampler."
+_PYRAMID = ("backbone.bottom_up.", "backbone.fpn_")
+_HEADS = ("proposal_generator.", "roi_heads.box_", "roi_heads.mask_", "roi_heads.keypoint_")
+_DETECTOR = (*_PYRAMID, *_HEADS)
+# Batch normalisation does not compute with it, and a frozen network that goes on does not have it.
+_UNUSED = ".num_batches_tracked"
 
 
 class StageError(ValueError):
@@ -50,14 +55,20 @@ class DistillationTrainer(EFPNTrainer):
         """
         stage = cfg.DISTILL.STAGE
         model = super().build_model(stage_config(cfg))
+        if stage not in _PLAIN and not hasattr(model.backbone, "extension"):
+            raise StageError(
+                f"DISTILL.STAGE {stage} trains P'2, which {cfg.MODEL.BACKBONE.NAME} does not have: "
+                "set MODEL.BACKBONE.NAME to build_resnet_efpn_backbone."
+            )
         if stage == "distill":
-            freeze_all_but(model, (_EXTENSION,))
+            # Eq. 5 of P'3 alone reaches nothing behind it.
+            freeze_all_but(model, (_EXTENSION if "p2_prime" in cfg.DISTILL.LEVELS else _FTT,))
         elif stage == "head":
             trained = (_SMALL_HEADS, _EXTENSION)
             freeze_all_but(model, trained if cfg.DISTILL.UNFREEZE_EXTENSION else trained[:1])
         if stage in ("distill", "joint") and cfg.DISTILL.TEACHER_WEIGHTS:
             teacher = nn.ModuleDict({"backbone": build_backbone(cfg)})
-            DetectionCheckpointer(teacher).load(cfg.DISTILL.TEACHER_WEIGHTS)
+            _TeacherCheckpointer(teacher).load(cfg.DISTILL.TEACHER_WEIGHTS)
             model.set_teacher(teacher["backbone"])
         return model
 
@@ -112,6 +123,38 @@ def stage_config(cfg: CfgNode) -> CfgNode:
     return cfg
 
 
+def missing(incompatible: "_IncompatibleKeys", prefixes: tuple[str, ...]) -> list[str]:
+    """The weights below ``prefixes`` that a loaded file did not have in their shape."""
+    keys = incompatible.missing_keys
+    return [k for k in keys if k.startswith(prefixes) and not k.endswith(_UNUSED)]
+
+
+class _TeacherCheckpointer(EFPNCheckpointer):
+    """Loads only files with the whole pyramid: random maps are nothing to learn from.
+
+    An SGDM that the file lacks is the identity.
+    """
+
+    def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
+        """As in the base class.
+
+        Raises:
+            StageError: there is no such file, or it lacks weights of the pyramid.
+        """
+        self._path = path
+        if "://" not in path and not os.path.isfile(path):
+            raise StageError(f"DISTILL.TEACHER_WEIGHTS: there is no file '{path}'.")
+        return super().load(path, checkpointables)
+
+    def _initialize_new_parts(self, incompatible: "_IncompatibleKeys") -> None:
+        absent = [k for k in missing(incompatible, _PYRAMID) if ".sgdm." not in k]
+        if absent:
+            raise StageError(
+                f"DISTILL.TEACHER_WEIGHTS: '{self._path}' lacks {len(absent)} tensors that fit the "
+                f"pyramid ({absent[0]} is one): name a detector with this backbone and width."
+            )
+
+
 class StageCheckpointer(EFPNCheckpointer):
     """:class:`EFPNCheckpointer` that loads only what the stage can start from."""
 
@@ -145,7 +188,7 @@ class StageCheckpointer(EFPNCheckpointer):
         # Before new parts are made of stock ones, while it shows what the file held.
         _, needed = self._NEEDS.get(self._stage, ("", ()))
         for prefix in needed:
-            if any(key.startswith(prefix) for key in incompatible.missing_keys):
+            if missing(incompatible, (prefix,)):
                 self._refuse(f"'{self._path}' lacks fitting weights below {prefix.rstrip('.')}")
         super()._initialize_new_parts(incompatible)
 

@@ -1,27 +1,27 @@
 """base -> distill -> head in a row, from one config; what is finished is skipped."""
 
+import contextlib
 import json
 import logging
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
-from ..model_zoo import get_config
+from ..data.mappers import build_distillation_mapper, build_train_mapper
 from ..modeling.backbone import ENHANCED_BUILDERS, is_enhanced
 from ..run_record import collect_run_record, peak_memory_gib, write_json
 from .distillation import STAGES, DistillationTrainer, StageError
+from .stage_folder import has_output, note_training, record_path, same_training
 
 __all__ = ["run_stages", "stage_configs"]
 
 logger = logging.getLogger(__name__)
-
-RECORD_NAME = "record.json"
 
 # The registered names of EFPN and what stage "base" trains in their place.
 _STOCK_NAMES = {
@@ -110,44 +110,73 @@ def run_stages(
         The stages' run records, as written to ``OUTPUT_DIR/<stage>/record.json``.
 
     Raises:
-        StageError: see :func:`stage_configs`, or the folder holds stages of another config.
+        StageError: see :func:`stage_configs`; or the folder holds stages of another config, or one
+            of the stages has a mistake, which is found before any is trained.
     """
     configs = stage_configs(cfg)
+    to_train = [i for i in range(len(configs)) if not _is_finished(configs, i)]
+    for own in configs:
+        _check_folder(own)
+    outputs = [str(Path(own.OUTPUT_DIR, "model_final.pth")) for own in configs]
+    for i in to_train:
+        _check_stage(configs[i], trainer_class, outputs[:i])
     records = []
     for i, own in enumerate(configs):
         logger.info(f"Stage {i + 1} of {len(configs)}: {own.DISTILL.STAGE}, {own.OUTPUT_DIR}")
-        _check_same_config(own)
-        record_file = Path(own.OUTPUT_DIR, RECORD_NAME)
-        if record_file.exists():
-            logger.info("It is finished already.")
-        else:
-            _train(own, record_file, trainer_class)
+        if i in to_train:
+            _train(own, trainer_class)
             comm.synchronize()
-        records.append(json.loads(record_file.read_text()))
+        else:
+            logger.info("It is finished already.")
+        records.append(json.loads(record_path(own).read_text()))
     return records
 
 
-def _check_same_config(cfg: CfgNode) -> None:
-    """Refuse a folder in which this stage was trained otherwise; other stages may have changed."""
-    own = cfg.clone()
-    own.defrost()
-    own.DISTILL.SCHEDULE = []
-    if comm.is_main_process():
-        noted = Path(own.OUTPUT_DIR, "config.yaml")
-        if noted.exists() and not _same_values(noted, own):
-            raise StageError(
-                f"'{own.OUTPUT_DIR}' holds this stage trained with another config (compare "
-                f"{noted}): choose another OUTPUT_DIR or delete the folder."
-            )
-        noted.parent.mkdir(parents=True, exist_ok=True)
-        noted.write_text(own.dump())
-    comm.synchronize()
+def _is_finished(configs: list[CfgNode], i: int) -> bool:
+    """Whether a stage has its record, and its weights if the next stage has yet to read them."""
+    is_read = i + 1 < len(configs) and not record_path(configs[i + 1]).exists()
+    return record_path(configs[i]).exists() and (has_output(configs[i]) or not is_read)
 
 
-def _same_values(noted: Path, cfg: CfgNode) -> bool:
-    """Whether the file says what ``cfg`` does; a key that is younger than it has its default."""
-    then, now = (yaml.safe_load(x.dump()) for x in (get_config(str(noted)), cfg))
-    return then == now
+def _check_folder(cfg: CfgNode) -> None:
+    if not same_training(cfg):
+        raise StageError(
+            f"'{cfg.OUTPUT_DIR}' holds this stage trained with another config (compare its "
+            "config.yaml): choose another OUTPUT_DIR or delete the folder. To go on from weights "
+            "that you have, name them in MODEL.WEIGHTS and leave their stages out of "
+            "DISTILL.SCHEDULE."
+        )
+
+
+def _check_stage(
+    cfg: CfgNode, trainer_class: type[DistillationTrainer], to_come: list[str]
+) -> None:
+    """Find a stage's mistakes before the stages ahead of it, with these outputs, are trained."""
+    on_cpu = cfg.clone()
+    on_cpu.defrost()
+    on_cpu.MODEL.DEVICE = "cpu"
+    if cfg.DISTILL.TEACHER_WEIGHTS in to_come:
+        on_cpu.DISTILL.TEACHER_WEIGHTS = ""
+    distills = cfg.DISTILL.STAGE in ("distill", "joint")
+    try:
+        with _without_model_in_log():
+            trainer_class.build_model(on_cpu)
+        (build_distillation_mapper if distills else build_train_mapper)(on_cpu)
+    except (ValueError, KeyError) as error:
+        text = str(error.args[0] if isinstance(error, KeyError) else error)
+        raise StageError(f"stage {cfg.DISTILL.STAGE}: {text}") from error
+
+
+@contextlib.contextmanager
+def _without_model_in_log() -> Iterator[None]:
+    """Detectron2 logs each model that is built, page after page."""
+    own = logging.getLogger("detectron2.engine.defaults")
+    level = own.level
+    own.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        own.setLevel(level)
 
 
 class _Stopwatch(HookBase):
@@ -172,15 +201,20 @@ class _Stopwatch(HookBase):
         self.seconds = state["seconds"]
 
 
-def _train(cfg: CfgNode, record_file: Path, trainer_class: type[DistillationTrainer]) -> None:
+def _train(cfg: CfgNode, trainer_class: type[DistillationTrainer]) -> None:
     # New weights are drawn from the seed, whatever ran before in this process.
     seed_all_rng(cfg.SEED if cfg.SEED >= 0 else None)
     trainer = trainer_class(cfg)
     stopwatch = _Stopwatch()
     trainer.register_hooks([stopwatch])
+    if comm.is_main_process():
+        note_training(cfg)
     trainer.resume_or_load(resume=True)
     if trainer.start_iter < cfg.SOLVER.MAX_ITER:
         trainer.train()
+    elif comm.is_main_process() and not has_output(cfg):
+        # It was stopped between the checkpoint of its last iteration and its output.
+        trainer.checkpointer.save("model_final", iteration=trainer.start_iter - 1)
     # A training ends with an evaluation, but it may have been stopped before that.
     metrics = getattr(trainer, "_last_eval_results", None)
     if metrics is None:
@@ -194,4 +228,4 @@ def _train(cfg: CfgNode, record_file: Path, trainer_class: type[DistillationTrai
             "peak_memory_gib": peak_memory_gib(cfg.MODEL.DEVICE),
             "metrics": metrics,
         }
-        write_json(record_file, record)
+        write_json(record_path(cfg), record)

@@ -22,6 +22,7 @@ from ..modeling.backbone import check_enhancement
 from ..modeling.gradient_balance import check_gradient_balance
 from ..modeling.mask_supervision import check_mask_supervision
 from ..modeling.meta_arch import EFPNWithTTA
+from .batch_norm import ShareBatchNorm
 from .resumable_loader import build_resumable_train_loader
 from .resume_hook import ResumeHook
 from .training_loop import build_training_loop, training_options
@@ -31,7 +32,7 @@ class EFPNTrainer(DefaultTrainer):
     """:class:`DefaultTrainer` whose resumed training equals the uninterrupted one, bit for bit.
 
     Only what is built differs: the training data loader, the optimizer step (see
-    :mod:`.training_loop`), the checkpointer, one more hook, and the evaluator, chosen by the data
+    :mod:`.training_loop`), the checkpointer, two more hooks, and the evaluator, chosen by the data
     set's metadata. Data parallelism, gradient clipping, schedule and logging are Detectron2's.
     Exact resumption excludes ``TEST.PRECISE_BN``, whose statistics depend on how often it ran.
     """
@@ -105,11 +106,12 @@ class EFPNTrainer(DefaultTrainer):
         )
 
     def build_hooks(self) -> list[HookBase]:
-        """Detectron2's hooks, after one that makes the training resumable."""
+        """Detectron2's hooks, after those that make the training resumable."""
         # Here, for these hooks are the first to hold the checkpointer.
         self.checkpointer = self.build_checkpointer()
         self._resume_hook = ResumeHook(self.data_loader)
-        return [self._resume_hook, *super().build_hooks()]
+        share = ShareBatchNorm(self.cfg.SOLVER.CHECKPOINT_PERIOD, self.cfg.TEST.EVAL_PERIOD)
+        return [self._resume_hook, share, *super().build_hooks()]
 
     @property
     def seed(self) -> int:

@@ -1,6 +1,5 @@
 """Trained pyramids whose maps are to be looked at."""
 
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -124,12 +123,7 @@ def load_weights(model: nn.Module, source: PyramidSource, *, optional: str | Non
     Raises:
         ValueError: the file is no checkpoint, or lacks weights of the backbone.
     """
-    try:
-        _CompleteCheckpointer(model, source=source, optional=optional).load(source.weights)
-    except (EOFError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
-        raise ValueError(
-            f"'{source.weights}' cannot be read as a checkpoint: {str(error).splitlines()[0]}"
-        ) from error
+    _CompleteCheckpointer(model, source=source, optional=optional).load(source.weights)
 
 
 class _CompleteCheckpointer(EFPNCheckpointer):

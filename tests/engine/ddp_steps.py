@@ -19,6 +19,7 @@ from torch.futures import Future
 from torch.nn.parallel import DistributedDataParallel
 
 from efpn_d2.engine import DistillationTrainer, run_and_leave
+from efpn_d2.engine.batch_norm import share_batch_norm
 from efpn_d2.engine.training_loop import AMPMicroBatchTrainer, MicroBatchTrainer
 
 from .tiny_training import STOCK_OPTS, register, tiny_config
@@ -68,7 +69,10 @@ def train(model: str, output_dir: Path) -> dict[str, object]:
                 for name, p in trainer.model.named_parameters()
                 if p.requires_grad and p.grad is None
             }
+    before = statistics(trainer.model)
+    share_batch_norm(trainer.model)
     return {
+        "statistics": (before, statistics(trainer.model)),
         "weights": torch.cat([p.detach().flatten() for p in trainer.model.parameters()]),
         "without_gradient": sorted(without_gradient),
         "dcloss": {
@@ -82,6 +86,11 @@ def train(model: str, output_dir: Path) -> dict[str, object]:
             for batch in itertools.islice(trainer.data_loader.batch_sampler, 5)
         ],
     }
+
+
+def statistics(model: nn.Module) -> torch.Tensor:
+    named = model.named_buffers()
+    return torch.cat([x.flatten().clone() for name, x in named if ".running_" in name])
 
 
 class Scale(nn.Module):

@@ -45,6 +45,18 @@ def test_ranks_share_the_state_of_dcloss(job):
         assert first[f"{part}.gradient_balance.cls.updates"].max() == 2
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_ranks_share_the_statistics_of_batch_normalisation(model, job):
+    """Their mean where they were collected; frozen parts keep the ones that they had."""
+    output_dir, _ = job
+    files = (output_dir / f"{model}_{rank}.pth" for rank in range(2))
+    (first, shared), (second, other) = (torch.load(file)["statistics"] for file in files)
+    assert torch.equal(shared, other)
+    assert torch.allclose(shared, (first + second) / 2)
+    frozen = model in ("distill", "head") or model.startswith("head_")
+    assert torch.equal(first, second) == frozen
+
+
 def test_ranks_agree_on_the_stream_and_share_it(job):
     output_dir, _ = job
     first, second = (torch.load(output_dir / f"stock_{rank}.pth") for rank in range(2))

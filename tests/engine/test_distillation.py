@@ -5,7 +5,7 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 
-from efpn_d2.engine import DistillationTrainer, EFPNTrainer
+from efpn_d2.engine import DistillationTrainer, EFPNTrainer, StageError
 
 from .test_trainer import Interrupt, differences, single_thread  # noqa: F401
 from .tiny_training import STOCK_OPTS, register, tiny_config, unregister
@@ -150,6 +150,34 @@ def test_a_stage_refuses_the_weights_of_a_wrong_earlier_stage(dataset, stages, t
     assert f"'{backbone_only}' lacks fitting weights below backbone.fpn_" in message
 
 
+def test_a_base_without_the_detectors_masks_is_refused(dataset, stages, tmp_path):
+    masks = ("MODEL.MASK_ON", True, "INPUT.CROP.ENABLED", False)
+    message = refusal(dataset, tmp_path, "distill", stages["base"], *masks)
+    assert "lacks fitting weights below roi_heads.mask_" in message
+
+
+def test_a_base_with_frozen_batch_normalisation_is_one(dataset, stages, tmp_path):
+    frozen = {k: v for k, v in weights(stages["base"]).items() if "num_batches" not in k}
+    path = tmp_path / "frozen.pth"
+    torch.save({"model": frozen}, path)
+    after = weights(train(dataset, tmp_path, "distill", str(path)))
+    new = changed(weights(stages["distill"]), after)
+    assert {k for k in new if not k.endswith("num_batches_tracked")} == set()
+
+
+def test_distilling_p3_alone_trains_ftt_alone(dataset, stages, tmp_path):
+    p3 = ("DISTILL.LEVELS", ["p3_prime"])
+    cfg = tiny_config(dataset, tmp_path, "DISTILL.STAGE", "distill", *p3)
+    named = DistillationTrainer.build_model(cfg).named_parameters()
+    trained = {k for k, p in named if p.requires_grad}
+    assert {k.rsplit(".upsampler.")[0] for k in trained} == {"backbone.extension"}
+    after = weights(train(dataset, tmp_path, "distill", stages["base"], *p3))
+    start = weights(
+        train(dataset, tmp_path / "1", "distill", stages["base"], "SOLVER.BASE_LR", 0.0)
+    )
+    assert changed(start, after) == trained
+
+
 def test_a_stage_that_does_not_fit_the_detector_is_refused(dataset, tmp_path):
     assert "'destill', which does not exist" in refusal(dataset, tmp_path, "destill")
     cascade = ("MODEL.ROI_HEADS.NAME", "EFPNCascadeROIHeads",
@@ -157,6 +185,9 @@ def test_a_stage_that_does_not_fit_the_detector_is_refused(dataset, tmp_path):
     assert "train it with DISTILL.STAGE joint" in refusal(dataset, tmp_path, "head", "", *cascade)
     retinanet = ("MODEL.META_ARCHITECTURE", "RetinaNet")
     assert "trains two-stage detectors" in refusal(dataset, tmp_path, "distill", "", *retinanet)
+    for stage in ("distill", "joint"):
+        message = refusal(dataset, tmp_path, stage, "", *STOCK_OPTS)
+        assert "build_resnet_fpn_backbone does not have" in message
 
 
 def test_another_teachers_weights_are_loaded(dataset, stages, tmp_path):
@@ -168,3 +199,35 @@ def test_another_teachers_weights_are_loaded(dataset, stages, tmp_path):
     DetectionCheckpointer(own).load(stages["head"])
     expected = own.backbone.state_dict()
     assert all(torch.equal(v, expected[k]) for k, v in teacher.state_dict().items())
+
+
+def teacher_refusal(dataset, tmp_path, weights):
+    opts = ("DISTILL.TEACHER_WEIGHTS", weights)
+    with pytest.raises(StageError, match="DISTILL.TEACHER_WEIGHTS: ") as error:
+        DistillationTrainer.build_model(
+            tiny_config(dataset, tmp_path, "DISTILL.STAGE", "joint", *opts)
+        )
+    return str(error.value)
+
+
+def test_a_teacher_without_the_pyramids_weights_is_refused(dataset, stages, tmp_path):
+    path = str(tmp_path / "teacher.pth")
+    assert f"no file '{path}'" in teacher_refusal(dataset, tmp_path, path)
+    base = weights(stages["base"])
+    kept = {k: v for k, v in base.items() if not k.startswith("backbone.fpn_output")}
+    torch.save({"model": kept}, path)
+    assert "lacks 8 tensors" in teacher_refusal(dataset, tmp_path, path)
+    wide = {k: torch.cat([v, v]) if k.startswith("backbone.fpn_") else v for k, v in base.items()}
+    torch.save({"model": wide}, path)
+    assert "lacks 16 tensors that fit" in teacher_refusal(dataset, tmp_path, path)
+    torch.save({"model": {"weight": torch.zeros(1)}}, path)
+    assert "tensors that fit the pyramid" in teacher_refusal(dataset, tmp_path, path)
+
+
+def test_a_stock_detector_can_teach_one_with_sgdm(dataset, stages, tmp_path):
+    sgdm = ("MODEL.SGDM.AFTER_STAGES", ["res2", "res3"])
+    opts = ("DISTILL.STAGE", "joint", "DISTILL.TEACHER_WEIGHTS", stages["base"], *sgdm)
+    model = DistillationTrainer.build_model(tiny_config(dataset, tmp_path, *opts))
+    (teacher,) = model._other_teacher
+    expected = weights(stages["base"])
+    assert torch.equal(teacher.fpn_output2.weight, expected["backbone.fpn_output2.weight"])

@@ -13,7 +13,8 @@ import pytest
 import torch
 import yaml
 
-from efpn_d2.engine import DistillationTrainer
+from efpn_d2.engine import DistillationTrainer, StageError
+from efpn_d2.engine.stage_folder import same_training
 from efpn_d2.engine.stages import run_stages, stage_configs
 
 from .test_trainer import single_thread  # noqa: F401
@@ -113,14 +114,20 @@ def test_finished_stages_are_skipped(dataset, finished):
 
 
 def test_another_later_stage_leaves_the_finished_ones_alone(dataset, finished, tmp_path):
-    folder, records = finished
-    shutil.copytree(folder, tmp_path / "copy")
-    for record in (tmp_path / "copy").glob("*/config.yaml"):
-        record.write_text(record.read_text().replace(str(folder), str(tmp_path / "copy")))
     longer = [*SCHEDULE, ["finetune", 2, 0.001]]
-    again = run_stages(make_config(dataset, tmp_path / "copy", "DISTILL.SCHEDULE", longer))
-    assert again[:3] == records
+    copy = copied(finished, tmp_path)
+    again = run_stages(make_config(dataset, copy, "DISTILL.SCHEDULE", longer))
+    assert again[:3] == finished[1]
     assert again[3]["stage"] == "finetune"
+
+
+def copied(finished, tmp_path):
+    """A folder of one's own with finished stages."""
+    copy = tmp_path / "copy"
+    shutil.copytree(finished[0], copy)
+    for file in copy.glob("*/*.yaml"):
+        file.write_text(file.read_text().replace(str(finished[0]), str(copy)))
+    return copy
 
 
 def test_another_config_in_the_same_folder_is_refused(dataset, finished):
@@ -129,18 +136,90 @@ def test_another_config_in_the_same_folder_is_refused(dataset, finished):
         run_stages(make_config(dataset, folder, "MODEL.EFPN.PRESET", "paper"))
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "stages"),
+    [
+        ("SOLVER.CHECKPOINT_PERIOD", 3, STAGES),
+        ("DATALOADER.NUM_WORKERS", 1, STAGES),
+        ("MODEL.DEVICE", "cuda", STAGES),
+        ("TRAINING.ACCUMULATE_GRADIENTS", 2, STAGES),
+        ("DISTILL.OHEM_BATCH", 64, ("base", "distill")),
+        ("DISTILL.LEVELS", ["p2_prime"], ("base", "head")),
+        ("MODEL.EFPN.SMALL_BOX_SIZE", 20.0, ()),
+        ("SEED", 6, ()),
+    ],
+)
+def test_a_stage_is_another_training_by_what_it_depends_on(dataset, finished, key, value, stages):
+    configs = stage_configs(make_config(dataset, finished[0], key, value))
+    assert tuple(c.DISTILL.STAGE for c in configs if same_training(c)) == stages
+
+
+def test_an_evaluation_in_a_stages_folder_does_not_make_it_another_training(
+    dataset, finished, tmp_path
+):
+    copy = copied(finished, tmp_path)
+    noted = copy / "base" / "config.yaml"
+    noted.write_text(noted.read_text().replace("WEIGHTS: ''", "WEIGHTS: some.pth"))
+    assert "some.pth" in noted.read_text()
+    assert run_stages(make_config(dataset, copy)) == finished[1]
+
+
+@pytest.mark.parametrize("record", [False, True])
+def test_stopped_before_its_output_was_written_a_stage_writes_it(
+    dataset, finished, tmp_path, record
+):
+    copy = copied(finished, tmp_path)
+    (copy / "distill" / "model_final.pth").unlink()
+    (copy / "distill" / "last_checkpoint").write_text("model_0000003.pth")
+    if not record:
+        (copy / "distill" / "record.json").unlink()
+    shutil.rmtree(copy / "head")
+    records = run_stages(make_config(dataset, copy))
+    assert [r["metrics"] for r in records] == [r["metrics"] for r in finished[1]]
+    for stage in ("distill", "head"):
+        ours, expected = weights(copy, stage), weights(finished[0], stage)
+        assert all(torch.equal(ours[key], value) for key, value in expected.items())
+
+
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        (["DISTILL.OHEM_POSITIVE_FRACTION", 2.0], "stage head: DISTILL.OHEM_BATCH"),
+        (["DISTILL.VIEW", "downsampel"], "stage distill: DISTILL.VIEW is 'downsampel'"),
+        (["DISTILL.COLOR_JITTER", 2.0], "stage distill: DISTILL.COLOR_JITTER"),
+        (["DISTILL.TEACHER_WEIGHTS", "none.pth"], "stage distill: .* no file 'none.pth'"),
+        (["MODEL.EFPN.ROUTING", "none"], "stage head: .* MODEL.EFPN.ROUTING is none"),
+        (["MODEL.ROI_HEADS.NAME", "EFPNCascadeROIHeads"], "stage head: .* DISTILL.STAGE joint"),
+        (["MODEL.META_ARCHITECTURE", "RetinaNet"], "stage (base|distill): "),
+    ],
+)
+def test_mistakes_of_later_stages_are_found_before_the_first_is_trained(
+    dataset, tmp_path, opts, message
+):
+    agnostic = ("MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", True)
+    with pytest.raises(StageError, match=message):
+        run_stages(make_config(dataset, tmp_path, *agnostic, *opts))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_teacher_that_an_earlier_stage_trains_may_be_named(dataset, tmp_path):
+    schedule = [["base", 2, 0.002], ["joint", 2, 0.001]]
+    teacher = ("DISTILL.TEACHER_WEIGHTS", str(tmp_path / "base" / "model_final.pth"))
+    records = run_stages(make_config(dataset, tmp_path, "DISTILL.SCHEDULE", schedule, *teacher))
+    assert [r["stage"] for r in records] == ["base", "joint"]
+
+
 def test_a_folder_of_before_a_key_existed_has_its_default(dataset, finished, tmp_path):
-    folder, records = finished
-    copy = tmp_path / "copy"
-    shutil.copytree(folder, copy)
-    for record in copy.glob("*/config.yaml"):
-        values = yaml.safe_load(record.read_text().replace(str(folder), str(copy)))
+    copy = copied(finished, tmp_path)
+    for folder in copy.iterdir():
+        # Neither had such folders a note.
+        values = yaml.safe_load((folder / "stage.yaml").read_text())
+        (folder / "stage.yaml").unlink()
         del values["TRAINING"]
-        record.write_text(yaml.safe_dump(values))
+        (folder / "config.yaml").write_text(yaml.safe_dump(values))
     with pytest.raises(ValueError, match="trained with another config"):
-        run_stages(make_config(dataset, copy, "TRAINING.ACCUMULATE_GRADIENTS", 2))
-    assert run_stages(make_config(dataset, copy)) == records
-    assert "TRAINING" in yaml.safe_load((copy / "base" / "config.yaml").read_text())
+        run_stages(make_config(dataset, copy, "TRAINING.AMP_PRECISION", "bfloat16"))
+    assert run_stages(make_config(dataset, copy)) == finished[1]
 
 
 def test_a_step_that_falls_on_the_end_of_a_short_stage_is_left_out(dataset, tmp_path):

@@ -6,6 +6,7 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec, cat
 from detectron2.modeling import ROI_HEADS_REGISTRY
+from detectron2.modeling.proposal_generator.proposal_utils import add_ground_truth_to_proposals
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from detectron2.modeling.roi_heads.roi_heads import select_foreground_proposals
 from detectron2.structures import Instances
@@ -78,6 +79,7 @@ class OHEMSmallROIHeads(EFPNROIHeads):
                 f"DISTILL.OHEM_BATCH {ohem_batch} and OHEM_POSITIVE_FRACTION "
                 f"{ohem_positive_fraction} must be at least 1, and from 0 to 1."
             )
+        self._append_ground_truth, self.proposal_append_gt = self.proposal_append_gt, False
         self.ohem_batch = ohem_batch
         self.ohem_positive_fraction = ohem_positive_fraction
 
@@ -94,9 +96,10 @@ class OHEMSmallROIHeads(EFPNROIHeads):
         self, proposals: list[Instances], targets: list[Instances]
     ) -> list[Instances]:
         """Detectron2's sampling, on small boxes only."""
-        proposals = self._only_small(proposals)
-        # It also appends the objects themselves, of any size.
-        return self._only_small(super().label_and_sample_proposals(proposals, targets))
+        if self._append_ground_truth:
+            # Here, so that no large object takes the place of a small one.
+            proposals = add_ground_truth_to_proposals(targets, proposals)
+        return super().label_and_sample_proposals(self._only_small(proposals), targets)
 
     def _only_small(self, proposals: list[Instances]) -> list[Instances]:
         routes = self._route([x.proposal_boxes for x in proposals])

@@ -79,6 +79,19 @@ def test_only_small_boxes_are_trained_and_the_stock_heads_do_not_run():
     assert without_gradient(heads) == []
 
 
+def test_large_objects_take_no_place_of_small_ones():
+    places = {"MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 16, "MODEL.ROI_HEADS.POSITIVE_FRACTION": 0.25}
+    heads = make_ohem_heads(**places)
+    small = [[10.0 * i, 2, 10.0 * i + 8, 10] for i in range(4)]
+    large = [[i, 0, 60 + i, 60] for i in range(30)]
+    targets = [training_input([*large, *small], size=SIZE)["instances"]]
+    with EventStorage() as storage:
+        (sampled,) = heads.label_and_sample_proposals(make_proposals([large]), targets)
+        counted = storage.latest()["roi_head/num_fg_samples"][0]
+    assert sorted(sampled.proposal_boxes.tensor.tolist()) == small
+    assert counted == 4
+
+
 @pytest.mark.parametrize("mask", [False, True])
 @pytest.mark.parametrize("boxes", [MIXED, LARGE, SMALL])
 @pytest.mark.parametrize("gt", [MIXED, LARGE, [[], []]])

@@ -1,0 +1,79 @@
+"""The folder of a stage: which training it holds, and whether that is finished."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+from detectron2.config import CfgNode
+
+from ..model_zoo import get_config
+
+__all__ = ["has_output", "note_training", "record_path", "same_training"]
+
+# What tells a later run which training this is. Others write config.yaml too, such as an evaluation
+# with this OUTPUT_DIR.
+_NOTE, _CONFIG, _OUTPUT = "stage.yaml", "config.yaml", "model_final.pth"
+
+# Neither the weights nor the metrics of a training depend on these.
+_WITHOUT_EFFECT = (
+    "CUDNN_BENCHMARK",
+    "DATALOADER.NUM_WORKERS",
+    "DISTILL.SCHEDULE",
+    "MODEL.DEVICE",
+    "OUTPUT_DIR",
+    "SOLVER.CHECKPOINT_PERIOD",
+    "TEST.EVAL_PERIOD",
+    "TRAINING.ACCUMULATE_GRADIENTS",
+    "VIS_PERIOD",
+)
+_OF_HEAD = {"OHEM_BATCH", "OHEM_POSITIVE_FRACTION", "UNFREEZE_EXTENSION"}
+_OF_EQ_5 = {"LEVELS", "POSITIVE_WEIGHT", "LOSS_WEIGHT", "VIEW", "TEACHER_WEIGHTS", "COLOR_JITTER"}
+# Which options of DISTILL a stage does not read; the others read neither kind.
+_UNREAD = {"distill": _OF_HEAD, "joint": _OF_HEAD, "head": _OF_EQ_5}
+
+
+def record_path(cfg: CfgNode) -> Path:
+    """The run record that ends a stage."""
+    return Path(cfg.OUTPUT_DIR, "record.json")
+
+
+def has_output(cfg: CfgNode) -> bool:
+    """Whether the stage's last weights are there."""
+    return Path(cfg.OUTPUT_DIR, _OUTPUT).is_file()
+
+
+def same_training(cfg: CfgNode) -> bool:
+    """Whether the stage's folder holds what ``cfg`` trains, as far as anything is in it.
+
+    Options count that this stage's weights or metrics depend on. One that is younger than the
+    folder has its default.
+    """
+    folder = Path(cfg.OUTPUT_DIR)
+    # Folders of earlier versions have no note.
+    noted = next((f for f in (folder / _NOTE, folder / _CONFIG) if f.is_file()), None)
+    return noted is None or _values(get_config(str(noted))) == _values(cfg)
+
+
+def note_training(cfg: CfgNode) -> None:
+    """Say in the stage's folder what is trained there."""
+    folder = Path(cfg.OUTPUT_DIR)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (_NOTE, _CONFIG):
+        partial = folder / f"{name}.partial"
+        partial.write_text(cfg.dump())
+        os.replace(partial, folder / name)
+
+
+def _values(cfg: CfgNode) -> dict[str, Any]:
+    """What the weights and metrics of a stage depend on."""
+    values = yaml.safe_load(cfg.dump())
+    for key in _WITHOUT_EFFECT:
+        *parents, name = key.split(".")
+        node = values
+        for parent in parents:
+            node = node[parent]
+        node.pop(name, None)
+    for name in _UNREAD.get(cfg.DISTILL.STAGE, _OF_HEAD | _OF_EQ_5):
+        values["DISTILL"].pop(name, None)
+    return values
