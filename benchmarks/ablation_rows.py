@@ -138,6 +138,19 @@ ROWS = {
         start="",
         options={**_PROPOSE, "MODEL.EFPN.UPSAMPLER": "espcn"},
     ),
+    "scratch_rpn_fast_sgdm": Row(
+        "our recipe: EFPN from the start, preset fast, SGDM, P'2 in the RPN",
+        "ours",
+        _SCRATCH,
+        start="",
+        options={**_PROPOSE, **_FAST, **_SGDM},
+    ),
+    "scratch_fast_sgdm": Row(
+        "our recipe without P'2 in the RPN", "ours", _SCRATCH, start="", options={**_FAST, **_SGDM}
+    ),
+    "scratch_rpn_fast": Row(
+        "our recipe without SGDM", "ours", _SCRATCH, start="", options={**_PROPOSE, **_FAST}
+    ),
     "finetune_rpn_fast": Row(
         "EFPN finetuned without distillation, P'2 in the RPN, preset fast",
         "ours",
@@ -276,20 +289,6 @@ ROWS = {
         start="",
         options={**_PROPOSE, **_SGDM},
     ),
-    "scratch_rpn_fast": Row(
-        "EFPN from the start, preset fast",
-        "ours",
-        _SCRATCH,
-        start="",
-        options={**_PROPOSE, **_FAST},
-    ),
-    "scratch_rpn_fast_sgdm": Row(
-        "EFPN + SGDM after all stages, preset fast",
-        "ours",
-        _SCRATCH,
-        start="",
-        options={**_PROPOSE, **_FAST, **_SGDM},
-    ),
     "scratch_rpn_all": Row(
         "EFPN + CEM + FBSM + DCLoss + SGDM",
         "ours",
@@ -303,7 +302,6 @@ ROWS = {
 OPTION_ROWS = {
     "fpn_1x": ("fpn_cem", "fpn_fbsm", "fpn_fbsm_supervised", "fpn_dcloss", "fpn_bs", "fpn_sgdm"),
     "scratch_rpn": ("scratch_rpn_sgdm", "scratch_rpn_all"),
-    "scratch_rpn_fast": ("scratch_rpn_fast_sgdm",),
 }
 
 

@@ -28,8 +28,6 @@ COSTS = {
     "fpn_sgdm": "FPN + SGDM after res2-res5",
     "scratch_rpn": "EFPN, preset paper",
     "scratch_rpn_sgdm": "EFPN, preset paper + SGDM after res2-res5",
-    "scratch_rpn_fast": "EFPN, preset fast",
-    "scratch_rpn_fast_sgdm": "EFPN, preset fast + SGDM after res2-res5",
     "scratch_rpn_all": "EFPN, preset paper + CEM + FBSM + SGDM",
 }
 

@@ -27,8 +27,8 @@ EVIDENCE = (
     "efpn",
     "efpn_without_distillation",
     "scratch_rpn",
-    "scratch_rpn_sgdm",
     "scratch_rpn_fast_sgdm",
+    "scratch_rpn_sgdm",
     "scratch_rpn_all",
 )
 
