@@ -11,6 +11,7 @@ Examples:
 """
 
 import argparse
+import logging
 import sys
 from typing import Any
 
@@ -22,6 +23,8 @@ from efpn_d2.engine import DistillationTrainer, EFPNTrainer, StageError, launch_
 from efpn_d2.engine.command_line import parse_args, setup
 from efpn_d2.tool_support import error_text
 
+logger = logging.getLogger("efpn_d2.train_net")
+
 
 def main(args: argparse.Namespace) -> dict[str, Any] | None:
     """Train, or evaluate with ``--eval-only``, in one process of the job.
@@ -31,6 +34,11 @@ def main(args: argparse.Namespace) -> dict[str, Any] | None:
     """
     cfg = setup(args)
     if not args.eval_only:
+        if cfg.DISTILL.SCHEDULE and not cfg.DISTILL.STAGE:
+            logger.warning(
+                "DISTILL.SCHEDULE is for tools/run_stages.py: this trains the whole detector at "
+                "once, without distillation."
+            )
         try:
             trainer = DistillationTrainer(cfg) if cfg.DISTILL.STAGE else EFPNTrainer(cfg)
             trainer.resume_or_load(resume=args.resume)

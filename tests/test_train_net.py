@@ -81,6 +81,23 @@ def test_resumed_in_another_process_equals_uninterrupted(folder, trained):
     assert metrics(resumed) == metrics(output)
 
 
+def test_what_is_probably_not_meant_is_said(folder):
+    schedule = ("DISTILL.SCHEDULE", '[["base", 2, 0.01]]', "SOLVER.MAX_ITER", 1)
+    args = (
+        "--resume",
+        *data("train"),
+        *OPTS,
+        *schedule,
+        "OUTPUT_DIR",
+        "said",
+        "DATASETS.TEST",
+        "()",
+    )
+    output = run(folder, *CONFIG, *args)
+    assert "no file last_checkpoint: starting from MODEL.WEIGHTS" in " ".join(output.split())
+    assert "DISTILL.SCHEDULE is for tools/run_stages.py" in output
+
+
 def test_evaluation_in_two_processes_gives_the_same_metrics(folder, trained):
     whole, output = trained
     args = ("--num-gpus", 2, "--eval-only", *CONFIG, *data("test"), *OPTS, "OUTPUT_DIR", "eval")

@@ -68,11 +68,20 @@ def setup(args: argparse.Namespace) -> CfgNode:
     logger = setup_logger(cfg.OUTPUT_DIR, comm.get_rank(), name="efpn_d2")
     if without_cuda:
         logger.info("CUDA is not available: running on the CPU.")
+    if args.resume and not _last_checkpoint(cfg):
+        logger.warning(
+            f"--resume finds no checkpoint to go on from, for {cfg.OUTPUT_DIR} has no file "
+            "last_checkpoint: starting from MODEL.WEIGHTS."
+        )
     return cfg
 
 
+def _last_checkpoint(cfg: CfgNode) -> bool:
+    return os.path.isfile(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint"))
+
+
 def _check_weights(cfg: CfgNode, args: argparse.Namespace) -> None:
-    if args.resume and os.path.isfile(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint")):
+    if args.resume and _last_checkpoint(cfg):
         return
     weights = cfg.MODEL.WEIGHTS
     if weights and "://" not in weights and not os.path.isfile(weights):
