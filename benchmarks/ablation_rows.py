@@ -139,7 +139,7 @@ ROWS = {
         options={**_PROPOSE, "MODEL.EFPN.UPSAMPLER": "espcn"},
     ),
     "scratch_rpn_fast_sgdm": Row(
-        "our recipe: EFPN from the start, preset fast, SGDM, P'2 in the RPN",
+        "our recipe: from the start, preset fast, SGDM, P'2 in the RPN",
         "ours",
         _SCRATCH,
         start="",

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["training_curve", "write_training_curves"]
 
-_COLORS = ("#4c4c4c", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")
+_COLORS = ("#4c4c4c", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 Curve = tuple[list[int], list[float]]
 
 
@@ -51,7 +51,7 @@ def _draw(runs: Mapping[str, Sequence[Mapping[str, Any]]], metrics: Mapping[str,
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    figure = Figure(figsize=(3.1 * len(metrics), 3.3), layout="constrained")
+    figure = Figure(figsize=(3.1 * len(metrics), 3.6), layout="constrained")
     axes = figure.subplots(1, len(metrics), squeeze=False)[0]
     colors = dict(zip(runs, _COLORS, strict=False))
     for ax, (metric, title) in zip(axes, metrics.items(), strict=True):
@@ -77,7 +77,7 @@ def _draw(runs: Mapping[str, Sequence[Mapping[str, Any]]], metrics: Mapping[str,
     figure.legend(
         handles=[Line2D([], [], label=k, color=colors[k], linewidth=1.4) for k in runs],
         loc="outside upper left",
-        ncols=min(len(runs), 3),
+        ncols=2 if len(runs) > 3 else len(runs),
         fontsize=8.5,
         frameon=False,
     )

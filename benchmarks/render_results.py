@@ -50,7 +50,15 @@ NOT_RUN = "not run"
 GAIN_HEAD = "AP 0-16 over FPN 1x"
 OPTIONS = {name for names in OPTION_ROWS.values() for name in names}  # have a table of their own
 SHOWN = tuple(name for name in ROWS if name not in OPTIONS)
-CURVES = ("base", "fpn_1x", "fpn_2x", "efpn", "finetune_rpn", "scratch_rpn")
+CURVES = (
+    "base",
+    "fpn_1x",
+    "fpn_2x",
+    "efpn",
+    "finetune_rpn",
+    "scratch_rpn",
+    "scratch_rpn_fast_sgdm",
+)
 Records = dict[tuple[str, str, str], dict[int, dict[str, Any]]]
 
 
