@@ -15,7 +15,8 @@ class ShareBatchNorm(HookBase):
 
     Every process collects its own, and a checkpoint holds those of the first: without this, the
     others would go on from other ones after an interruption, and the weights in the file would not
-    be the ones that were evaluated.
+    be the ones that were evaluated. So with several processes both periods are part of a training
+    in which C'2 or the teacher of Eq. 5 reads these statistics.
     """
 
     def __init__(self, checkpoint_period: int, eval_period: int) -> None:
