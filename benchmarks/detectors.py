@@ -9,6 +9,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 from torch.nn import functional as F
+from variants import SGDM
 
 import efpn_d2
 
@@ -22,7 +23,6 @@ _STOCK = [
 ]
 
 _PROPOSE = ["MODEL.EFPN.RPN_ON_P2_PRIME", True, "MODEL.EFPN.P2_PRIME_ANCHOR_SIZES", [16]]
-_SGDM = ["MODEL.SGDM.AFTER_STAGES", ["res2", "res3", "res4", "res5"]]
 
 
 class Detector(NamedTuple):
@@ -50,7 +50,7 @@ DETECTORS = {
     "FPN + 2 x 2 slices": Detector(_STOCK, slices=True),
     **{f"EFPN {x}, dense": Detector(_efpn(x)) for x in ("paper", "reference", "fast")},
     "EFPN fast, P'2 in the RPN, dense": Detector([*_efpn("fast"), *_PROPOSE]),
-    "EFPN fast + SGDM, P'2 in the RPN, dense": Detector([*_efpn("fast"), *_PROPOSE, *_SGDM]),
+    "EFPN fast + SGDM, P'2 in the RPN, dense": Detector([*_efpn("fast"), *_PROPOSE, *SGDM]),
     **{
         f"EFPN {preset}, lazy, {active} % active": Detector(_efpn(preset, True), active / 100)
         for preset in ("paper", "fast")

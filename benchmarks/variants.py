@@ -8,7 +8,7 @@ from detectron2.modeling import Backbone, build_backbone
 
 import efpn_d2
 
-__all__ = ["VARIANTS", "Variant", "build_variant"]
+__all__ = ["SGDM", "VARIANTS", "Variant", "build_variant"]
 
 
 class Variant(NamedTuple):
@@ -24,7 +24,7 @@ _FPN = ["MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone"]
 _ENHANCED_FPN = ["MODEL.BACKBONE.NAME", "build_resnet_enhanced_fpn_backbone"]
 _CEM = ["MODEL.EFPN_BS.CEM_ENABLED", True]
 _FBSM = ["MODEL.EFPN_BS.FBSM_ENABLED", True]
-_SGDM = ["MODEL.SGDM.AFTER_STAGES", ["res2", "res3", "res4", "res5"]]
+SGDM = ["MODEL.SGDM.AFTER_STAGES", ["res2", "res3", "res4", "res5"]]
 
 VARIANTS = {
     "FPN": Variant(_FPN),
@@ -35,10 +35,10 @@ VARIANTS = {
     "FPN + CEM": Variant([*_ENHANCED_FPN, *_CEM]),
     "FPN + FBSM": Variant([*_ENHANCED_FPN, *_FBSM]),
     "FPN + CEM + FBSM": Variant([*_ENHANCED_FPN, *_CEM, *_FBSM]),
-    "FPN + SGDM after res2-res5": Variant([*_ENHANCED_FPN, *_SGDM]),
-    "EFPN, preset paper + SGDM after res2-res5": Variant(_SGDM),
-    "EFPN, preset fast + SGDM after res2-res5": Variant(["MODEL.EFPN.PRESET", "fast", *_SGDM]),
-    "EFPN, preset paper + CEM + FBSM + SGDM": Variant([*_CEM, *_FBSM, *_SGDM]),
+    "FPN + SGDM after res2-res5": Variant([*_ENHANCED_FPN, *SGDM]),
+    "EFPN, preset paper + SGDM after res2-res5": Variant(SGDM),
+    "EFPN, preset fast + SGDM after res2-res5": Variant(["MODEL.EFPN.PRESET", "fast", *SGDM]),
+    "EFPN, preset paper + CEM + FBSM + SGDM": Variant([*_CEM, *_FBSM, *SGDM]),
 }
 
 

@@ -9,13 +9,14 @@ from detectron2.config import CfgNode
 
 from ..model_zoo import get_config
 
-__all__ = ["has_output", "note_training", "record_path", "same_training"]
+__all__ = ["note_training", "output_path", "record_path", "same_training"]
 
 # What tells a later run which training this is. Others write config.yaml too, such as an evaluation
 # with this OUTPUT_DIR.
-_NOTE, _CONFIG, _OUTPUT = "stage.yaml", "config.yaml", "model_final.pth"
+_NOTE, _CONFIG = "stage.yaml", "config.yaml"
 
-# Neither the weights nor the metrics of a training depend on these.
+# With another value of these a training may go on: it is the same but for rounding, and for the
+# statistics of batch normalisation, which parts of a batch and several processes collect.
 _WITHOUT_EFFECT = (
     "CUDNN_BENCHMARK",
     "DATALOADER.NUM_WORKERS",
@@ -38,15 +39,15 @@ def record_path(cfg: CfgNode) -> Path:
     return Path(cfg.OUTPUT_DIR, "record.json")
 
 
-def has_output(cfg: CfgNode) -> bool:
-    """Whether the stage's last weights are there."""
-    return Path(cfg.OUTPUT_DIR, _OUTPUT).is_file()
+def output_path(cfg: CfgNode) -> Path:
+    """The stage's last weights, as Detectron2 names them."""
+    return Path(cfg.OUTPUT_DIR, "model_final.pth")
 
 
 def same_training(cfg: CfgNode) -> bool:
     """Whether the stage's folder holds what ``cfg`` trains, as far as anything is in it.
 
-    Options count that this stage's weights or metrics depend on. One that is younger than the
+    Options count that make this stage another training. One that is younger than the
     folder has its default.
     """
     folder = Path(cfg.OUTPUT_DIR)
@@ -66,7 +67,7 @@ def note_training(cfg: CfgNode) -> None:
 
 
 def _values(cfg: CfgNode) -> dict[str, Any]:
-    """What the weights and metrics of a stage depend on."""
+    """What makes a stage the training that it is."""
     values = yaml.safe_load(cfg.dump())
     for key in _WITHOUT_EFFECT:
         *parents, name = key.split(".")

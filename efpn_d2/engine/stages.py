@@ -1,10 +1,8 @@
 """base -> distill -> head in a row, from one config; what is finished is skipped."""
 
-import contextlib
 import json
 import logging
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +12,11 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
 from ..data.mappers import build_distillation_mapper, build_train_mapper
+from ..logs import without_messages
 from ..modeling.backbone import ENHANCED_BUILDERS, is_enhanced
 from ..run_record import collect_run_record, peak_memory_gib, write_json
 from .distillation import STAGES, DistillationTrainer, StageError
-from .stage_folder import has_output, note_training, record_path, same_training
+from .stage_folder import note_training, output_path, record_path, same_training
 
 __all__ = ["run_stages", "stage_configs"]
 
@@ -66,7 +65,7 @@ def stage_configs(cfg: CfgNode) -> list[CfgNode]:
             _use_stock_names(own)
         own.freeze()
         configs.append(own)
-        weights = str(Path(own.OUTPUT_DIR, "model_final.pth"))
+        weights = str(output_path(own))
     return configs
 
 
@@ -117,7 +116,7 @@ def run_stages(
     to_train = [i for i in range(len(configs)) if not _is_finished(configs, i)]
     for own in configs:
         _check_folder(own)
-    outputs = [str(Path(own.OUTPUT_DIR, "model_final.pth")) for own in configs]
+    outputs = [str(output_path(own)) for own in configs]
     for i in to_train:
         _check_stage(configs[i], trainer_class, outputs[:i])
     records = []
@@ -135,7 +134,7 @@ def run_stages(
 def _is_finished(configs: list[CfgNode], i: int) -> bool:
     """Whether a stage has its record, and its weights if the next stage has yet to read them."""
     is_read = i + 1 < len(configs) and not record_path(configs[i + 1]).exists()
-    return record_path(configs[i]).exists() and (has_output(configs[i]) or not is_read)
+    return record_path(configs[i]).exists() and (output_path(configs[i]).is_file() or not is_read)
 
 
 def _check_folder(cfg: CfgNode) -> None:
@@ -159,24 +158,13 @@ def _check_stage(
         on_cpu.DISTILL.TEACHER_WEIGHTS = ""
     distills = cfg.DISTILL.STAGE in ("distill", "joint")
     try:
-        with _without_model_in_log():
+        # Which has every model that is built, page after page.
+        with without_messages("detectron2.engine.defaults"):
             trainer_class.build_model(on_cpu)
         (build_distillation_mapper if distills else build_train_mapper)(on_cpu)
     except (ValueError, KeyError) as error:
         text = str(error.args[0] if isinstance(error, KeyError) else error)
         raise StageError(f"stage {cfg.DISTILL.STAGE}: {text}") from error
-
-
-@contextlib.contextmanager
-def _without_model_in_log() -> Iterator[None]:
-    """Detectron2 logs each model that is built, page after page."""
-    own = logging.getLogger("detectron2.engine.defaults")
-    level = own.level
-    own.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        own.setLevel(level)
 
 
 class _Stopwatch(HookBase):
@@ -212,9 +200,9 @@ def _train(cfg: CfgNode, trainer_class: type[DistillationTrainer]) -> None:
     trainer.resume_or_load(resume=True)
     if trainer.start_iter < cfg.SOLVER.MAX_ITER:
         trainer.train()
-    elif comm.is_main_process() and not has_output(cfg):
+    elif comm.is_main_process() and not output_path(cfg).is_file():
         # It was stopped between the checkpoint of its last iteration and its output.
-        trainer.checkpointer.save("model_final", iteration=trainer.start_iter - 1)
+        trainer.checkpointer.save(output_path(cfg).stem, iteration=trainer.start_iter - 1)
     # A training ends with an evaluation, but it may have been stopped before that.
     metrics = getattr(trainer, "_last_eval_results", None)
     if metrics is None:

@@ -1,8 +1,7 @@
 """From a config file to a detector for single images."""
 
-import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from yaml import YAMLError
 
 from ..checkpoint import EFPNCheckpointer
 from ..config import add_efpn_config
+from ..logs import without_messages
 from ..model_zoo import get_config_file
 from ..modeling.meta_arch import EFPNWithTTA
 
@@ -99,7 +99,7 @@ class EFPNPredictor(DefaultPredictor):
         without_weights.defrost()
         without_weights.MODEL.WEIGHTS = ""
         _use_cpu_without_cuda(without_weights)
-        with _without_messages("fvcore.common.checkpoint"):  # of a start from scratch
+        with without_messages("fvcore.common.checkpoint"):  # of a start from scratch
             super().__init__(without_weights)
         self.cfg.MODEL.WEIGHTS = weights
         if weights:
@@ -126,14 +126,3 @@ class EFPNPredictor(DefaultPredictor):
         pixels = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
         with torch.no_grad():
             return self.multi_scale([{"image": pixels, "height": height, "width": width}])[0]
-
-
-@contextlib.contextmanager
-def _without_messages(logger_name: str) -> Iterator[None]:
-    muted = logging.getLogger(logger_name)
-    level = muted.level
-    muted.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        muted.setLevel(level)
