@@ -12,16 +12,14 @@ Examples:
 
 import argparse
 import logging
-import sys
 from typing import Any
 
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 
 from efpn_d2.checkpoint import EFPNCheckpointer
-from efpn_d2.engine import DistillationTrainer, EFPNTrainer, StageError, launch_or_join
-from efpn_d2.engine.command_line import parse_args, setup
-from efpn_d2.tool_support import error_text
+from efpn_d2.engine import DistillationTrainer, EFPNTrainer, launch_or_join
+from efpn_d2.engine.command_line import parse_args, refusals_as_sentences, setup
 
 logger = logging.getLogger("efpn_d2.train_net")
 
@@ -39,16 +37,15 @@ def main(args: argparse.Namespace) -> dict[str, Any] | None:
                 "DISTILL.SCHEDULE is for tools/run_stages.py: this trains the whole detector at "
                 "once, without distillation."
             )
-        try:
+        with refusals_as_sentences():
             trainer = DistillationTrainer(cfg) if cfg.DISTILL.STAGE else EFPNTrainer(cfg)
             trainer.resume_or_load(resume=args.resume)
-        except StageError as error:
-            sys.exit(f"error: {error_text(error)}")
         return trainer.train()
-    model = EFPNTrainer.build_model(cfg)
-    EFPNCheckpointer(
-        model, cfg.OUTPUT_DIR, init_from_stock=cfg.MODEL.EFPN.INIT_FROM_STOCK
-    ).resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+    with refusals_as_sentences():
+        model = EFPNTrainer.build_model(cfg)
+        EFPNCheckpointer(
+            model, cfg.OUTPUT_DIR, init_from_stock=cfg.MODEL.EFPN.INIT_FROM_STOCK
+        ).resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
     results = EFPNTrainer.test(cfg, model)
     if cfg.TEST.AUG.ENABLED:
         results.update(EFPNTrainer.test_at_scales(cfg, model))

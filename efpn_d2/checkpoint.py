@@ -43,6 +43,20 @@ class EFPNCheckpointer(DetectionCheckpointer):
         self.path_manager = _AtomicPathManager(self.path_manager)
         self._init_from_stock = init_from_stock
 
+    def get_checkpoint_file(self) -> str:
+        """As in the base class.
+
+        Raises:
+            ValueError: the file that ``last_checkpoint`` names is not there.
+        """
+        path = super().get_checkpoint_file()
+        if path and "://" not in path and not os.path.isfile(path):
+            raise ValueError(
+                f"'{os.path.join(self.save_dir, 'last_checkpoint')}' names '{path}', which is not "
+                "there: put that file back, or write the name of another checkpoint into it."
+            )
+        return path
+
     def _load_file(self, filename: str) -> Any:
         """As in the base class.
 

@@ -150,7 +150,14 @@ def test_unknown_config_ends_in_one_sentence(folder):
             ),
             "not for RetinaNet: set TEST.AUG.ENABLED to False",
         ),
+        (
+            ("--eval-only", *DATA_OFF, "MODEL.WEIGHTS", "data/annotations.json"),
+            "'data/annotations.json' cannot be read as a checkpoint",
+        ),
         ((*DATA_OFF, "DISTILL.STAGE", "destill"), "'destill', which does not exist"),
+        ((*DATA_OFF, "TRAINING.AMP_PRECISION", "half"), "use one of float16, bfloat16"),
+        ((*DATA_OFF, "TRAINING.ACCUMULATE_GRADIENTS", "3"), "make it a multiple of 3"),
+        ((*DATA_OFF, "MODEL.EFPN.PRESET", "papier"), "papier"),
     ],
 )
 def test_what_is_wrong_with_the_arguments_ends_in_one_sentence(folder, args, message):
@@ -160,11 +167,24 @@ def test_what_is_wrong_with_the_arguments_ends_in_one_sentence(folder, args, mes
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize("mode", ["--resume", "--eval-only --resume"])
+def test_a_checkpoint_that_is_gone_is_named(folder, tmp_path, mode):
+    (tmp_path / "last_checkpoint").write_text("model_0000001.pth")
+    args = (*mode.split(), *CONFIG, *data("train", "test"), *OPTS, "OUTPUT_DIR", tmp_path)
+    result = train_net(folder, *args)
+    assert result.returncode != 0
+    message = result.stderr.splitlines()[-1]
+    assert message.startswith("error: ") and "last_checkpoint' names " in message
+    assert f"{tmp_path}/model_0000001.pth', which is not there" in message
+    assert "Traceback" not in result.stderr
+
+
 @pytest.mark.parametrize(
     ("args", "opts", "message"),
     [
         (["--eval-only"], [], "error: --eval-only evaluates one detector"),
         ([], ["DISTILL.OHEM_BATCH", "0"], "error: stage head: DISTILL.OHEM_BATCH 0"),
+        ([], ["TRAINING.AMP_PRECISION", "half"], "error: stage base: TRAINING.AMP_PRECISION is"),
     ],
 )
 def test_mistakes_in_the_arguments_of_stages_end_in_one_sentence(folder, args, opts, message):

@@ -1,8 +1,10 @@
 """What the training scripts have in common: arguments, config, logging, data sets."""
 
 import argparse
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 
 import torch
 from detectron2.config import CfgNode, get_cfg
@@ -19,8 +21,9 @@ from ..data.datasets import (
 )
 from ..model_zoo import get_config_file
 from ..modeling.meta_arch import check_multi_scale_test
+from ..tool_support import error_text
 
-__all__ = ["parse_args", "setup"]
+__all__ = ["parse_args", "refusals_as_sentences", "setup"]
 
 
 def parse_args(epilog: str | None) -> argparse.Namespace:
@@ -47,7 +50,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
 
     What is wrong with the config or the data sets ends the program in one sentence.
     """
-    try:
+    with refusals_as_sentences():
         cfg = _load_config(args)
         splits = ("TEST",) if args.eval_only else ("TRAIN", "TEST")
         register_datasets(cfg, splits)
@@ -55,11 +58,6 @@ def setup(args: argparse.Namespace) -> CfgNode:
         _check_weights(cfg, args)
         if args.eval_only and cfg.TEST.AUG.ENABLED:
             check_multi_scale_test(cfg)
-    except (OSError, ValueError, KeyError, AssertionError) as error:
-        text = str(error.args[0] if isinstance(error, KeyError) else error)
-        if "<class 'float'> vs. <class 'int'>" in text:
-            text += "; write it with a decimal point, like 56.0"
-        sys.exit(f"error: {text}")
     without_cuda = cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available()
     if without_cuda:
         cfg.MODEL.DEVICE = "cpu"
@@ -74,6 +72,23 @@ def setup(args: argparse.Namespace) -> CfgNode:
             "last_checkpoint: starting from MODEL.WEIGHTS."
         )
     return cfg
+
+
+@contextlib.contextmanager
+def refusals_as_sentences() -> Iterator[None]:
+    """Let a refusal of a config, a file or weights end the program with its sentence alone.
+
+    Only around what prepares: in a training or an evaluation an error is to show where it is from.
+    """
+    try:
+        yield
+    except (OSError, ValueError, KeyError, AssertionError) as error:
+        text = str(error.args[0]) if isinstance(error, KeyError) else error_text(error)
+        if not text:
+            raise
+        if "<class 'float'> vs. <class 'int'>" in text:
+            text += "; write it with a decimal point, like 56.0"
+        sys.exit(f"error: {text}")
 
 
 def _last_checkpoint(cfg: CfgNode) -> bool:

@@ -1,8 +1,10 @@
 """base -> distill -> head in a row, from one config; what is finished is skipped."""
 
+import contextlib
 import json
 import logging
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from ..modeling.backbone import ENHANCED_BUILDERS, is_enhanced
 from ..run_record import collect_run_record, peak_memory_gib, write_json
 from .distillation import STAGES, DistillationTrainer, StageError
 from .stage_folder import note_training, output_path, record_path, same_training
+from .training_loop import training_options
 
 __all__ = ["run_stages", "stage_configs"]
 
@@ -157,14 +160,21 @@ def _check_stage(
     if cfg.DISTILL.TEACHER_WEIGHTS in to_come:
         on_cpu.DISTILL.TEACHER_WEIGHTS = ""
     distills = cfg.DISTILL.STAGE in ("distill", "joint")
-    try:
+    with _refusals_of(cfg.DISTILL.STAGE):
         # Which has every model that is built, page after page.
         with without_messages("detectron2.engine.defaults"):
             trainer_class.build_model(on_cpu)
         (build_distillation_mapper if distills else build_train_mapper)(on_cpu)
+        training_options(on_cpu)
+
+
+@contextlib.contextmanager
+def _refusals_of(stage: str) -> Iterator[None]:
+    try:
+        yield
     except (ValueError, KeyError) as error:
         text = str(error.args[0] if isinstance(error, KeyError) else error)
-        raise StageError(f"stage {cfg.DISTILL.STAGE}: {text}") from error
+        raise StageError(f"stage {stage}: {text}") from error
 
 
 class _Stopwatch(HookBase):
@@ -197,7 +207,8 @@ def _train(cfg: CfgNode, trainer_class: type[DistillationTrainer]) -> None:
     trainer.register_hooks([stopwatch])
     if comm.is_main_process():
         note_training(cfg)
-    trainer.resume_or_load(resume=True)
+    with _refusals_of(cfg.DISTILL.STAGE):
+        trainer.resume_or_load(resume=True)
     if trainer.start_iter < cfg.SOLVER.MAX_ITER:
         trainer.train()
     elif comm.is_main_process() and not output_path(cfg).is_file():
