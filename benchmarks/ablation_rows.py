@@ -65,7 +65,8 @@ class Row:
     start: str = "base"
     """The row that it goes on from, which is trained once for all; "": new weights."""
     teacher: str = ""
-    """The row whose weights are the teacher; "": the network itself."""
+    """The row whose weights are the teacher; "": the network itself. Its iterations do not count
+    as the row's."""
     frozen_backbone: bool = False
     """Only RPN and heads are trained, to compare what maps contain; not of the same total."""
     scale: int = 1
@@ -169,6 +170,28 @@ ROWS = {
         (("joint", "rest"),),
         teacher="fpn_2x",
         options=_PROPOSE,
+    ),
+    "fpn_2x_from_base": Row(
+        "the base finetuned and tested at 2x: a teacher that knows the scale",
+        "",
+        (("base", "rest"),),
+        scale=2,
+    ),
+    "efpn_other_teacher": Row(
+        "EFPN, the paper's recipe, FPN 2x the teacher", "ours", _RECIPE, teacher="fpn_2x"
+    ),
+    "efpn_tuned_teacher": Row(
+        "EFPN, the paper's recipe, the base finetuned at 2x the teacher",
+        "ours",
+        _RECIPE,
+        teacher="fpn_2x_from_base",
+    ),
+    "efpn_tuned_teacher_unfrozen": Row(
+        "the same, extension trained in the head stage too",
+        "ours",
+        _RECIPE,
+        teacher="fpn_2x_from_base",
+        options={"DISTILL.UNFREEZE_EXTENSION": True},
     ),
     "base_multi_scale": Row(
         "FPN 1x, a base trained at 1x and 2x",

@@ -63,6 +63,14 @@ def test_2x_rows_see_the_image_at_twice_the_side():
         assert make(row).INPUT.MIN_SIZE_TEST == 192
 
 
+def test_a_tuned_teacher_goes_on_from_the_base_at_2x_and_teaches_its_student():
+    teacher, student = make("fpn_2x_from_base"), make("efpn_tuned_teacher")
+    assert teacher.MODEL.WEIGHTS == student.MODEL.WEIGHTS == "base.pth"
+    assert teacher.INPUT.MIN_SIZE_TRAIN == (192,) and student.INPUT.MIN_SIZE_TRAIN == (96,)
+    assert [stage for stage, _, _ in teacher.DISTILL.SCHEDULE] == ["base"]  # stock FPN
+    assert student.DISTILL.TEACHER_WEIGHTS == "fpn_2x_from_base.pth"
+
+
 def test_a_multi_scale_base_sees_both_views_and_is_tested_on_the_students():
     cfg = make("base_multi_scale")
     assert cfg.INPUT.MIN_SIZE_TRAIN == (96, 192)
