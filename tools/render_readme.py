@@ -25,6 +25,7 @@ EVIDENCE = (
     "fpn_1x",
     "fpn_2x",
     "efpn",
+    "efpn_tuned_teacher",
     "efpn_without_distillation",
     "scratch_rpn",
     "scratch_rpn_fast_sgdm",
