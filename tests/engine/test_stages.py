@@ -181,6 +181,15 @@ def test_stopped_before_its_output_was_written_a_stage_writes_it(
         assert all(torch.equal(ours[key], value) for key, value in expected.items())
 
 
+def test_a_stage_whose_checkpoint_is_gone_says_so(dataset, finished, tmp_path):
+    copy = copied(finished, tmp_path)
+    (copy / "distill" / "model_final.pth").unlink()
+    (copy / "distill" / "record.json").unlink()
+    shutil.rmtree(copy / "head")
+    with pytest.raises(StageError, match="stage distill: .*last_checkpoint' names .* not there"):
+        run_stages(make_config(dataset, copy))
+
+
 @pytest.mark.parametrize(
     ("opts", "message"),
     [
