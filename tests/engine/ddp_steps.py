@@ -22,8 +22,9 @@ from efpn_d2.engine import DistillationTrainer, run_and_leave
 from efpn_d2.engine.batch_norm import share_batch_norm
 from efpn_d2.engine.training_loop import AMPMicroBatchTrainer, MicroBatchTrainer
 
-from .tiny_training import STOCK_OPTS, register, tiny_config
+from .tiny_training import STOCK_OPTS, WIDE_ENOUGH_FOR_BF16, register, tiny_config
 
+IN_PARTS = ["TRAINING.ACCUMULATE_GRADIENTS", 2, "SOLVER.AMP.ENABLED", True]
 MODELS = {
     "stock": STOCK_OPTS,
     "efpn": [],
@@ -42,14 +43,14 @@ MODELS = {
     "distill": ["DISTILL.STAGE", "distill"],
     "head": ["DISTILL.STAGE", "head"],
     "joint": ["DISTILL.STAGE", "joint"],
-    **{
-        f"{stage}_in_parts_{precision}": [
-            *("DISTILL.STAGE", stage, "TRAINING.ACCUMULATE_GRADIENTS", 2),
-            *("SOLVER.AMP.ENABLED", True, "TRAINING.AMP_PRECISION", precision),
-            *("INPUT.MIN_SIZE_TRAIN", "(32,)"),
-        ]
-        for stage, precision in (("joint", "bfloat16"), ("head", "float16"))
-    },
+    "joint_in_parts_bfloat16": [
+        *("DISTILL.STAGE", "joint", *IN_PARTS, "TRAINING.AMP_PRECISION", "bfloat16"),
+        *WIDE_ENOUGH_FOR_BF16,
+    ],
+    "head_in_parts_float16": [
+        *("DISTILL.STAGE", "head", *IN_PARTS, "TRAINING.AMP_PRECISION", "float16"),
+        *("INPUT.MIN_SIZE_TRAIN", "(32,)"),
+    ],
 }
 
 

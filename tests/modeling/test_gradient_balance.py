@@ -60,10 +60,11 @@ def build(name=FASTER, *opts):
     return build_model(cfg)
 
 
-def losses_of(model, objects=OBJECTS):
+def losses_of(model, objects=OBJECTS, size=(64, 96)):
     torch.manual_seed(1)
+    images = [training_input(x, size=size, seed=i) for i, x in enumerate(objects)]
     with EventStorage() as storage:
-        losses = model.train()([training_input(x, seed=i) for i, x in enumerate(objects)])
+        losses = model.train()(images)
     model.zero_grad(set_to_none=True)
     sum(losses.values()).backward()
     return losses, storage
@@ -305,8 +306,10 @@ def test_heads_trained_by_hard_examples_have_a_state_of_their_own(boxes):
 @pytest.mark.parametrize("name", [FASTER, CASCADE, RETINANET])
 def test_mixed_precision(precision, name):
     model = build(name, *ON)
+    # With AMX, torch 2.14.1 computes strided bf16 convolutions wrong whose output is one cell wide,
+    # and that is P7's below 129 px.
     with torch.autocast("cpu", dtype=precision):
-        losses, _ = losses_of(model)
+        losses, _ = losses_of(model, size=(64, 160))
     assert all(v.dtype == torch.float32 and v.isfinite() for v in losses.values())
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
     states = [v for k, v in model.state_dict().items() if k.endswith("gradient_norms")]
