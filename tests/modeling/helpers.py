@@ -6,6 +6,10 @@ from detectron2.structures import BitMasks, Boxes, Instances
 
 import efpn_d2
 
+# Height and width of an image. With AMX, torch 2.14.1 computes strided bf16 convolutions wrong
+# whose output is one cell wide, and that is the one of P7 of RetinaNet below 129 px.
+WIDE_ENOUGH_FOR_BF16 = (64, 160)
+
 
 def tiny_config(name: str | None = "COCO-Detection/faster_rcnn_R_50_EFPN_1x.yaml") -> CfgNode:
     """A packaged config, ResNet-18 with batch normalisation, narrow everywhere, on the CPU.

@@ -14,7 +14,12 @@ from torch.nn import functional as F
 from efpn_d2.checkpoint import EFPNCheckpointer
 from efpn_d2.engine import EFPNTrainer
 from efpn_d2.modeling.roi_heads.balanced_output import balance_predictors
-from tests.modeling.helpers import tiny_config, training_input, without_gradient
+from tests.modeling.helpers import (
+    WIDE_ENOUGH_FOR_BF16,
+    tiny_config,
+    training_input,
+    without_gradient,
+)
 from tests.modeling.roi_heads.test_efpn_roi_heads import LARGE, MIXED, SMALL, make_heads
 from tests.modeling.roi_heads.test_ohem import losses_of as ohem_losses_of
 from tests.modeling.roi_heads.test_ohem import make_ohem_heads
@@ -306,10 +311,8 @@ def test_heads_trained_by_hard_examples_have_a_state_of_their_own(boxes):
 @pytest.mark.parametrize("name", [FASTER, CASCADE, RETINANET])
 def test_mixed_precision(precision, name):
     model = build(name, *ON)
-    # With AMX, torch 2.14.1 computes strided bf16 convolutions wrong whose output is one cell wide,
-    # and that is P7's below 129 px.
     with torch.autocast("cpu", dtype=precision):
-        losses, _ = losses_of(model, size=(64, 160))
+        losses, _ = losses_of(model, size=WIDE_ENOUGH_FOR_BF16)
     assert all(v.dtype == torch.float32 and v.isfinite() for v in losses.values())
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
     states = [v for k, v in model.state_dict().items() if k.endswith("gradient_norms")]

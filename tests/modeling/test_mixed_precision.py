@@ -10,7 +10,12 @@ from efpn_d2.engine.training_loop import pool_in_fp32
 from efpn_d2.losses import foreground_background_balanced_loss
 from efpn_d2.modeling.backbone.ftt import ESPCN, FeatureTextureTransfer
 from efpn_d2.modeling.roi_heads.ohem import box_losses
-from tests.modeling.helpers import tiny_config, training_input, without_gradient
+from tests.modeling.helpers import (
+    WIDE_ENOUGH_FOR_BF16,
+    tiny_config,
+    training_input,
+    without_gradient,
+)
 from tests.modeling.roi_heads.test_efpn_roi_heads import (
     LARGE,
     MIXED,
@@ -128,7 +133,8 @@ def test_other_detectors(precision, name):
     torch.manual_seed(0)
     model = build_model(tiny_config(name)).train()
     pool_in_fp32(model)
-    inputs = [training_input(b) for b in ([[4, 4, 12, 14], [2, 2, 60, 60]], [])]
+    boxes = ([[4, 4, 12, 14], [2, 2, 60, 60]], [])
+    inputs = [training_input(x, size=WIDE_ENOUGH_FOR_BF16) for x in boxes]
     with EventStorage(), torch.autocast("cpu", dtype=precision):
         losses = model(inputs)
     assert_trains(model, losses)
