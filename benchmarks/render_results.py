@@ -10,7 +10,8 @@ In the template, each of these comments is replaced:
 * ``cost NAME``: the record of benchmarks/cost.py of that name;
 * ``speed NAME``, ``parts NAME``, ``targets SIZE DEVICE``, ``growth DEVICE``: those of
   benchmarks/speed.py;
-* ``lazy NAME``, ``loading NAME``: those of benchmarks/lazy_accuracy.py and loading.py.
+* ``lazy NAME``, ``loading NAME``, ``train_step NAME``: those of benchmarks/lazy_accuracy.py,
+  loading.py and train_step.py.
 
 In sentences, ``[[PROTOCOL ROW VARIANT METRIC]]`` becomes the mean over the seeds, and with
 ``STAGE:METRIC`` that after one of the row's stages. Rows of different seeds are compared by
@@ -41,6 +42,7 @@ from speed_tables import (
     render_parts,
     render_speed,
     render_targets,
+    render_train_step,
 )
 
 from efpn_d2.evaluation.size_bins import SizeBin
@@ -253,6 +255,7 @@ def render(template: str, records: Records) -> str:
         "growth": lambda device: render_growth(speed, "ResNet-50", device),
         "loading": lambda name: render_loading(read_record(name)),
         "lazy": lambda name: render_lazy_accuracy(read_record(name)),
+        "train_step": lambda name: render_train_step(read_record(f"train_step/{name}")),
     }
 
     def block(match: re.Match[str]) -> str:

@@ -23,7 +23,7 @@ import torch
 from detectors import DETECTORS, build_detector, make_run
 from layer_costs import count_macs, time_layers
 from shares import shares_computed
-from timing import summarize, time_in_turns, time_once
+from timing import MEMORY_ENVIRONMENT, summarize, time_in_turns, time_once
 from torch import nn
 from variants import VARIANTS, build_variant
 
@@ -35,7 +35,6 @@ RESULTS = Path(__file__).resolve().parent / "results"
 CONFIG = "COCO-Detection/faster_rcnn_R_50_EFPN_1x.yaml"
 BASELINE = "FPN"
 PRECISIONS = ("float32", "bfloat16", "float16")
-ENVIRONMENT = ("MALLOC_", "THP_")  # variables that say how memory is got from the system
 KINDS: dict[str, dict[str, Any]] = {"backbones": VARIANTS, "detectors": DETECTORS}
 Run = Callable[[], object]
 
@@ -137,7 +136,7 @@ def main() -> None:
     names = ("kind", "config", "opts", "size", "device", "precision", "channels_last", "threads")
     setup = {name: getattr(args, name) for name in (*names, "rounds")}
     setup["backbone"] = backbone_name(args.config, args.opts)
-    setup["environment"] = {k: v for k, v in os.environ.items() if k.startswith(ENVIRONMENT)}
+    setup["environment"] = {k: v for k, v in os.environ.items() if k.startswith(MEMORY_ENVIRONMENT)}
     write_json(RESULTS / f"{args.name}.json", {**collect_run_record(0), **setup, "rows": rows})
 
 

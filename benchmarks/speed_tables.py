@@ -1,4 +1,4 @@
-"""Markdown tables of the records that benchmarks/speed.py writes of detectors."""
+"""Markdown tables of the records of time and memory, most of them of benchmarks/speed.py."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,6 +13,7 @@ __all__ = [
     "render_parts",
     "render_speed",
     "render_targets",
+    "render_train_step",
 ]
 
 BASELINE = "FPN"
@@ -27,6 +28,7 @@ TARGETS = {
     },
     "ResNeXt-101 32x8d": {"EFPN paper, dense": 2.33},
 }
+STEP_TARGET = 1.10  # of the bare passes of distillation
 MEMORY_TARGETS = {"EFPN fast, lazy, 10 % active": 1.2}
 GROWTH = (
     BASELINE,
@@ -175,3 +177,28 @@ def render_loading(record: Record) -> str:
         f"loader makes such a batch in {record['loader_seconds']:.3f} s "
         f"(commit {(record['commit'] or 'unknown')[:7]})."
     )
+
+
+def render_train_step(record: Record) -> str:
+    """The step of the stage ``distill`` beside FPN's and the passes that it cannot do without."""
+    bare, step = (record["rows"][x] for x in ("bare passes of distillation", "distillation step"))
+    heads = ["one training step", "time, of the bare passes", "quartiles", "time, of FPN's"]
+    heads += ["seconds", "memory, GiB", "memory, of the bare passes"]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    for name, row in record["rows"].items():
+        low, high = row["ratio_quartiles"]
+        cells = [name, f"{row['ratio']:.2f}", f"{low:.2f}-{high:.2f}", f"{row['ratio_to_fpn']:.2f}"]
+        cells += [f"{row['seconds']:.2f}", f"{row['memory_gib']:.2f}"]
+        cells.append(f"{row['memory_gib'] / bare['memory_gib']:.2f}")
+        lines.append(f"| {' | '.join(cells)} |")
+    verdict = "met" if step["ratio"] <= STEP_TARGET else "missed"
+    goal = f"At most {STEP_TARGET:.2f} times the bare passes is the goal: {verdict}."
+    images = f"{record['batch']} of {record['size']} px"
+    device = record["hardware"]["gpus"] or [record["hardware"]["cpu"]]
+    how = (
+        f"ResNet-{record['depth']}, preset {record['preset']}, images a batch: {images}; "
+        f"{', '.join(map(str, device))}, {record['threads']} threads; median of "
+        f"{record['rounds']} rounds in turns; torch {record['versions']['torch']}, "
+        f"commit {(record['commit'] or 'unknown')[:7]}."
+    )
+    return "\n".join([*lines, "", f"{goal} {how}"])

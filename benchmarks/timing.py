@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 
-__all__ = ["summarize", "time_in_turns"]
+__all__ = ["MEMORY_ENVIRONMENT", "summarize", "time_in_turns"]
+
+MEMORY_ENVIRONMENT = ("MALLOC_", "THP_")  # variables that say how memory is got from the system
 
 
 def time_once(run: Callable[[], object], device: str) -> float:

@@ -1,17 +1,21 @@
 #!/usr/bin/env python
 """Time and peak memory of a distillation step against what it cannot do without.
 
-Side by side in one run, interleaved, on one batch of noise: (a) a training step of the plain FPN
-detector at 1x; (b) the bare passes of distillation: teacher forward at 2x without autograd, student
-forward, extension forward and backward; (c) the distillation step as it is trained. Memory is that
-of the CUDA allocator; on the CPU each case runs in a process of its own for it.
+In turns in one process, on noise: training steps of the plain FPN detector, on the student's image
+and on one of twice the side; the bare passes of distillation (teacher forward at 2x without
+autograd, student forward, extension forward and backward); the distillation step as it is trained.
+All end with a step of the optimizer. Peak memory is the CUDA allocator's; on the CPU it is the
+resident set of a process of its own for each, beyond what it had before the first step. Writes a
+record in benchmarks/results.
+
+    benchmarks/train_step.py --size 640 --name train_step/R_50_640_cpu
+    benchmarks/train_step.py --size 800 --batch 2 --device cuda --name train_step/R_50_800_gpu
 """
 
 import argparse
-import statistics
+import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +23,8 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
+from timing import MEMORY_ENVIRONMENT, summarize, time_in_turns
+from torch import nn
 from torch.nn import functional as F
 
 import efpn_d2
@@ -32,7 +38,9 @@ STOCK = [
     *("MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone", "MODEL.PROPOSAL_GENERATOR.NAME", "RPN"),
     *("MODEL.ROI_HEADS.NAME", "StandardROIHeads", "DISTILL.STAGE", "base"),
 ]
-CASES = ("fpn_step", "bare_passes", "distillation_step")
+FPN, FPN_2X = "FPN at 1x", "FPN at 2x"
+BARE, DISTILL = "bare passes of distillation", "distillation step"
+CASES = (FPN, FPN_2X, BARE, DISTILL)
 
 
 def make_config(args: argparse.Namespace, *opts: str) -> CfgNode:
@@ -62,16 +70,14 @@ def make_batch(side: int, count: int, device: str) -> list[dict]:
     return batch
 
 
-def make_case(name: str, args: argparse.Namespace) -> Callable[[], None]:
-    """A function that does one step of the case."""
-    if name == "fpn_step":
-        model = DistillationTrainer.build_model(make_config(args, *STOCK)).train()
-        batch = make_batch(args.size, args.batch, args.device)
-    else:
-        cfg = make_config(args, "DISTILL.STAGE", "distill")
-        model = DistillationTrainer.build_model(cfg).train()
-        batch = make_batch(2 * args.size, args.batch, args.device)
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-4)
+def make_case(name: str, args: argparse.Namespace) -> tuple[nn.Module, Callable[[], None]]:
+    """The model of a case, and a function that does one step of its training."""
+    stage = STOCK if name in (FPN, FPN_2X) else ["DISTILL.STAGE", "distill"]
+    model = DistillationTrainer.build_model(make_config(args, *stage)).train()
+    side = args.size if name == FPN else 2 * args.size
+    batch = make_batch(side, args.batch, args.device)
+    learning = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(learning, lr=1e-4, momentum=0.9)
 
     def bare_passes() -> dict[str, torch.Tensor]:
         images = torch.stack([x["image"] for x in batch])
@@ -90,78 +96,67 @@ def make_case(name: str, args: argparse.Namespace) -> Callable[[], None]:
 
     def step() -> None:
         optimizer.zero_grad()
-        losses = bare_passes() if name == "bare_passes" else model(batch)
+        losses = bare_passes() if name == BARE else model(batch)
         sum(losses.values()).backward()
         optimizer.step()
-        if args.device.startswith("cuda"):
-            torch.cuda.synchronize()
 
-    return step
+    return model, step
 
 
-def measure_times(args: argparse.Namespace) -> dict[str, list[float]]:
-    """Seconds per step of each case, the cases taking turns."""
-    seconds: dict[str, list[float]] = {name: [] for name in CASES}
+def print_memory(args: argparse.Namespace) -> None:
+    """GiB that two steps of one case need beyond its model; for a process of its own."""
     with EventStorage():
-        steps = {name: make_case(name, args) for name in CASES}
-        for i in range(args.warmup + args.repeat):
-            for name, step in steps.items():
-                start = time.perf_counter()
-                step()
-                if i >= args.warmup:
-                    seconds[name].append(time.perf_counter() - start)
-            print(f"round {i + 1} of {args.warmup + args.repeat}", file=sys.stderr)
-    return seconds
+        _, step = make_case(args.memory_of, args)
+        before = peak_memory_gib(args.device)
+        step()
+        step()  # the first one has no momentum and no gradients yet
+    print(round(peak_memory_gib(args.device) - before, 3))
 
 
-def measure_memory(name: str, args: argparse.Namespace) -> float:
-    """GiB at the peak of two steps of this case, alone in this process."""
+def measure_memory(name: str) -> float:
+    command = [sys.executable, *sys.argv, "--memory-of", name]
+    return float(subprocess.run(command, check=True, capture_output=True).stdout.split()[-1])
+
+
+def measure(args: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Of each case the times, as ratios to the bare passes and to FPN's step, and memory."""
     with EventStorage():
-        step = make_case(name, args)
-        step()
-        step()
-    return peak_memory_gib(args.device)
+        steps = {name: make_case(name, args)[1] for name in CASES}
+        seconds = time_in_turns(steps, args.rounds, args.warmup, args.device)
+    of_fpn = summarize(seconds, FPN)
+    rows = summarize(seconds, BARE)
+    for name, row in rows.items():
+        row["ratio_to_fpn"] = of_fpn[name]["ratio"]
+        row["memory_gib"] = measure_memory(name)
+    return rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--size", type=positive, default=320, help="side of the student's image")
     parser.add_argument("--batch", type=positive, default=1)
-    parser.add_argument("--depth", type=positive, default=18, help="of the ResNet")
+    parser.add_argument("--depth", type=positive, default=50, help="of the ResNet")
     parser.add_argument("--preset", default="paper")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--warmup", type=not_negative, default=1)
-    parser.add_argument("--repeat", type=positive, default=7)
+    parser.add_argument("--warmup", type=not_negative, default=1, help="rounds that do not count")
+    parser.add_argument("--rounds", type=positive, default=7)
+    parser.add_argument("--name", required=True, help="of the record in benchmarks/results")
     parser.add_argument("--memory-of", choices=CASES, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    torch.manual_seed(0)
     if args.memory_of:
-        print(measure_memory(args.memory_of, args))
+        print_memory(args)
         return
-    rows = {}
-    for name, values in measure_times(args).items():
-        command = [sys.executable, *sys.argv, "--memory-of", name]
-        child = subprocess.run(command, check=True, capture_output=True, text=True)
-        rows[name] = {
-            "seconds_median": round(statistics.median(values), 4),
-            "seconds_min": round(min(values), 4),
-            "seconds_max": round(max(values), 4),
-            "peak_memory_gib": round(float(child.stdout.split()[-1]), 3),
-        }
-    reference = {name: rows[name]["seconds_median"] for name in CASES}
-    ratios = {
-        "distillation_step / fpn_step": reference["distillation_step"] / reference["fpn_step"],
-        "distillation_step / bare_passes": reference["distillation_step"]
-        / reference["bare_passes"],
-    }
-    options = {k: v for k, v in vars(args).items() if k != "memory_of"}
-    record = {
-        **collect_run_record(0),
-        "options": options,
-        "rows": rows,
-        "ratios": {name: round(value, 3) for name, value in ratios.items()},
-    }
-    write_json(RESULTS / f"train_step_{args.device}.json", record)
-    print(record["rows"], record["ratios"], sep="\n")
+    rows = measure(args)
+    for name, row in rows.items():
+        print(f"{name:>32}: {row['seconds']:.3f} s, {row['ratio']:.3f} x, {row['memory_gib']} GiB")
+    names = ("size", "batch", "depth", "preset", "device", "rounds")
+    setup = {name: getattr(args, name) for name in names}
+    setup["threads"] = torch.get_num_threads()
+    setup["environment"] = {k: v for k, v in os.environ.items() if k.startswith(MEMORY_ENVIRONMENT)}
+    write_json(RESULTS / f"{args.name}.json", {**collect_run_record(0), **setup, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from speed_tables import (
     render_parts,
     render_speed,
     render_targets,
+    render_train_step,
 )
 
 pytestmark = pytest.mark.fast
@@ -93,3 +94,18 @@ def test_loading_in_a_sentence():
     text = render_loading({**setup, **numbers, "images_per_batch": 8, "commit": "0123456789"})
     assert "takes 0.25 s an iteration of 8 images and waits 2.1 % of the time" in text
     assert text.endswith("in 0.024 s (commit 0123456).")
+
+
+@pytest.mark.parametrize(("ratio", "verdict"), [(1.1, "met"), (1.11, "missed")])
+def test_a_step_of_distillation_beside_the_bare_passes(ratio, verdict):
+    rows = {
+        "FPN at 1x": {**row(0.5, 1.0, 3.0), "ratio_to_fpn": 1.0},
+        "bare passes of distillation": {**row(1.0, 1.0, 2.0), "ratio_to_fpn": 2.0},
+        "distillation step": {**row(ratio, 1.0, 2.5), "ratio_to_fpn": 2.3},
+    }
+    own = record(size=640, batch=1, depth=50, preset="paper", rows=rows)
+    lines = render_train_step(own).splitlines()
+    assert lines[2] == "| FPN at 1x | 0.50 | 0.40-0.60 | 1.00 | 1.00 | 3.00 | 1.50 |"
+    assert lines[4].startswith(f"| distillation step | {ratio:.2f} | ")
+    assert lines[4].endswith(f" | 2.30 | {2 * ratio:.2f} | 2.50 | 1.25 |")
+    assert f"the goal: {verdict}." in lines[-1]
