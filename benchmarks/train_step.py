@@ -21,6 +21,7 @@ from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.modeling.backbone.resnet import BasicBlock, BottleneckBlock
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from timing import MEMORY_ENVIRONMENT, summarize, time_in_turns
@@ -70,10 +71,20 @@ def make_batch(side: int, count: int, device: str) -> list[dict]:
     return batch
 
 
+@torch.no_grad()
+def damp_residuals(model: nn.Module) -> None:
+    """Keep random residual blocks from multiplying what they get, as pretrained ones do not."""
+    for block in model.modules():
+        if isinstance(block, (BasicBlock, BottleneckBlock)):
+            last = block.conv3 if hasattr(block, "conv3") else block.conv2
+            last.norm.weight.mul_(0.1)
+
+
 def make_case(name: str, args: argparse.Namespace) -> tuple[nn.Module, Callable[[], None]]:
     """The model of a case, and a function that does one step of its training."""
     stage = STOCK if name in (FPN, FPN_2X) else ["DISTILL.STAGE", "distill"]
     model = DistillationTrainer.build_model(make_config(args, *stage)).train()
+    damp_residuals(model)
     side = args.size if name == FPN else 2 * args.size
     batch = make_batch(side, args.batch, args.device)
     learning = [p for p in model.parameters() if p.requires_grad]
