@@ -67,12 +67,19 @@ def render_speed(record: Record) -> str:
 
 
 def provenance(record: Record) -> str:
+    """Of what and how a record of detectors was measured."""
+    return (
+        f"{record['backbone']}, {record['size']} px, {record['precision']}"
+        f"{', channels last' if record['channels_last'] else ''}; {measured(record)}"
+    )
+
+
+def measured(record: Record) -> str:
     """Where and how a record was measured."""
     device = record["hardware"]["gpus"] or [record["hardware"]["cpu"]]
     variables = " ".join(f"{k}={v}" for k, v in sorted(record.get("environment", {}).items()))
     return (
-        f"{record['backbone']}, {record['size']} px, {record['precision']}"
-        f"{', channels last' if record['channels_last'] else ''}; {', '.join(map(str, device))}, "
+        f"{', '.join(map(str, device))}, "
         f"{record['threads']} threads; median of {record['rounds']} rounds in turns; "
         f"torch {record['versions']['torch']}, commit {(record['commit'] or 'unknown')[:7]}"
         f"{f'; with `{variables}`' if variables else ''}."
@@ -193,12 +200,6 @@ def render_train_step(record: Record) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     verdict = "met" if step["ratio"] <= STEP_TARGET else "missed"
     goal = f"At most {STEP_TARGET:.2f} times the bare passes is the goal: {verdict}."
-    images = f"{record['batch']} of {record['size']} px"
-    device = record["hardware"]["gpus"] or [record["hardware"]["cpu"]]
-    how = (
-        f"ResNet-{record['depth']}, preset {record['preset']}, images a batch: {images}; "
-        f"{', '.join(map(str, device))}, {record['threads']} threads; median of "
-        f"{record['rounds']} rounds in turns; torch {record['versions']['torch']}, "
-        f"commit {(record['commit'] or 'unknown')[:7]}."
-    )
-    return "\n".join([*lines, "", f"{goal} {how}"])
+    what = f"ResNet-{record['depth']}, preset {record['preset']}"
+    images = f"images a batch: {record['batch']} of {record['size']} px"
+    return "\n".join([*lines, "", f"{goal} {what}, {images}; {measured(record)}"])

@@ -45,7 +45,8 @@ def render_demo(records: Sequence[dict[str, Any]]) -> str:
     for record in records:
         machine, own = record["hardware"], record["metrics"]
         values = [own[key] for key in ("AP50", "AP", *(f"AP_{b}" for b in bins))]
-        cells = [f"{machine['cpu']}, {machine['cpu_cores']} cores"]
+        device = ", ".join(map(str, machine["gpus"])) or f"{machine['cpu']}, no GPU"
+        cells = [f"{device}, {machine['cpu_cores']} cores"]
         cells += ["n/a" if v is None else f"{v:.1f}" for v in values]
         cells.append(f"{sum(record['seconds'].values()) / 60:.1f}")
         lines.append(f"| {' | '.join(cells)} |")
@@ -58,7 +59,7 @@ def render_demo(records: Sequence[dict[str, Any]]) -> str:
             "",
             *lines,
             "",
-            f"Without a GPU, with {', '.join(versions)}, seed {records[0]['seed']}, at commits "
+            f"With {', '.join(versions)}, seed {records[0]['seed']}, at commits "
             f"{commits}. Rounding differs from CPU to CPU, which in so short a training is worth "
             "some points of AP; on the same CPU they repeat.",
             "",
