@@ -1,9 +1,30 @@
 """The rows of the ablation, what each is compared with in the paper, and their configs."""
 
-from dataclasses import dataclass, field
 from typing import Any
 
 from detectron2.config import CfgNode
+from equal_cost_rows import EQUAL_COST_ROWS
+from row_parts import (
+    CEM,
+    DCLOSS,
+    FAST,
+    FBSM,
+    FINETUNE,
+    FPN,
+    HEADS,
+    MASK_LOSS,
+    MUTE,
+    ONLY_P3,
+    PROPOSE,
+    PROTOCOLS,
+    RECIPE,
+    SCRATCH,
+    SGDM,
+    STOCK,
+    VARIANTS,
+    Protocol,
+    Row,
+)
 
 import efpn_d2
 
@@ -18,158 +39,75 @@ __all__ = [
     "row_config",
 ]
 
-VARIANTS = ("native1x", "native2x")
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """How large everything is; the iterations and learning rates are in the config file."""
-
-    config: str
-    student_size: int
-    max_object_size: float
-    train_images: int
-    val_images: int
-    size_bins: tuple[float, ...]
-    """In student pixels."""
-
-
-PROTOCOLS = {
-    "tiny": Protocol(
-        "Synthetic/ablation_tiny_R_18_EFPN.yaml", 64, 32.0, 2000, 500, (0.0, 8.0, 16.0)
-    ),
-    "small": Protocol(
-        "Synthetic/ablation_small_R_18_EFPN.yaml", 96, 48.0, 2000, 500, (0.0, 8.0, 16.0, 32.0)
-    ),
-    "large": Protocol(
-        "Synthetic/ablation_large_R_50_EFPN.yaml",
-        320,
-        160.0,
-        10000,
-        1000,
-        (0.0, 8.0, 16.0, 32.0, 96.0),
-    ),
-}
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the results: what is trained, from where, or what is only evaluated."""
-
-    title: str
-    paper: str
-    """Its counterpart there."""
-    stages: tuple[tuple[str, str], ...] = ()
-    """Each a stage and which part of the schedule it lasts (see :func:`lengths`); none: the weights
-    of ``start`` are evaluated as the options say."""
-    start: str = "base"
-    """The row that it goes on from, which is trained once for all; "": new weights."""
-    teacher: str = ""
-    """The row whose weights are the teacher; "": the network itself. Its iterations do not count
-    as the row's."""
-    frozen_backbone: bool = False
-    """Only RPN and heads are trained, to compare what maps contain; not of the same total."""
-    scale: int = 1
-    """Side of the images: 1 is the student's, 2 the teacher's."""
-    train_scales: tuple[int, ...] = ()
-    """Of which each image of a training gets one; none: ``scale`` alone."""
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-_STOCK = {
-    "MODEL.BACKBONE.NAME": "build_resnet_fpn_backbone",
-    "MODEL.PROPOSAL_GENERATOR.NAME": "RPN",
-    "MODEL.ROI_HEADS.NAME": "StandardROIHeads",
-}
-_ONLY_P3 = {
-    **_STOCK,
-    "MODEL.META_ARCHITECTURE": "DistillationRCNN",  # keeps what is frozen in evaluation mode
-    "MODEL.RPN.IN_FEATURES": ["p3"],
-    "MODEL.ROI_HEADS.IN_FEATURES": ["p3"],
-}
-_PROPOSE = {"MODEL.EFPN.RPN_ON_P2_PRIME": True}
-_FAST = {"MODEL.EFPN.PRESET": "fast"}
-_MUTE = {"DISTILL.LOSS_WEIGHT": 0.0}
-_CEM = {"MODEL.EFPN_BS.CEM_ENABLED": True}
-_FBSM = {"MODEL.EFPN_BS.FBSM_ENABLED": True}
-_MASK_LOSS = {"MODEL.EFPN_BS.FBSM_MASK_LOSS_WEIGHT": 1.0}
-_DCLOSS = {"MODEL.EFPN_BS.DCLOSS_ENABLED": True}
-_SGDM = {"MODEL.SGDM.AFTER_STAGES": ["res2", "res3", "res4", "res5"]}
-_FPN = (("base", "all"),)
-_SCRATCH = (("finetune", "all"),)
-_RECIPE = (("distill", "distill"), ("head", "head"))
-_FINETUNE = (("finetune", "rest"),)
-_HEADS = (("finetune", "head"),)
-
 ROWS = {
     "base": Row("FPN 1x, the base of the rows below", "", (("base", "base"),), start=""),
-    "fpn_1x": Row("FPN 1x, all iterations", "Table III", _FPN, start=""),
-    "fpn_2x": Row("FPN trained and tested at 2x, all iterations", "", _FPN, start="", scale=2),
-    "teacher_2x": Row("the base tested at 2x: the teacher", "Table III", scale=2, options=_STOCK),
+    "fpn_1x": Row("FPN 1x, all iterations", "Table III", FPN, start=""),
+    "fpn_2x": Row("FPN trained and tested at 2x, all iterations", "", FPN, start="", scale=2),
+    "teacher_2x": Row("the base tested at 2x: the teacher", "Table III", scale=2, options=STOCK),
     "teacher_p2": Row(
         "the base + teacher's P2 as fifth level",
         "Table III, upper bound",
         options={"MODEL.BACKBONE.NAME": "build_teacher_p2_backbone"},
     ),
-    "efpn": Row("EFPN, the paper's recipe: distill, head", "Tables II, III, VIII, IX", _RECIPE),
+    "efpn": Row("EFPN, the paper's recipe: distill, head", "Tables II, III, VIII, IX", RECIPE),
     "head_alone": Row(
-        "the same without its loss: the extension as it was initialised", "", _RECIPE, options=_MUTE
+        "the same without its loss: the extension as it was initialised", "", RECIPE, options=MUTE
     ),
-    "efpn_without_distillation": Row("EFPN finetuned without distillation", "", _FINETUNE),
+    "efpn_without_distillation": Row("EFPN finetuned without distillation", "", FINETUNE),
     "finetune_rpn": Row(
-        "EFPN finetuned without distillation, P'2 in the RPN", "ours", _FINETUNE, options=_PROPOSE
+        "EFPN finetuned without distillation, P'2 in the RPN", "ours", FINETUNE, options=PROPOSE
     ),
     "finetune_rpn_small_anchors": Row(
         "EFPN finetuned without distillation, P'2 in the RPN with anchors of 4 px",
         "ours",
-        _FINETUNE,
-        options={**_PROPOSE, "MODEL.EFPN.P2_PRIME_ANCHOR_SIZES": [4]},
+        FINETUNE,
+        options={**PROPOSE, "MODEL.EFPN.P2_PRIME_ANCHOR_SIZES": [4]},
     ),
     "scratch_rpn": Row(
         "EFPN from the start, all iterations, P'2 in the RPN",
         "ours",
-        _SCRATCH,
+        SCRATCH,
         start="",
-        options=_PROPOSE,
+        options=PROPOSE,
     ),
     "scratch_rpn_espcn": Row(
         "the same, ESPCN instead of FTT",
         "ours",
-        _SCRATCH,
+        SCRATCH,
         start="",
-        options={**_PROPOSE, "MODEL.EFPN.UPSAMPLER": "espcn"},
+        options={**PROPOSE, "MODEL.EFPN.UPSAMPLER": "espcn"},
     ),
     "scratch_rpn_fast_sgdm": Row(
         "our recipe: from the start, preset fast, SGDM, P'2 in the RPN",
         "ours",
-        _SCRATCH,
+        SCRATCH,
         start="",
-        options={**_PROPOSE, **_FAST, **_SGDM},
+        options={**PROPOSE, **FAST, **SGDM},
     ),
     "scratch_fast_sgdm": Row(
-        "our recipe without P'2 in the RPN", "ours", _SCRATCH, start="", options={**_FAST, **_SGDM}
+        "our recipe without P'2 in the RPN", "ours", SCRATCH, start="", options={**FAST, **SGDM}
     ),
     "scratch_rpn_fast": Row(
-        "our recipe without SGDM", "ours", _SCRATCH, start="", options={**_PROPOSE, **_FAST}
+        "our recipe without SGDM", "ours", SCRATCH, start="", options={**PROPOSE, **FAST}
     ),
     "finetune_rpn_fast": Row(
         "EFPN finetuned without distillation, P'2 in the RPN, preset fast",
         "ours",
-        _FINETUNE,
-        options={**_PROPOSE, **_FAST},
+        FINETUNE,
+        options={**PROPOSE, **FAST},
     ),
     "joint_rpn": Row(
         "EFPN finetuned with distillation, P'2 in the RPN",
         "ours",
         (("joint", "rest"),),
-        options=_PROPOSE,
+        options=PROPOSE,
     ),
     "joint_rpn_other_teacher": Row(
         "the same, FPN 2x the teacher",
         "ours",
         (("joint", "rest"),),
         teacher="fpn_2x",
-        options=_PROPOSE,
+        options=PROPOSE,
     ),
     "fpn_2x_from_base": Row(
         "the base finetuned and tested at 2x: a teacher that knows the scale",
@@ -178,18 +116,18 @@ ROWS = {
         scale=2,
     ),
     "efpn_other_teacher": Row(
-        "EFPN, the paper's recipe, FPN 2x the teacher", "ours", _RECIPE, teacher="fpn_2x"
+        "EFPN, the paper's recipe, FPN 2x the teacher", "ours", RECIPE, teacher="fpn_2x"
     ),
     "efpn_tuned_teacher": Row(
         "EFPN, the paper's recipe, the base finetuned at 2x the teacher (not counted)",
         "ours",
-        _RECIPE,
+        RECIPE,
         teacher="fpn_2x_from_base",
     ),
     "efpn_tuned_teacher_unfrozen": Row(
         "the same, extension trained in the head stage too",
         "ours",
-        _RECIPE,
+        RECIPE,
         teacher="fpn_2x_from_base",
         options={"DISTILL.UNFREEZE_EXTENSION": True},
     ),
@@ -205,7 +143,7 @@ ROWS = {
         "",
         start="base_multi_scale",
         scale=2,
-        options=_STOCK,
+        options=STOCK,
     ),
     "teacher_p2_multi_scale": Row(
         "the multi-scale base + teacher's P2 as fifth level",
@@ -214,111 +152,112 @@ ROWS = {
         options={"MODEL.BACKBONE.NAME": "build_teacher_p2_backbone"},
     ),
     "efpn_multi_scale": Row(
-        "EFPN, the paper's recipe from the multi-scale base", "", _RECIPE, start="base_multi_scale"
+        "EFPN, the paper's recipe from the multi-scale base", "", RECIPE, start="base_multi_scale"
     ),
     "head_alone_multi_scale": Row(
         "the same without its loss: the extension as it was initialised",
         "",
-        _RECIPE,
+        RECIPE,
         start="base_multi_scale",
-        options=_MUTE,
+        options=MUTE,
     ),
     "joint_rpn_multi_scale": Row(
         "EFPN finetuned with distillation from the multi-scale base, P'2 in the RPN",
         "ours",
         (("joint", "rest"),),
         start="base_multi_scale",
-        options=_PROPOSE,
+        options=PROPOSE,
     ),
     "finetune_rpn_multi_scale": Row(
         "the same without distillation",
         "ours",
-        _FINETUNE,
+        FINETUNE,
         start="base_multi_scale",
-        options=_PROPOSE,
+        options=PROPOSE,
     ),
     "espcn_without_distillation": Row(
         "+ extended level with ESPCN, no distillation",
         "Table II",
-        _FINETUNE,
+        FINETUNE,
         options={"MODEL.EFPN.UPSAMPLER": "espcn"},
     ),
     "espcn": Row(
         "+ distillation (ESPCN)",
         "Tables II, IV",
-        _RECIPE,
+        RECIPE,
         options={"MODEL.EFPN.UPSAMPLER": "espcn"},
     ),
     "nearest": Row(
         "nearest instead of FTT",
         "Table III, w/o FTT",
-        _RECIPE,
+        RECIPE,
         options={"MODEL.EFPN.UPSAMPLER": "nearest"},
     ),
     "p2_only_global": Row(
         "loss on P'2 only, global",
         "Table IV",
-        _RECIPE,
+        RECIPE,
         options={"DISTILL.LEVELS": ["p2_prime"], "DISTILL.POSITIVE_WEIGHT": 0.0},
     ),
     "p2_only_balanced": Row(
-        "loss on P'2 only, balanced", "Table IV", _RECIPE, options={"DISTILL.LEVELS": ["p2_prime"]}
+        "loss on P'2 only, balanced", "Table IV", RECIPE, options={"DISTILL.LEVELS": ["p2_prime"]}
     ),
-    "lambda_0.5": Row("lambda 0.5", "IV-B3", _RECIPE, options={"DISTILL.POSITIVE_WEIGHT": 0.5}),
-    "lambda_1.5": Row("lambda 1.5", "IV-B3", _RECIPE, options={"DISTILL.POSITIVE_WEIGHT": 1.5}),
+    "lambda_0.5": Row("lambda 0.5", "IV-B3", RECIPE, options={"DISTILL.POSITIVE_WEIGHT": 0.5}),
+    "lambda_1.5": Row("lambda 1.5", "IV-B3", RECIPE, options={"DISTILL.POSITIVE_WEIGHT": 1.5}),
     "unfrozen_extension": Row(
         "EFPN, extension trained in the head stage too",
         "the authors' code",
-        _RECIPE,
+        RECIPE,
         options={"DISTILL.UNFREEZE_EXTENSION": True},
     ),
     "p3_1x": Row(
-        "detecting on merged3 of 1x", "Table V", _HEADS, frozen_backbone=True, options=_ONLY_P3
+        "detecting on merged3 of 1x", "Table V", HEADS, frozen_backbone=True, options=ONLY_P3
     ),
     "p3_2x": Row(
         "detecting on merged3 of 2x",
         "Table V",
-        _HEADS,
+        HEADS,
         scale=2,
         frozen_backbone=True,
-        options=_ONLY_P3,
+        options=ONLY_P3,
     ),
     "p3_prime": Row(
         "detecting on P'3",
         "Table V",
-        _HEADS,
+        HEADS,
         start="efpn",
         frozen_backbone=True,
-        options={**_ONLY_P3, "MODEL.BACKBONE.NAME": "build_p3_prime_backbone"},
+        options={**ONLY_P3, "MODEL.BACKBONE.NAME": "build_p3_prime_backbone"},
     ),
-    "fpn_cem": Row("FPN + CEM", "E-FPN-BS", _FPN, start="", options=_CEM),
-    "fpn_fbsm": Row("FPN + FBSM", "E-FPN-BS", _FPN, start="", options=_FBSM),
+    "fpn_cem": Row("FPN + CEM", "E-FPN-BS", FPN, start="", options=CEM),
+    "fpn_fbsm": Row("FPN + FBSM", "E-FPN-BS", FPN, start="", options=FBSM),
     "fpn_fbsm_supervised": Row(
-        "FPN + FBSM, masks supervised", "ours", _FPN, start="", options={**_FBSM, **_MASK_LOSS}
+        "FPN + FBSM, masks supervised", "ours", FPN, start="", options={**FBSM, **MASK_LOSS}
     ),
-    "fpn_dcloss": Row("FPN + DCLoss", "E-FPN-BS", _FPN, start="", options=_DCLOSS),
+    "fpn_dcloss": Row("FPN + DCLoss", "E-FPN-BS", FPN, start="", options=DCLOSS),
     "fpn_bs": Row(
         "FPN + CEM + FBSM + DCLoss",
         "E-FPN-BS",
-        _FPN,
+        FPN,
         start="",
-        options={**_CEM, **_FBSM, **_DCLOSS},
+        options={**CEM, **FBSM, **DCLOSS},
     ),
-    "fpn_sgdm": Row("FPN + SGDM after all stages", "RDConv/SGDM", _FPN, start="", options=_SGDM),
+    "fpn_sgdm": Row("FPN + SGDM after all stages", "RDConv/SGDM", FPN, start="", options=SGDM),
     "scratch_rpn_sgdm": Row(
         "EFPN + SGDM after all stages",
         "ours",
-        _SCRATCH,
+        SCRATCH,
         start="",
-        options={**_PROPOSE, **_SGDM},
+        options={**PROPOSE, **SGDM},
     ),
     "scratch_rpn_all": Row(
         "EFPN + CEM + FBSM + DCLoss + SGDM",
         "ours",
-        _SCRATCH,
+        SCRATCH,
         start="",
-        options={**_PROPOSE, **_CEM, **_FBSM, **_DCLOSS, **_SGDM},
+        options={**PROPOSE, **CEM, **FBSM, **DCLOSS, **SGDM},
     ),
+    **EQUAL_COST_ROWS,
 }
 
 # What can be inserted or balanced, each after the detector that it is compared with.
@@ -366,8 +305,9 @@ def row_config(
         # It makes the student's image itself, of the teacher's where that has more detail.
         scale = _use_images_of_the_teacher(cfg) if variant == "native2x" else 1
     scales = row.train_scales or (scale,)
-    cfg.INPUT.MIN_SIZE_TRAIN = tuple(x * size for size in cfg.INPUT.MIN_SIZE_TRAIN for x in scales)
-    cfg.INPUT.MIN_SIZE_TEST *= scale
+    sides = cfg.INPUT.MIN_SIZE_TRAIN
+    cfg.INPUT.MIN_SIZE_TRAIN = tuple(round(x * side) for side in sides for x in scales)
+    cfg.INPUT.MIN_SIZE_TEST = round(scale * cfg.INPUT.MIN_SIZE_TEST)
     for key, value in row.options.items():
         cfg.merge_from_list([key, value])
     if cfg.MODEL.RPN.IN_FEATURES == ["p3"]:

@@ -53,13 +53,20 @@ def require_node(cfg: CN, name: str) -> CN:
 def _efpn_node() -> CN:
     node = CN()
     # Inside of the extension: "paper" (the article as written), "reference" (the arithmetic of the
-    # authors' code: twice the width, boxes duplicated) or "fast" (ours: bottleneck blocks).
+    # authors' code: twice the width, boxes duplicated), "fast" (ours: bottleneck blocks) or "slim"
+    # (ours: a quarter of the channels, texture from the stem).
     node.PRESET = "paper"
+    # The map of stride 2 that P'2 has its texture from: "c2_prime" (Eq. 1: stage 2 run again before
+    # the max-pooling), "stem_map" (the stem's output before it, there already), "none", or "auto":
+    # the preset's.
+    node.TEXTURE = "auto"
+    # Channels of P'2; 0: the preset's part of MODEL.FPN.OUT_CHANNELS. Where they are not those of
+    # the other levels, P'2 has a dense head of its own.
+    node.P2_PRIME_CHANNELS = 0
     # How P'3 is made from P3: "ftt" (Eq. 3), "espcn" (sub-pixel network on P3 alone) or "nearest".
     # The last two are the paper's ablations (Tables II and III).
     node.UPSAMPLER = "ftt"
-    # Channels inside FTT; 0: the preset's own (paper and fast: MODEL.FPN.OUT_CHANNELS, reference:
-    # twice that).
+    # Channels inside FTT; 0: the preset's own (those of P'2; reference: twice those).
     node.WIDTH = 0
     # Residual blocks of the content extractor E_c and the texture extractor E_t; -1: the preset's.
     node.CONTENT_BLOCKS = -1
@@ -100,7 +107,7 @@ def _efpn_node() -> CN:
     # Let the RPN propose on P'2 too. Needs MODEL.PROPOSAL_GENERATOR.NAME "EFPNRPN".
     node.RPN_ON_P2_PRIME = False
     # Anchor side lengths on P'2, in pixels of the network's input. As many as each of
-    # MODEL.ANCHOR_GENERATOR.SIZES has, for the RPN head is shared by all levels.
+    # MODEL.ANCHOR_GENERATOR.SIZES has where P'2 shares the RPN head of the other levels.
     node.P2_PRIME_ANCHOR_SIZES = [16]
     return node
 

@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 
-__all__ = ["PRESETS", "ExtensionPreset", "get_preset"]
+__all__ = ["PRESETS", "TEXTURES", "ExtensionPreset", "get_preset", "get_texture"]
+
+# The maps of stride 2 that P'2 can have its texture from: C'2 (Eq. 1), or what the stem makes.
+TEXTURES = ("c2_prime", "stem_map")
 
 
 @dataclass(frozen=True)
 class ExtensionPreset:
-    """Everything in which the three versions of the extension differ."""
+    """Everything in which the versions of the extension differ."""
 
     width_factor: int
     """Channels inside FTT as a multiple of the pyramid's C."""
@@ -21,6 +24,10 @@ class ExtensionPreset:
     """The additions of the authors' code: head and tail convolutions, LeakyReLU, global skip."""
     routing: str
     """What ``MODEL.EFPN.ROUTING: auto`` stands for."""
+    texture: str = "c2_prime"
+    """What ``MODEL.EFPN.TEXTURE: auto`` stands for."""
+    channel_divisor: int = 1
+    """Channels of the pyramid per channel of P'2, and of FTT."""
 
 
 PRESETS = {
@@ -29,6 +36,16 @@ PRESETS = {
         2, 1, 2, bottleneck=False, reference_code=True, routing="duplicate"
     ),
     "fast": ExtensionPreset(1, 2, 2, bottleneck=True, reference_code=False, routing="reassign"),
+    "slim": ExtensionPreset(
+        1,
+        2,
+        2,
+        bottleneck=False,
+        reference_code=False,
+        routing="reassign",
+        texture="stem_map",
+        channel_divisor=4,
+    ),
 }
 
 
@@ -43,3 +60,22 @@ def get_preset(name: str) -> ExtensionPreset:
             f"MODEL.EFPN.PRESET is '{name}', which does not exist: use one of {', '.join(PRESETS)}."
         )
     return PRESETS[name]
+
+
+def get_texture(name: str, preset: str) -> str:
+    """What ``MODEL.EFPN.TEXTURE`` says: one of ``TEXTURES``, or ``none``.
+
+    Args:
+        name: the key's value.
+        preset: of ``MODEL.EFPN.PRESET``, which ``auto`` asks.
+
+    Raises:
+        ValueError: there is no such texture or preset.
+    """
+    texture = get_preset(preset).texture if name == "auto" else name
+    if texture not in (*TEXTURES, "none"):
+        raise ValueError(
+            f"MODEL.EFPN.TEXTURE is '{name}', which does not exist: use one of auto, "
+            f"{', '.join(TEXTURES)}, none."
+        )
+    return texture

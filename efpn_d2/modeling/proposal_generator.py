@@ -19,6 +19,7 @@ from .gradient_balance import balance_dense_losses, build_gradient_balance, dens
 from .lazy import queries_p2_prime
 from .lazy_rpn_head import LazyRPNHead  # noqa: F401  registers it
 from .mask_supervision import MaskSupervision, build_mask_supervision
+from .small_dense_heads import is_narrower
 
 __all__ = ["EFPNRPN"]
 
@@ -27,8 +28,9 @@ __all__ = ["EFPNRPN"]
 class EFPNRPN(RPN):
     """Detectron2's RPN; with ``MODEL.EFPN.RPN_ON_P2_PRIME`` it reads one more level, ``p2_prime``.
 
-    The head is shared by all levels and keeps its shape, so stock RPN weights fit. [ours; the paper
-    proposes on the stock levels] With ``MODEL.EFPN_BS.DCLOSS_ENABLED`` it has DCLoss, and with
+    The head is shared by all levels and keeps its shape, so stock RPN weights fit; a P'2 of fewer
+    channels has one of its own, :class:`EFPNRPNHead`. [ours; the paper proposes on the stock
+    levels] With ``MODEL.EFPN_BS.DCLOSS_ENABLED`` it has DCLoss, and with
     ``FBSM_ENABLED`` the loss and the log of FBSM's masks, for it is the first in the detector to
     get both the pyramid's outputs and the objects. [reconstruction from the abstract of E-FPN-BS]
     """
@@ -59,13 +61,16 @@ class EFPNRPN(RPN):
         """
         Raises:
             ValueError: a listed map does not exist, or P'2 gets another number of anchors per cell
-                than the other levels; or as :func:`build_gradient_balance`.
+                than the other levels, with which it shares a head; the configured head cannot read
+                a P'2 of fewer channels; or as :func:`build_gradient_balance`.
         """
         if require_node(cfg, "MODEL.EFPN").RPN_ON_P2_PRIME:
             cfg = _with_p2_prime(cfg)
             if queries_p2_prime(cfg):
                 cfg.MODEL.RPN.HEAD_NAME = "LazyRPNHead"
-        check_features("MODEL.RPN.IN_FEATURES", cfg.MODEL.RPN.IN_FEATURES, input_shape)
+        names = cfg.MODEL.RPN.IN_FEATURES
+        check_features("MODEL.RPN.IN_FEATURES", names, input_shape)
+        cfg = _with_head_of_p2_prime(cfg, [input_shape[name] for name in names])
         return {
             **super().from_config(cfg, input_shape),
             "gradient_balance": build_gradient_balance(cfg, "rpn"),
@@ -123,22 +128,38 @@ def _with_p2_prime(cfg: CfgNode) -> CfgNode:
     sizes = _per_level(cfg.MODEL.ANCHOR_GENERATOR.SIZES, len(names))
     ratios = _per_level(cfg.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS, len(names))
     own_sizes = list(cfg.MODEL.EFPN.P2_PRIME_ANCHOR_SIZES)
-    if not all(isinstance(size, int | float) for size in own_sizes):
+    if not own_sizes or not all(isinstance(size, int | float) for size in own_sizes):
         raise ValueError(
-            f"MODEL.EFPN.P2_PRIME_ANCHOR_SIZES is {own_sizes}: it is for one level, so write its "
-            "sizes without inner brackets, like [16]."
-        )
-    if len(own_sizes) != len(sizes[0]):
-        raise ValueError(
-            f"MODEL.EFPN.P2_PRIME_ANCHOR_SIZES has {len(own_sizes)} sizes, but the other levels "
-            f"have {len(sizes[0])} (MODEL.ANCHOR_GENERATOR.SIZES) and all share one RPN head: give "
-            f"{len(sizes[0])}."
+            f"MODEL.EFPN.P2_PRIME_ANCHOR_SIZES is {own_sizes}: it is for one level, so write one "
+            "or more sizes without inner brackets, like [16]."
         )
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.RPN.IN_FEATURES = ["p2_prime", *names]
     cfg.MODEL.ANCHOR_GENERATOR.SIZES = [own_sizes, *sizes]
     cfg.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS = [ratios[0], *ratios]
+    return cfg
+
+
+def _with_head_of_p2_prime(cfg: CfgNode, shapes: list[ShapeSpec]) -> CfgNode:
+    """``cfg`` with a head that can read maps of ``shapes``, with its number of anchors."""
+    anchors = cfg.MODEL.ANCHOR_GENERATOR.SIZES
+    if is_narrower(shapes):
+        if cfg.MODEL.RPN.HEAD_NAME not in ("StandardRPNHead", "EFPNRPNHead"):
+            raise ValueError(
+                f"MODEL.RPN.HEAD_NAME is {cfg.MODEL.RPN.HEAD_NAME}, but P'2 has "
+                f"{shapes[0].channels} channels and the other levels {shapes[1].channels}, which "
+                "one head cannot read: set it to StandardRPNHead."
+            )
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.MODEL.RPN.HEAD_NAME = "EFPNRPNHead"
+    elif cfg.MODEL.EFPN.RPN_ON_P2_PRIME and len(anchors[0]) != len(anchors[1]):
+        raise ValueError(
+            f"MODEL.EFPN.P2_PRIME_ANCHOR_SIZES has {len(anchors[0])} sizes, but the other levels "
+            f"have {len(anchors[1])} (MODEL.ANCHOR_GENERATOR.SIZES) and all share one RPN head: "
+            f"give {len(anchors[1])}."
+        )
     return cfg
 
 

@@ -23,6 +23,7 @@ from efpn_d2.modeling.lazy import (
     is_large,
     p2_prime_by_parts,
 )
+from efpn_d2.modeling.presets import TEXTURES, get_texture
 
 from .enhanced_fpn import EnhancedFPN, build_pyramid
 from .extended_resnet import ExtendedResNet
@@ -62,7 +63,8 @@ class EFPN(EnhancedFPN):
     ) -> None:
         """
         Args: those of Detectron2's ``FPN``, and
-            bottom_up: must return ``c2_prime`` too, as :class:`ExtendedResNet` does.
+            bottom_up: must return ``c2_prime`` or ``stem_map`` too, as :class:`ExtendedResNet`
+                does, unless the extension has no lateral convolution.
             in_features: must begin with ``res2`` or ``res3`` and contain ``res3``.
             extension: the modules behind P'3 and P'2, with ``own_level2`` if ``in_features``
                 begins with ``res3``; None: those of the preset ``paper``.
@@ -71,14 +73,20 @@ class EFPN(EnhancedFPN):
             ValueError: ``bottom_up``, ``in_features`` or ``extension`` is not as said above.
         """
         shapes = bottom_up.output_shape()
-        own_level2 = _check_inputs(shapes, in_features)
+        texture = next((name for name in TEXTURES if name in shapes), "none")
+        has_texture = extension is None or extension.lateral is not None
+        own_level2 = _check_inputs(shapes, in_features, texture if has_texture else None)
         super().__init__(
             bottom_up, in_features, out_channels, norm, top_block, fuse_type, square_pad
         )
         if extension is None:
             c2_channels = shapes["res2"].channels
             extension = PyramidExtension(
-                c2_channels, out_channels, fuse_type=fuse_type, own_level2=own_level2
+                c2_channels,
+                out_channels,
+                texture_channels=shapes[texture].channels,
+                fuse_type=fuse_type,
+                own_level2=own_level2,
             )
         if (extension.level2_lateral is not None) != own_level2:
             raise ValueError(
@@ -90,9 +98,11 @@ class EFPN(EnhancedFPN):
         self.lazy: LazyComputation | None = None
         self._profiler = ExtensionProfiler()
         self._own_level2 = own_level2
+        self._texture = texture
+        self.has_parts = texture == "c2_prime" and extension.channels == out_channels
         self._out_features = ["p2_prime", *self._out_features]
-        self._out_feature_strides["p2_prime"] = shapes["c2_prime"].stride
-        self._out_feature_channels["p2_prime"] = out_channels
+        self._out_feature_strides["p2_prime"] = shapes["res2"].stride // 2
+        self._out_feature_channels["p2_prime"] = extension.channels
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """
@@ -114,7 +124,7 @@ class EFPN(EnhancedFPN):
         """A trace or an export would keep the parts of its example."""
         if self.training or torch.jit.is_tracing() or _is_exporting():
             return False
-        if not isinstance(self.bottom_up, ExtendedResNet):
+        if not isinstance(self.bottom_up, ExtendedResNet) or not self.has_parts:
             return False
         if self.lazy is None and not self._is_worth_dividing(x):
             return False
@@ -185,9 +195,10 @@ class EFPN(EnhancedFPN):
     def extend(
         self, bottom_up_features: dict[str, Tensor], merged: dict[str, Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """``p3_prime`` (stride 4) and ``p2_prime`` (stride 2) from C'2 and :meth:`top_down`."""
+        """``p3_prime`` (stride 4) and ``p2_prime`` (stride 2) from texture and :meth:`top_down`."""
+        texture = bottom_up_features.get(self._texture)
         level2 = self._level2(bottom_up_features, merged)
-        return self.extension(bottom_up_features["c2_prime"], level2, merged["merged3"])
+        return self.extension(texture, level2, merged["merged3"])
 
     def _level2(self, bottom_up_features: dict[str, Tensor], merged: dict[str, Tensor]) -> Tensor:
         """What the extension makes P'3 of, beside merged3."""
@@ -207,12 +218,21 @@ def _is_exporting() -> bool:
     return getattr(torch.compiler, "is_exporting", lambda: False)()
 
 
-def _check_inputs(shapes: dict[str, ShapeSpec], in_features: list[str]) -> bool:
-    """Whether level 2 must be made by the extension, because the pyramid begins at level 3."""
-    if "c2_prime" not in shapes or "res2" not in shapes:
+def _check_inputs(
+    shapes: dict[str, ShapeSpec], in_features: list[str], texture: str | None
+) -> bool:
+    """Whether level 2 must be made by the extension, because the pyramid begins at level 3.
+
+    Args:
+        shapes: of the bottom-up network.
+        in_features: of the pyramid.
+        texture: the one that the network returns; None: the extension reads none.
+    """
+    if texture == "none" or "res2" not in shapes:
         raise ValueError(
             f"EFPN: the bottom-up network returns {', '.join(shapes)}, but the extension reads "
-            "c2_prime and res2 too: use ExtendedResNet, or ExtendedResNet.from_resnet(your_resnet)."
+            f"{' or '.join(TEXTURES)}, and res2, too: use ExtendedResNet, or "
+            "ExtendedResNet.from_resnet(your_resnet)."
         )
     if list(in_features[:2]) != ["res2", "res3"] and list(in_features[:1]) != ["res3"]:
         raise ValueError(
@@ -241,9 +261,13 @@ def build_efpn(
     """
     node = require_node(cfg, "MODEL.EFPN")
     add_sgdm_after_stages(cfg, bottom_up)
+    shapes = bottom_up.output_shape()
+    texture = get_texture(node.TEXTURE, node.PRESET)
     extension = PyramidExtension(
-        bottom_up.output_shape()["res2"].channels,
+        shapes["res2"].channels,
         cfg.MODEL.FPN.OUT_CHANNELS,
+        texture_channels=shapes[texture].channels if texture in shapes else 0,
+        p2_prime_channels=node.P2_PRIME_CHANNELS,
         preset=node.PRESET,
         upsampler=node.UPSAMPLER,
         width=node.WIDTH,
@@ -258,8 +282,21 @@ def build_efpn(
         extension.compile(backend=node.COMPILE, dynamic=True)
     pyramid = build_pyramid(cfg, pyramid_class, bottom_up, top_block, extension=extension)
     enhanced = () if pyramid.enhancement is None else pyramid.enhancement.changed_levels()
-    pyramid.lazy = build_lazy_computation(cfg, extension.level2_lateral is not None, enhanced)
+    pyramid.lazy = build_lazy_computation(
+        cfg, extension.level2_lateral is not None, enhanced, pyramid.has_parts
+    )
     return pyramid
+
+
+def build_extended_resnet(cfg: CfgNode, input_shape: ShapeSpec) -> ExtendedResNet:
+    """The configured ResNet or ResNeXt, with the texture that ``MODEL.EFPN`` asks for.
+
+    Raises: as :class:`ExtendedResNet` and :func:`~efpn_d2.modeling.presets.get_texture`, and
+        KeyError if ``add_efpn_config`` was not called.
+    """
+    node = require_node(cfg, "MODEL.EFPN")
+    texture = get_texture(node.TEXTURE, node.PRESET)
+    return ExtendedResNet.from_resnet(build_resnet_backbone(cfg, input_shape), texture)
 
 
 @BACKBONE_REGISTRY.register()
@@ -271,7 +308,7 @@ def build_resnet_efpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> EFPN:
             not return.
         KeyError: ``add_efpn_config`` was not called.
     """
-    bottom_up = ExtendedResNet.from_resnet(build_resnet_backbone(cfg, input_shape))
+    bottom_up = build_extended_resnet(cfg, input_shape)
     backbone = build_efpn(cfg, bottom_up, LastLevelMaxPool())
     _check_readers(cfg, backbone)
     return backbone
@@ -301,7 +338,7 @@ def build_retinanet_resnet_efpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -
 
     Raises: as :func:`build_resnet_efpn_backbone`.
     """
-    bottom_up = ExtendedResNet.from_resnet(build_resnet_backbone(cfg, input_shape))
+    bottom_up = build_extended_resnet(cfg, input_shape)
     c5_channels = bottom_up.output_shape()["res5"].channels
     backbone = build_efpn(cfg, bottom_up, LastLevelP6P7(c5_channels, cfg.MODEL.FPN.OUT_CHANNELS))
     check_features(

@@ -1,4 +1,4 @@
-"""ResNet that also runs its stage 2 without the max-pooling before it (paper Table I)."""
+"""ResNet that also returns a map of stride 2, for P'2 (paper Table I)."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -23,6 +23,8 @@ class ExtendedResNet(ResNet):
     C'2 is ``res2`` applied to the stem's map *before* max-pooling: same weights as C2, twice its
     resolution (stride 2). There is no new parameter and no renamed one, so every checkpoint of the
     stock network fits.
+
+    Instead of C'2 it can return the stem's map itself, ``stem_map``, which costs nothing. [ours]
     """
 
     def __init__(
@@ -32,9 +34,13 @@ class ExtendedResNet(ResNet):
         num_classes: int | None = None,
         out_features: list[str] | None = None,
         freeze_at: int = 0,
+        *,
+        texture: str = "c2_prime",
     ) -> None:
         """
-        Args: those of Detectron2's ``ResNet``. ``c2_prime`` is returned besides ``out_features``.
+        Args: those of Detectron2's ``ResNet``, and
+            texture: the map of stride 2 that is returned besides ``out_features``: ``c2_prime``,
+                ``stem_map`` or ``none``.
 
         Raises:
             ValueError: the stem is not a stride-2 convolution followed by a stride-2 max-pool,
@@ -47,6 +53,9 @@ class ExtendedResNet(ResNet):
             )
         _check_stem(stem)
         super().__init__(stem, stages, num_classes, out_features, freeze_at)
+        self.texture = texture
+        self._texture_channels = {"c2_prime": stages[0][-1].out_channels}
+        self._texture_channels["stem_map"] = stem.out_channels
         if self._out_feature_strides["res2"] != stem.stride:
             raise ValueError(
                 "ExtendedResNet: res2 has stride "
@@ -55,7 +64,7 @@ class ExtendedResNet(ResNet):
             )
 
     @classmethod
-    def from_resnet(cls, resnet: ResNet) -> "ExtendedResNet":
+    def from_resnet(cls, resnet: ResNet, texture: str = "c2_prime") -> "ExtendedResNet":
         """Rebuild a stock ResNet as an extended one, out of the same modules and parameters.
 
         ``res2`` is added to the outputs: the extension of a pyramid that starts at C3 reads it.
@@ -67,7 +76,7 @@ class ExtendedResNet(ResNet):
         out_features = names if "res2" in names else ["res2", *names]
         # freeze_at stays 0: what the given network froze is frozen already.
         stages = [list(stage) for stage in resnet.stages]
-        return cls(resnet.stem, stages, resnet.num_classes, out_features)
+        return cls(resnet.stem, stages, resnet.num_classes, out_features, texture=texture)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """
@@ -75,12 +84,16 @@ class ExtendedResNet(ResNet):
             x: images (N, 3, H, W).
 
         Returns:
-            The stock outputs, and ``c2_prime`` of shape (N, C_res2, H/2, W/2).
+            The stock outputs, and ``c2_prime`` (N, C_res2, H/2, W/2) or ``stem_map`` (N, C_stem,
+            H/2, W/2).
         """
         stem_map = self.stem_map(x)
         outputs = self.stock_outputs(stem_map)
-        # After C2, whose pass updates the running statistics that this one reads.
-        outputs["c2_prime"] = self.c2_prime(stem_map)
+        if self.texture == "c2_prime":
+            # After C2, whose pass updates the running statistics that this one reads.
+            outputs["c2_prime"] = self.c2_prime(stem_map)
+        elif self.texture == "stem_map":
+            outputs["stem_map"] = stem_map
         return outputs
 
     def stock_outputs(self, stem_map: Tensor) -> dict[str, Tensor]:
@@ -131,7 +144,8 @@ class ExtendedResNet(ResNet):
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Channels and strides of the maps that :meth:`forward` returns."""
         shapes = super().output_shape()
-        shapes["c2_prime"] = ShapeSpec(channels=self._out_feature_channels["res2"], stride=2)
+        if self.texture in self._texture_channels:
+            shapes[self.texture] = ShapeSpec(self._texture_channels[self.texture], stride=2)
         return shapes
 
 

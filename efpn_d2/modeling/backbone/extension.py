@@ -1,4 +1,4 @@
-"""The extension of the pyramid: everything between the stock FPN and P'2."""
+"""The extension of the pyramid: all modules between the stock FPN and P'2."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import torch
 from detectron2.layers import Conv2d
 from torch import Tensor, nn
 
-from efpn_d2.layers import add_nearest_up2, conv_layer, is_recorded, is_watched
+from efpn_d2.layers import add_nearest_up2, conv_layer, is_recorded, is_watched, nearest_up2
 from efpn_d2.modeling.presets import get_preset
 
 from .ftt import build_upsampler
@@ -16,11 +16,15 @@ __all__ = ["PyramidExtension"]
 
 
 class PyramidExtension(nn.Module):
-    """P'3 and P'2 from C'2 and the maps of a stock FPN [paper III-A, Eq. 1].
+    """P'3 and P'2 from a texture of stride 2 and the maps of a stock FPN [paper III-A, Eq. 1].
 
     ``p3_prime = upsampler(merged3, merged2)``;
-    ``p2_prime = output(lateral(c2_prime) + nearest_up2(p3_prime))``. Lateral 1x1 and output 3x3
-    convolution mirror FPN's own; Eq. 1 leaves them out as it leaves out FPN's.
+    ``p2_prime = output(lateral(texture) + nearest_up2(p3_prime))``. Lateral 1x1 and output 3x3
+    convolution mirror FPN's own; Eq. 1 leaves them out as it leaves out FPN's. The texture is C'2
+    [paper], or the stem's map [ours].
+
+    The preset ``slim`` has fewer channels than the pyramid: 1x1 convolutions reduce merged2 and
+    merged3, and all that follows is as narrow as P'2. [ours]
     """
 
     def __init__(
@@ -28,6 +32,8 @@ class PyramidExtension(nn.Module):
         c2_channels: int,
         channels: int,
         *,
+        texture_channels: int | None = None,
+        p2_prime_channels: int = 0,
         preset: str = "paper",
         upsampler: str = "ftt",
         norm: str = "",
@@ -37,9 +43,12 @@ class PyramidExtension(nn.Module):
     ) -> None:
         """
         Args:
-            c2_channels: channels of C2, which C'2 shares.
+            c2_channels: channels of C2.
             channels: C, channels of the pyramid.
-            preset: ``paper``, ``reference`` or ``fast``, see :mod:`efpn_d2.modeling.backbone.ftt`.
+            texture_channels: channels of the texture; None: those of C2, which C'2 shares; 0: there
+                is no texture and no lateral convolution.
+            p2_prime_channels: C', channels of P'2, of P'3 and inside; 0: the preset's part of C.
+            preset: a key of :data:`efpn_d2.modeling.presets.PRESETS`.
             upsampler: ``ftt``, ``espcn`` or ``nearest``.
             norm: normalisation after the convolutions, as in ``FPN``.
             fuse_type: ``sum`` (Eq. 1) or ``avg``, the same as the pyramid's.
@@ -52,42 +61,57 @@ class PyramidExtension(nn.Module):
         """
         super().__init__()
         spec = get_preset(preset)
-        self.upsampler = build_upsampler(
-            upsampler, channels, preset=preset, norm=norm, **ftt_options
-        )
+        own = p2_prime_channels or channels // spec.channel_divisor
+        self.channels = own
+        self.reduce3 = _fpn_conv(channels, own, 1, norm=norm) if own != channels else None
+        self.reduce2 = None
+        self.level2_lateral = None
+        if own_level2:
+            self.level2_lateral = _fpn_conv(c2_channels, own, 1, norm=norm)
+        elif own != channels:
+            self.reduce2 = _fpn_conv(channels, own, 1, norm=norm)
+        self.upsampler = build_upsampler(upsampler, own, preset=preset, norm=norm, **ftt_options)
         options = {"norm": norm, "bias": not spec.reference_code}
-        self.lateral = _fpn_conv(c2_channels, channels, 1, **options)
+        if texture_channels is None:
+            texture_channels = c2_channels
+        self.lateral = _fpn_conv(texture_channels, own, 1, **options) if texture_channels else None
         self.output = (
-            _separable_conv(channels, norm)
-            if spec.bottleneck
-            else _fpn_conv(channels, channels, 3, **options)
+            _separable_conv(own, norm) if spec.bottleneck else _fpn_conv(own, own, 3, **options)
         )
-        self.level2_lateral = _fpn_conv(c2_channels, channels, 1, norm=norm) if own_level2 else None
         self.average = fuse_type == "avg"
 
-    def forward(self, c2_prime: Tensor, merged2: Tensor, merged3: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, texture: Tensor | None, merged2: Tensor, merged3: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """
         Args:
-            c2_prime: C'2 (N, C2, 4H, 4W), stride 2.
+            texture: C'2 or the stem's map (N, C_t, 4H, 4W), stride 2; None without a lateral
+                convolution.
             merged2: top-down map of level 2 (N, C, 2H, 2W), stride 4; with ``own_level2``, C2
                 (N, C2, 2H, 2W).
             merged3: top-down map of level 3 (N, C, H, W), stride 8.
 
         Returns:
-            P'3 (N, C, 2H, 2W), stride 4, and P'2 (N, C, 4H, 4W), stride 2.
+            P'3 (N, C', 2H, 2W), stride 4, and P'2 (N, C', 4H, 4W), stride 2.
         """
         p3_prime = self.p3_prime(merged2, merged3)
-        return p3_prime, self.p2_prime(c2_prime, p3_prime)
+        return p3_prime, self.p2_prime(texture, p3_prime)
 
     def p3_prime(self, merged2: Tensor, merged3: Tensor) -> Tensor:
-        """P'3 (N, C, 2H, 2W); the arguments are those of :meth:`forward`."""
+        """P'3 (N, C', 2H, 2W); the arguments are those of :meth:`forward`."""
+        if self.reduce3 is not None:
+            merged3 = self.reduce3(merged3)
         if self.level2_lateral is not None:
             merged2 = self._fuse(self.level2_lateral(merged2), merged3)
+        elif self.reduce2 is not None:
+            merged2 = self.reduce2(merged2)
         return self.upsampler(merged3, merged2)
 
-    def p2_prime(self, c2_prime: Tensor, p3_prime: Tensor) -> Tensor:
-        """P'2 (N, C, 4H, 4W) from C'2 (N, C2, 4H, 4W) and P'3 (N, C, 2H, 2W)."""
-        return self.output(self._fuse(self.lateral(c2_prime), p3_prime))
+    def p2_prime(self, texture: Tensor | None, p3_prime: Tensor) -> Tensor:
+        """P'2 (N, C', 4H, 4W); see :meth:`forward`."""
+        if self.lateral is None or texture is None:
+            return self.output(nearest_up2(p3_prime))
+        return self.output(self._fuse(self.lateral(texture), p3_prime))
 
     def _fuse(self, lateral: Tensor, top_down: Tensor) -> Tensor:
         # In a script nothing is changed in place, and hooks do not run.
@@ -99,8 +123,8 @@ class PyramidExtension(nn.Module):
 
     @torch.jit.unused
     def _laterals_are_watched(self) -> bool:
-        own = self.level2_lateral
-        return is_watched(self.lateral) or (own is not None and is_watched(own))
+        laterals = (self.lateral, self.level2_lateral)
+        return any(conv is not None and is_watched(conv) for conv in laterals)
 
 
 def _fpn_conv(in_channels: int, out_channels: int, kernel_size: int, **options: Any) -> Conv2d:

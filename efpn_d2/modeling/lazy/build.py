@@ -88,7 +88,7 @@ def queries_p2_prime(cfg: CfgNode) -> bool:
 
 
 def build_lazy_computation(
-    cfg: CfgNode, own_level2: bool, enhanced: Collection[str]
+    cfg: CfgNode, own_level2: bool, enhanced: Collection[str], has_parts: bool = True
 ) -> LazyComputation | None:
     """What ``MODEL.EFPN.LAZY`` asks for; None: P'2 is dense.
 
@@ -96,6 +96,7 @@ def build_lazy_computation(
         cfg: a config.
         own_level2: whether the pyramid makes level 2 inside of its extension (RetinaNet).
         enhanced: levels that something is inserted into.
+        has_parts: whether P'2 can be computed in parts.
 
     Raises:
         ValueError: see :class:`LazyComputation`; or the query's threshold is no objectness.
@@ -106,7 +107,9 @@ def build_lazy_computation(
         return None
     check_objectness("MODEL.EFPN.LAZY_QUERY_THRESHOLD", node.LAZY_QUERY_THRESHOLD)
     reason = ""
-    if own_level2:
+    if not has_parts:
+        reason = "it is for a P'2 as wide as the other levels with C'2 as its texture"
+    elif own_level2:
         reason = "the detector reads all of P'2"
     elif "p2_prime" in cfg.MODEL.RPN.IN_FEATURES or (
         node.RPN_ON_P2_PRIME and not queries_p2_prime(cfg)

@@ -18,6 +18,7 @@ from efpn_d2.modeling.gradient_balance import (
     dense_positives,
 )
 from efpn_d2.modeling.mask_supervision import MaskSupervision, build_mask_supervision
+from efpn_d2.modeling.small_dense_heads import EFPNRetinaNetHead, is_narrower
 
 __all__ = ["EFPNRetinaNet"]
 
@@ -55,10 +56,14 @@ class EFPNRetinaNet(RetinaNet):
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """The arguments of the constructor. Raises: as :func:`build_gradient_balance`."""
         ret = super().from_config(cfg)
+        shapes = ret["backbone"].output_shape()
+        levels = [shapes[name] for name in ret["head_in_features"]]
+        if is_narrower(levels):
+            ret["head"] = EFPNRetinaNetHead(cfg, levels)
         return {
             **ret,
             "gradient_balance": build_gradient_balance(cfg, "retinanet"),
-            "mask_supervision": build_mask_supervision(cfg, ret["backbone"].output_shape()),
+            "mask_supervision": build_mask_supervision(cfg, shapes),
         }
 
     def forward_training(

@@ -206,9 +206,9 @@ def test_heads_that_do_not_read_p2_prime_are_warned_of(heads, caplog):
     assert f"does not read P'2: to use it, set {ours}." in caplog.text
 
 
-def test_a_bottom_up_network_without_c2_prime_is_refused():
+def test_a_bottom_up_network_without_a_texture_is_refused():
     stock, _ = build_pair()
-    with pytest.raises(ValueError, match="reads c2_prime and res2 too: use ExtendedResNet"):
+    with pytest.raises(ValueError, match="c2_prime or stem_map, and res2"):
         EFPN(stock.bottom_up, ["res2", "res3"], 8)
 
 

@@ -1,0 +1,44 @@
+"""The rows that are compared at equal cost: FPN at several sides of the image, and slim P'2."""
+
+from row_parts import FINETUNE, FPN, PROPOSE, SCRATCH, SGDM, Row
+
+__all__ = ["EQUAL_COST_ROWS", "SCALES"]
+
+# Sides of the image as multiples of the student's; each costs about 1.4 times the one before.
+SCALES = (1.19, 1.41, 1.68, 2.0)
+
+SLIM = {**PROPOSE, **SGDM, "MODEL.EFPN.PRESET": "slim"}
+
+
+def _slim(title: str, **options: object) -> Row:
+    """EFPN slim from the start; ``options`` are of ``MODEL.EFPN``."""
+    own = {f"MODEL.EFPN.{key}": value for key, value in options.items()}
+    return Row(title, "ours", SCRATCH, start="", options={**SLIM, **own})
+
+
+EQUAL_COST_ROWS = {
+    **{
+        f"fpn_{scale}x": Row(f"FPN at {scale} times the side", "", FPN, start="", scale=scale)
+        for scale in SCALES[:-1]
+    },
+    **{
+        f"fpn_sgdm_{scale:g}x": Row(
+            f"FPN + SGDM at {scale:g} times the side",
+            "ours",
+            FPN,
+            start="",
+            scale=scale,
+            options=SGDM,
+        )
+        for scale in SCALES
+    },
+    "slim": _slim("EFPN slim: from the start, SGDM, P'2 in the RPN"),
+    "slim_bn": _slim("the same, batch normalisation in the extension", NORM="BN"),
+    "slim_half": _slim("the same, half of FPN's channels", P2_PRIME_CHANNELS=32),
+    "slim_c2_prime": _slim("the same, texture from C'2", TEXTURE="c2_prime"),
+    "slim_without_texture": _slim("the same without texture", TEXTURE="none"),
+    "slim_nearest": _slim("the same, nearest up-sampling instead of FTT", UPSAMPLER="nearest"),
+    "slim_finetuned": Row(
+        "EFPN slim finetuned from the base, all weights", "ours", FINETUNE, options=SLIM
+    ),
+}
