@@ -22,6 +22,7 @@ _STOCK = [
     *("MODEL.ROI_HEADS.NAME", "StandardROIHeads"),
 ]
 
+_ENHANCED = [*_STOCK[2:], "MODEL.BACKBONE.NAME", "build_resnet_enhanced_fpn_backbone"]
 _PROPOSE = ["MODEL.EFPN.RPN_ON_P2_PRIME", True, "MODEL.EFPN.P2_PRIME_ANCHOR_SIZES", [16]]
 
 
@@ -32,7 +33,7 @@ class Detector(NamedTuple):
     """Keys and values."""
     active: float = 0.1
     """Share of the image in tiles of 64 px that hold small proposals."""
-    scale: int = 1
+    scale: float = 1
     """Side of the image as a multiple of the others'."""
     spread: int | None = None
     """That many small proposals, anywhere in the image."""
@@ -51,6 +52,13 @@ DETECTORS = {
     **{f"EFPN {x}, dense": Detector(_efpn(x)) for x in ("paper", "reference", "fast")},
     "EFPN fast, P'2 in the RPN, dense": Detector([*_efpn("fast"), *_PROPOSE]),
     "EFPN fast + SGDM, P'2 in the RPN, dense": Detector([*_efpn("fast"), *_PROPOSE, *SGDM]),
+    "FPN + SGDM": Detector([*_ENHANCED, *SGDM]),
+    **{
+        f"FPN + SGDM at {scale:g} times the side": Detector([*_ENHANCED, *SGDM], scale=scale)
+        for scale in (1.19, 1.41, 1.68, 2.0)
+    },
+    "EFPN slim": Detector([*_efpn("slim"), *_PROPOSE]),
+    "EFPN slim + SGDM": Detector([*_efpn("slim"), *_PROPOSE, *SGDM]),
     **{
         f"EFPN {preset}, lazy, {active} % active": Detector(_efpn(preset, True), active / 100)
         for preset in ("paper", "fast")
@@ -151,7 +159,7 @@ def make_run(model: nn.Module, detector: Detector, size: int) -> Callable[[], ob
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(3, size, size, generator=generator) * 255
     if detector.scale > 1:
-        image = F.interpolate(image[None], scale_factor=float(detector.scale))[0]
+        image = F.interpolate(image[None], size=2 * (round(detector.scale * size),))[0]
     images = [image]
     if detector.slices:
         half = size // 2

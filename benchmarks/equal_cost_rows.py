@@ -33,11 +33,29 @@ EQUAL_COST_ROWS = {
         for scale in SCALES
     },
     "slim": _slim("EFPN slim: from the start, SGDM, P'2 in the RPN"),
+    "slim_outputs": _slim("the same, FTT on P2 and P3", READS="outputs"),
+    "slim_context": _slim("the same, heads that read P2 too", SMALL_IN_FEATURES=["p2", "p2_prime"]),
     "slim_bn": _slim("the same, batch normalisation in the extension", NORM="BN"),
     "slim_half": _slim("the same, half of FPN's channels", P2_PRIME_CHANNELS=32),
     "slim_c2_prime": _slim("the same, texture from C'2", TEXTURE="c2_prime"),
     "slim_without_texture": _slim("the same without texture", TEXTURE="none"),
     "slim_nearest": _slim("the same, nearest up-sampling instead of FTT", UPSAMPLER="nearest"),
+    "slim_context_finetuned": Row(
+        "slim_context finetuned",
+        "ours",
+        FINETUNE,
+        options={**SLIM, "MODEL.EFPN.SMALL_IN_FEATURES": ["p2", "p2_prime"]},
+    ),
+    "slim_context_add_on": Row(
+        "slim_context added to the base, which stays as it is",
+        "ours",
+        (("add_on", "rest"),),
+        options={
+            **PROPOSE,
+            "MODEL.EFPN.PRESET": "slim",
+            "MODEL.EFPN.SMALL_IN_FEATURES": ["p2", "p2_prime"],
+        },
+    ),
     "slim_finetuned": Row(
         "EFPN slim finetuned from the base, all weights", "ours", FINETUNE, options=SLIM
     ),

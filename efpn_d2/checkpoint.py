@@ -2,13 +2,15 @@
 
 import contextlib
 import logging
+import math
 import os
 import pickle
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any
 
+import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from torch import nn
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from fvcore.common.checkpoint import _IncompatibleKeys
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _EXTENSION = "backbone.extension."
+_RPN_HEAD = "proposal_generator.rpn_head."
 _SMALL_PREFIX = "small_"
 _DCLOSS = "gradient_balance."
 
@@ -85,6 +88,7 @@ class EFPNCheckpointer(DetectionCheckpointer):
     def _initialize_new_parts(self, incompatible: "_IncompatibleKeys") -> None:
         initialize_extension(self.model, incompatible)
         initialize_small_heads(self.model, incompatible)
+        initialize_small_rpn_head(self.model, incompatible)
 
 
 def initialize_extension(model: nn.Module, incompatible: "_IncompatibleKeys") -> list[str]:
@@ -121,6 +125,10 @@ def initialize_extension(model: nn.Module, incompatible: "_IncompatibleKeys") ->
 def initialize_small_heads(model: nn.Module, incompatible: "_IncompatibleKeys") -> list[str]:
     """Copy ``roi_heads.<name>`` to ``roi_heads.small_<name>`` if a checkpoint held only the former.
 
+    Where a small head reads P2 and P'2, the stock weights are those for P2, and those for P'2 start
+    at zero: at first it is the stock head. A small head that reads only a P'2 of fewer channels
+    starts at random.
+
     What is copied are the model's own weights after loading, so both heads start equal even where a
     shape in the file did not fit (another number of classes).
 
@@ -140,6 +148,8 @@ def initialize_small_heads(model: nn.Module, incompatible: "_IncompatibleKeys") 
         for name, child in roi_heads.named_children()
         if name.startswith(_SMALL_PREFIX) and child.state_dict()
     }
+    if len(roi_heads.small_in_features) > 1 and roi_heads.small_in_features[0] != "p2":
+        return []
     misfits = {key for key, *_ in incompatible.incorrect_shapes}
     absent = set(incompatible.missing_keys) - misfits
     in_file = {
@@ -152,7 +162,11 @@ def initialize_small_heads(model: nn.Module, incompatible: "_IncompatibleKeys") 
         return []
     incompatible_keys = absent | misfits
     for small_name, stock_name in stock.items():
-        getattr(roi_heads, small_name).load_state_dict(getattr(roi_heads, stock_name).state_dict())
+        small = getattr(roi_heads, small_name)
+        weights = getattr(roi_heads, stock_name).state_dict()
+        small.load_state_dict(
+            {k: pad_inputs(weights[k], own) for k, own in small.state_dict().items()}
+        )
         complete = not any(key.startswith(f"roi_heads.{stock_name}.") for key in incompatible_keys)
         logger.info(
             f"roi_heads.{small_name} starts from the weights of roi_heads.{stock_name}"
@@ -164,6 +178,36 @@ def initialize_small_heads(model: nn.Module, incompatible: "_IncompatibleKeys") 
         if not key.startswith(tuple(f"roi_heads.{name}." for name in stock))
     ]
     return list(stock)
+
+
+def initialize_small_rpn_head(model: nn.Module, incompatible: "_IncompatibleKeys") -> None:
+    """Let P'2's own RPN head start at an objectness of 0.01, as RetinaNet's heads start.
+
+    So P'2 proposes next to nothing at first, and takes no place from the proposals of a trained
+    RPN. Nothing happens if the checkpoint had that head.
+
+    Args:
+        model: the detector, not wrapped in DDP, changed in place.
+        incompatible: what loading the checkpoint into ``model`` returned.
+    """
+    missing = set(incompatible.missing_keys)
+    if f"{_RPN_HEAD}small_head.conv.weight" in missing and f"{_RPN_HEAD}conv.weight" not in missing:
+        head = model.proposal_generator.rpn_head.small_head
+        nn.init.constant_(head.objectness_logits.bias, math.log(0.01 / 0.99))
+
+
+def pad_inputs(weight: Tensor, like: Tensor) -> Tensor:
+    """``weight`` with zeros for further inputs, in the shape of ``like``.
+
+    Args:
+        weight: (O, C, k, k), or (O, C * S * S) of a layer that reads pooled maps, or a bias.
+        like: of the same shape but for more inputs C.
+    """
+    if weight.shape == like.shape:
+        return weight
+    padded = torch.zeros_like(like)
+    padded[:, : weight.shape[1]] = weight
+    return padded
 
 
 class _AtomicPathManager:

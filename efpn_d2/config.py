@@ -60,6 +60,9 @@ def _efpn_node() -> CN:
     # the max-pooling), "stem_map" (the stem's output before it, there already), "none", or "auto":
     # the preset's.
     node.TEXTURE = "auto"
+    # The maps of levels 2 and 3 that FTT reads: "merged" (before FPN's output convolutions, as the
+    # authors' code does), "outputs" (P2 and P3 themselves), or "auto": the preset's.
+    node.READS = "auto"
     # Channels of P'2; 0: the preset's part of MODEL.FPN.OUT_CHANNELS. Where they are not those of
     # the other levels, P'2 has a dense head of its own.
     node.P2_PRIME_CHANNELS = 0
@@ -82,6 +85,9 @@ def _efpn_node() -> CN:
     # NMS merges), "none" (P'2 is built but no head reads it: exactly the stock heads), or "auto":
     # the preset's ("duplicate" for reference, else "reassign").
     node.ROUTING = "auto"
+    # The maps that the heads of small boxes pool from, and concatenate: ["p2_prime"], ["p2",
+    # "p2_prime"] (P'2 adds to what the stock heads see), or []: the preset's.
+    node.SMALL_IN_FEATURES = []
     # Start the heads on P'2 from the stock heads, and P'2's lateral and output convolution from
     # P2's, whenever a loaded checkpoint has those but not these.
     node.INIT_FROM_STOCK = True
@@ -179,8 +185,9 @@ def _distill_node() -> CN:
     node = CN()
     # What is trained [paper IV-A3]: "" (the detector's own losses, everything at once), "base" (the
     # stock FPN detector), "distill" (the extension alone, by Eq. 5 alone), "head" (the heads on P'2
-    # alone, with hard example mining), "joint" (the detector's losses and Eq. 5 together) or
-    # "finetune" (the detector's losses, after other stages).
+    # alone, with hard example mining), "joint" (the detector's losses and Eq. 5 together),
+    # "finetune" (the detector's losses, after other stages) or "add_on" (the detector's losses, and
+    # only what EFPN adds is trained: for objects of other sizes the detector stays as it is).
     node.STAGE = ""
 
     # For tools/run_stages.py: the stages in their order, each [stage, iterations, learning rate].

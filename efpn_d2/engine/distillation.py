@@ -1,4 +1,4 @@
-"""The stages of training: base, distill, head, or all in one (paper IV-A3)."""
+"""The stages of training: base, distill, head, or all in one (paper IV-A3); add-on (ours)."""
 
 import os
 import weakref
@@ -20,12 +20,15 @@ if TYPE_CHECKING:
 
 __all__ = ["STAGES", "DistillationTrainer", "StageError"]
 
-STAGES = ("", "base", "distill", "head", "joint", "finetune")
+STAGES = ("", "base", "distill", "head", "joint", "finetune", "add_on")
 
 # Stages that train the configured detector as it is.
 _PLAIN = ("", "base", "finetune")
+# Stages that compare P'3 and P'2 with a teacher's maps.
+_DISTILLED = ("distill", "joint")
 
 _EXTENSION, _SMALL_HEADS = "backbone.extension.", "roi_heads.small_"
+_SMALL_RPN_HEAD = "proposal_generator.rpn_head.small_"
 _FTT = "backbone.extension.upsampler."
 _PYRAMID = ("backbone.bottom_up.", "backbone.fpn_")
 _HEADS = ("proposal_generator.", "roi_heads.box_", "roi_heads.mask_", "roi_heads.keypoint_")
@@ -43,7 +46,8 @@ class DistillationTrainer(EFPNTrainer):
 
     ``base``, ``finetune`` and the empty stage train the configured detector as it is. ``distill``
     trains ``backbone.extension`` by Eq. 5 alone, ``head`` the heads on P'2 alone, ``joint``
-    everything by all losses. Every stage's checkpoints are plain detector checkpoints.
+    everything by all losses, ``add_on`` the extension and the heads on P'2 by the detector's
+    losses. Every stage's checkpoints are plain detector checkpoints.
     """
 
     @classmethod
@@ -60,13 +64,17 @@ class DistillationTrainer(EFPNTrainer):
                 f"DISTILL.STAGE {stage} trains P'2, which {cfg.MODEL.BACKBONE.NAME} does not have: "
                 "set MODEL.BACKBONE.NAME to build_resnet_efpn_backbone."
             )
+        if stage in _DISTILLED:
+            _check_width(stage, model.backbone)
         if stage == "distill":
             # Eq. 5 of P'3 alone reaches nothing behind it.
             freeze_all_but(model, (_EXTENSION if "p2_prime" in cfg.DISTILL.LEVELS else _FTT,))
         elif stage == "head":
             trained = (_SMALL_HEADS, _EXTENSION)
             freeze_all_but(model, trained if cfg.DISTILL.UNFREEZE_EXTENSION else trained[:1])
-        if stage in ("distill", "joint") and cfg.DISTILL.TEACHER_WEIGHTS:
+        elif stage == "add_on":
+            freeze_all_but(model, (_EXTENSION, _SMALL_HEADS, _SMALL_RPN_HEAD))
+        if stage in _DISTILLED and cfg.DISTILL.TEACHER_WEIGHTS:
             teacher = nn.ModuleDict({"backbone": build_backbone(cfg)})
             _TeacherCheckpointer(teacher).load(cfg.DISTILL.TEACHER_WEIGHTS)
             model.set_teacher(teacher["backbone"])
@@ -75,7 +83,7 @@ class DistillationTrainer(EFPNTrainer):
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> DataLoader:
         """As :class:`EFPNTrainer`'s, with the teacher's view where there is a teacher."""
-        if cfg.DISTILL.STAGE in ("distill", "joint"):
+        if cfg.DISTILL.STAGE in _DISTILLED:
             return build_resumable_train_loader(cfg, mapper=build_distillation_mapper(cfg))
         return super().build_train_loader(cfg)
 
@@ -123,6 +131,16 @@ def stage_config(cfg: CfgNode) -> CfgNode:
     return cfg
 
 
+def _check_width(stage: str, backbone: nn.Module) -> None:
+    shapes = backbone.output_shape()
+    own, teacher = shapes["p2_prime"].channels, shapes["p3"].channels
+    if own != teacher:
+        raise StageError(
+            f"DISTILL.STAGE {stage} compares P'2, which has {own} channels here, with a P2 of "
+            f"{teacher}: use DISTILL.STAGE finetune or add_on, or MODEL.EFPN.PRESET paper."
+        )
+
+
 def missing(incompatible: "_IncompatibleKeys", prefixes: tuple[str, ...]) -> list[str]:
     """The weights below ``prefixes`` that a loaded file did not have in their shape."""
     keys = incompatible.missing_keys
@@ -161,6 +179,7 @@ class StageCheckpointer(EFPNCheckpointer):
     _NEEDS = {
         "distill": ("base", _DETECTOR),
         "head": ("distill", (*_DETECTOR, _EXTENSION)),
+        "add_on": ("base", _DETECTOR),
     }
 
     def __init__(self, model: nn.Module, save_dir: str = "", *, stage: str, **kwargs: Any) -> None:
@@ -188,7 +207,8 @@ class StageCheckpointer(EFPNCheckpointer):
         # Before new parts are made of stock ones, while it shows what the file held.
         _, needed = self._NEEDS.get(self._stage, ("", ()))
         for prefix in needed:
-            if missing(incompatible, (prefix,)):
+            absent = missing(incompatible, (prefix,))
+            if any(not key.startswith(_SMALL_RPN_HEAD) for key in absent):
                 self._refuse(f"'{self._path}' lacks fitting weights below {prefix.rstrip('.')}")
         super()._initialize_new_parts(incompatible)
 

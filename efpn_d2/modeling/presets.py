@@ -26,6 +26,10 @@ class ExtensionPreset:
     """What ``MODEL.EFPN.ROUTING: auto`` stands for."""
     texture: str = "c2_prime"
     """What ``MODEL.EFPN.TEXTURE: auto`` stands for."""
+    small_in_features: tuple[str, ...] = ("p2_prime",)
+    """What an empty ``MODEL.EFPN.SMALL_IN_FEATURES`` stands for."""
+    reads_outputs: bool = False
+    """What ``MODEL.EFPN.READS: auto`` stands for: False is ``merged``, True is ``outputs``."""
     channel_divisor: int = 1
     """Channels of the pyramid per channel of P'2, and of FTT."""
 

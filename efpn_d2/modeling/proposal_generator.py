@@ -8,7 +8,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import PROPOSAL_GENERATOR_REGISTRY
 from detectron2.modeling.proposal_generator import RPN
-from detectron2.structures import Boxes
+from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,7 +19,7 @@ from .gradient_balance import balance_dense_losses, build_gradient_balance, dens
 from .lazy import queries_p2_prime
 from .lazy_rpn_head import LazyRPNHead  # noqa: F401  registers it
 from .mask_supervision import MaskSupervision, build_mask_supervision
-from .small_dense_heads import is_narrower
+from .small_dense_heads import EFPNRPNHead, is_narrower
 
 __all__ = ["EFPNRPN"]
 
@@ -76,6 +76,28 @@ class EFPNRPN(RPN):
             "gradient_balance": build_gradient_balance(cfg, "rpn"),
             "mask_supervision": build_mask_supervision(cfg, input_shape),
         }
+
+    @torch.no_grad()
+    def label_and_sample_anchors(
+        self, anchors: list[Boxes], gt_instances: list[Instances]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """As in the base class; heads that are not shared get a full sample each. [ours]
+
+        P'2 has three of four cells. From a common sample the stock head would learn from a quarter
+        of what it learns from in a stock RPN.
+        """
+        labels, boxes = super().label_and_sample_anchors(anchors, gt_instances)
+        if isinstance(self.rpn_head, EFPNRPNHead):
+            first = len(anchors[0])
+            for label in labels:
+                for part in (label[:first], label[first:]):  # views, changed in place
+                    super()._subsample_labels(part)
+        return labels, boxes
+
+    def _subsample_labels(self, label: Tensor) -> Tensor:
+        if isinstance(self.rpn_head, EFPNRPNHead):
+            return label  # above, once the levels are known
+        return super()._subsample_labels(label)
 
     @torch.jit.unused
     def losses(

@@ -4,6 +4,7 @@ import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
+from detectron2.structures import Boxes, Instances
 
 from efpn_d2.engine import DistillationTrainer, EFPNTrainer, StageError
 
@@ -231,3 +232,56 @@ def test_a_stock_detector_can_teach_one_with_sgdm(dataset, stages, tmp_path):
     (teacher,) = model._other_teacher
     expected = weights(stages["base"])
     assert torch.equal(teacher.fpn_output2.weight, expected["backbone.fpn_output2.weight"])
+
+
+SLIM = (
+    *("MODEL.EFPN.PRESET", "slim", "MODEL.EFPN.RPN_ON_P2_PRIME", True),
+    *("MODEL.EFPN.SMALL_IN_FEATURES", ["p2", "p2_prime"]),
+)
+
+
+def test_an_add_on_leaves_the_detector_as_it_is_for_large_boxes(dataset, stages, tmp_path):
+    path = train(dataset, tmp_path, "add_on", stages["base"], *SLIM)
+    base, after = weights(stages["base"]), weights(path)
+    new = changed(base, after)
+    small_rpn = "proposal_generator.rpn_head.small_"
+    assert all(k.startswith((EXTENSION, SMALL_HEADS, small_rpn)) for k in new)
+    assert {k.split(".")[0] for k in new} == {"backbone", "roi_heads", "proposal_generator"}
+    # Trained, not only started: what reads P'2 began at zero.
+    assert after["roi_heads.small_box_head.fc1.weight"][:, 16 * 49 :].any()
+
+    cfg = tiny_config(dataset, tmp_path, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0, *SLIM)
+    extended = build_model(cfg).eval()
+    cfg.merge_from_list(STOCK_OPTS)
+    stock = build_model(cfg).eval()
+    DetectionCheckpointer(extended).load(path)
+    DetectionCheckpointer(stock).load(stages["base"])
+    generator = torch.Generator().manual_seed(0)
+    images = extended.preprocess_image(
+        [{"image": 255 * torch.rand(3, 64, 96, generator=generator)}]
+    )
+    large = Instances(
+        (64, 96), proposal_boxes=Boxes(torch.tensor([[2.0, 2, 60, 50], [9, 9, 90, 60]]))
+    )
+    large.objectness_logits = torch.zeros(2)
+    with torch.no_grad():
+        maps, stock_maps = (model.backbone(images.tensor) for model in (extended, stock))
+        assert all(torch.equal(maps[k], stock_maps[k]) for k in stock_maps)
+        found, expected = (
+            model.roi_heads(images, features, [large])[0][0]
+            for model, features in ((extended, maps), (stock, stock_maps))
+        )
+    assert len(found) == len(expected) > 0
+    assert torch.equal(found.scores, expected.scores)
+    assert torch.equal(found.pred_boxes.tensor, expected.pred_boxes.tensor)
+
+
+def test_an_add_on_is_for_a_detector_with_weights(dataset, tmp_path):
+    with pytest.raises(StageError, match="add_on starts from the output of stage base"):
+        train(dataset, tmp_path, "add_on", "", *SLIM)
+
+
+@pytest.mark.parametrize("stage", ["distill", "joint"])
+def test_a_narrower_p2_prime_cannot_be_distilled(dataset, stages, stage, tmp_path):
+    with pytest.raises(StageError, match=f"{stage} compares P'2, which has 4 channels .* P2 of 16"):
+        train(dataset, tmp_path, stage, stages["base"], *SLIM)

@@ -21,7 +21,13 @@ CONFIGS = [
     "COCO-Detection/retinanet_R_50_EFPN_1x.yaml",
     "COCO-InstanceSegmentation/mask_rcnn_R_50_EFPN_1x.yaml",
 ]
-NEW_KEYS = ("backbone.extension.", "roi_heads.small_")
+SLIM = ["MODEL.EFPN.PRESET", "slim", "MODEL.EFPN.RPN_ON_P2_PRIME", True]
+NEW_KEYS = (
+    "backbone.extension.",
+    "roi_heads.small_",
+    "proposal_generator.rpn_head.small_",
+    "head.small_",
+)
 
 
 def stock_config(cfg: CfgNode) -> CfgNode:
@@ -40,16 +46,18 @@ def stock_config(cfg: CfgNode) -> CfgNode:
     return cfg
 
 
-def stock_and_extended(name: str) -> tuple[torch.nn.Module, torch.nn.Module]:
+def stock_and_extended(name: str, options: list[object]) -> tuple[torch.nn.Module, torch.nn.Module]:
     cfg = tiny_config(name)
+    cfg.merge_from_list(options)
     torch.manual_seed(0)
     return build_model(stock_config(cfg)), build_model(cfg)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("suffix", ["pth", "pkl"])
-def test_a_stock_checkpoint_misses_only_the_new_keys(name, suffix, tmp_path):
-    stock, extended = stock_and_extended(name)
+@pytest.mark.parametrize("options", [[], SLIM], ids=["paper", "slim"])
+def test_a_stock_checkpoint_misses_only_the_new_keys(name, options, suffix, tmp_path):
+    stock, extended = stock_and_extended(name, options)
     path = tmp_path / f"model.{suffix}"
     if suffix == "pth":
         torch.save({"model": stock.state_dict()}, path)
@@ -71,9 +79,10 @@ def test_a_stock_checkpoint_misses_only_the_new_keys(name, suffix, tmp_path):
         assert torch.equal(value, before[key] if new else stock.state_dict()[key]), key
 
 
-def test_a_caffe2_checkpoint_misses_only_the_new_keys(tmp_path):
+@pytest.mark.parametrize("options", [[], SLIM], ids=["paper", "slim"])
+def test_a_caffe2_checkpoint_misses_only_the_new_keys(options, tmp_path):
     """Blob names as Caffe2's Detectron wrote them, converted by Detectron2's own heuristics."""
-    stock, extended = stock_and_extended(CONFIGS[0])
+    stock, extended = stock_and_extended(CONFIGS[0], options)
     rng = np.random.default_rng(0)
     blobs, wanted = {}, {}
     for key, caffe2 in {

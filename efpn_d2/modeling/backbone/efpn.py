@@ -116,8 +116,11 @@ class EFPN(EnhancedFPN):
             return self._outputs_by_parts(x)
         bottom_up_features = self.bottom_up(x)
         merged = self.top_down(bottom_up_features)
-        _, p2_prime = self.extend(bottom_up_features, merged)
-        return self.outputs(bottom_up_features, merged, p2_prime)
+        stock = self.stock_outputs(bottom_up_features, merged)
+        _, p2_prime = self.extend(bottom_up_features, merged, stock)
+        outputs = {"p2_prime": p2_prime}
+        outputs.update(stock)
+        return self.enhance(outputs)
 
     @torch.jit.unused
     def _goes_by_parts(self, x: Tensor) -> bool:
@@ -165,7 +168,8 @@ class EFPN(EnhancedFPN):
             stock = self.enhance(self.stock_outputs(bottom_up_features, merged))
             return {"p2_prime": self.lazy.start(maps, stage2), **stock}
         p2_prime = p2_prime_by_parts(maps, lambda: self._profiler(stage2, self.extension))
-        return self.outputs(bottom_up_features, merged, p2_prime)
+        stock = self.stock_outputs(bottom_up_features, merged)
+        return self.enhance({"p2_prime": p2_prime, **stock})
 
     def teacher_maps(self, x: Tensor) -> dict[str, Tensor]:
         """The targets of distillation [paper Eq. 5]: levels 3 and 2 of ``x`` at twice the scale.
@@ -189,28 +193,34 @@ class EFPN(EnhancedFPN):
     def student_maps(self, x: Tensor) -> dict[str, Tensor]:
         """P'3 and P'2 of images (N, 3, H, W), by the same names as :meth:`teacher_maps`."""
         bottom_up_features = self.bottom_up(x)
-        p3_prime, p2_prime = self.extend(bottom_up_features, self.top_down(bottom_up_features))
+        merged = self.top_down(bottom_up_features)
+        reads_outputs = self.extension.reads_outputs
+        stock = self.stock_outputs(bottom_up_features, merged) if reads_outputs else {}
+        p3_prime, p2_prime = self.extend(bottom_up_features, merged, stock)
         return {"p3_prime": p3_prime, "p2_prime": p2_prime}
 
     def extend(
-        self, bottom_up_features: dict[str, Tensor], merged: dict[str, Tensor]
+        self,
+        bottom_up_features: dict[str, Tensor],
+        merged: dict[str, Tensor],
+        stock: dict[str, Tensor],
     ) -> tuple[Tensor, Tensor]:
-        """``p3_prime`` (stride 4) and ``p2_prime`` (stride 2) from texture and :meth:`top_down`."""
+        """P'3 (stride 4) and P'2 (stride 2).
+
+        Args:
+            bottom_up_features: with C2 and the texture.
+            merged: of :meth:`top_down`.
+            stock: of :meth:`stock_outputs`, which the extension may read.
+        """
         texture = bottom_up_features.get(self._texture)
         level2 = self._level2(bottom_up_features, merged)
-        return self.extension(texture, level2, merged["merged3"])
+        if not self.extension.reads_outputs:
+            return self.extension(texture, level2, merged["merged3"])
+        return self.extension(texture, level2 if self._own_level2 else stock["p2"], stock["p3"])
 
     def _level2(self, bottom_up_features: dict[str, Tensor], merged: dict[str, Tensor]) -> Tensor:
         """What the extension makes P'3 of, beside merged3."""
         return bottom_up_features["res2"] if self._own_level2 else merged["merged2"]
-
-    def outputs(
-        self, bottom_up_features: dict[str, Tensor], merged: dict[str, Tensor], p2_prime: Tensor
-    ) -> dict[str, Tensor]:
-        """What :meth:`forward` returns, from its parts."""
-        outputs = {"p2_prime": p2_prime}
-        outputs.update(self.stock_outputs(bottom_up_features, merged))
-        return self.enhance(outputs)
 
 
 def _is_exporting() -> bool:
@@ -268,6 +278,7 @@ def build_efpn(
         cfg.MODEL.FPN.OUT_CHANNELS,
         texture_channels=shapes[texture].channels if texture in shapes else 0,
         p2_prime_channels=node.P2_PRIME_CHANNELS,
+        reads=node.READS,
         preset=node.PRESET,
         upsampler=node.UPSAMPLER,
         width=node.WIDTH,

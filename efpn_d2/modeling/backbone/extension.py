@@ -18,13 +18,13 @@ __all__ = ["PyramidExtension"]
 class PyramidExtension(nn.Module):
     """P'3 and P'2 from a texture of stride 2 and the maps of a stock FPN [paper III-A, Eq. 1].
 
-    ``p3_prime = upsampler(merged3, merged2)``;
+    ``p3_prime = upsampler(level3, level2)``, of merged3 and merged2;
     ``p2_prime = output(lateral(texture) + nearest_up2(p3_prime))``. Lateral 1x1 and output 3x3
     convolution mirror FPN's own; Eq. 1 leaves them out as it leaves out FPN's. The texture is C'2
     [paper], or the stem's map [ours].
 
-    The preset ``slim`` has fewer channels than the pyramid: 1x1 convolutions reduce merged2 and
-    merged3, and all that follows is as narrow as P'2. [ours]
+    The preset ``slim`` has fewer channels than the pyramid: 1x1 convolutions reduce the maps of
+    levels 2 and 3, and all that follows is as narrow as P'2. [ours]
     """
 
     def __init__(
@@ -34,6 +34,7 @@ class PyramidExtension(nn.Module):
         *,
         texture_channels: int | None = None,
         p2_prime_channels: int = 0,
+        reads: str = "auto",
         preset: str = "paper",
         upsampler: str = "ftt",
         norm: str = "",
@@ -48,6 +49,8 @@ class PyramidExtension(nn.Module):
             texture_channels: channels of the texture; None: those of C2, which C'2 shares; 0: there
                 is no texture and no lateral convolution.
             p2_prime_channels: C', channels of P'2, of P'3 and inside; 0: the preset's part of C.
+            reads: which maps of levels 2 and 3 the pyramid is to give: ``merged``, ``outputs``, or
+                ``auto``: the preset's.
             preset: a key of :data:`efpn_d2.modeling.presets.PRESETS`.
             upsampler: ``ftt``, ``espcn`` or ``nearest``.
             norm: normalisation after the convolutions, as in ``FPN``.
@@ -57,10 +60,15 @@ class PyramidExtension(nn.Module):
                 :class:`FeatureTextureTransfer`.
 
         Raises:
-            ValueError: unknown preset or upsampler.
+            ValueError: unknown preset, upsampler or ``reads``.
         """
         super().__init__()
         spec = get_preset(preset)
+        if reads not in ("auto", "merged", "outputs"):
+            raise ValueError(
+                f"MODEL.EFPN.READS is '{reads}', which does not exist: use auto, merged or outputs."
+            )
+        self.reads_outputs = spec.reads_outputs if reads == "auto" else reads == "outputs"
         own = p2_prime_channels or channels // spec.channel_divisor
         self.channels = own
         self.reduce3 = _fpn_conv(channels, own, 1, norm=norm) if own != channels else None
@@ -81,31 +89,31 @@ class PyramidExtension(nn.Module):
         self.average = fuse_type == "avg"
 
     def forward(
-        self, texture: Tensor | None, merged2: Tensor, merged3: Tensor
+        self, texture: Tensor | None, level2: Tensor, level3: Tensor
     ) -> tuple[Tensor, Tensor]:
         """
         Args:
             texture: C'2 or the stem's map (N, C_t, 4H, 4W), stride 2; None without a lateral
                 convolution.
-            merged2: top-down map of level 2 (N, C, 2H, 2W), stride 4; with ``own_level2``, C2
-                (N, C2, 2H, 2W).
-            merged3: top-down map of level 3 (N, C, H, W), stride 8.
+            level2: merged2 or P2 (N, C, 2H, 2W), stride 4; with ``own_level2``, C2 (N, C2, 2H,
+                2W).
+            level3: merged3 or P3 (N, C, H, W), stride 8.
 
         Returns:
             P'3 (N, C', 2H, 2W), stride 4, and P'2 (N, C', 4H, 4W), stride 2.
         """
-        p3_prime = self.p3_prime(merged2, merged3)
+        p3_prime = self.p3_prime(level2, level3)
         return p3_prime, self.p2_prime(texture, p3_prime)
 
-    def p3_prime(self, merged2: Tensor, merged3: Tensor) -> Tensor:
+    def p3_prime(self, level2: Tensor, level3: Tensor) -> Tensor:
         """P'3 (N, C', 2H, 2W); the arguments are those of :meth:`forward`."""
         if self.reduce3 is not None:
-            merged3 = self.reduce3(merged3)
+            level3 = self.reduce3(level3)
         if self.level2_lateral is not None:
-            merged2 = self._fuse(self.level2_lateral(merged2), merged3)
+            level2 = self._fuse(self.level2_lateral(level2), level3)
         elif self.reduce2 is not None:
-            merged2 = self.reduce2(merged2)
-        return self.upsampler(merged3, merged2)
+            level2 = self.reduce2(level2)
+        return self.upsampler(level3, level2)
 
     def p2_prime(self, texture: Tensor | None, p3_prime: Tensor) -> Tensor:
         """P'2 (N, C', 4H, 4W); see :meth:`forward`."""

@@ -64,7 +64,7 @@ class EFPNROIHeads(SmallHeadMixin, StandardROIHeads):
         small, rest = split_by_route(boxes, routes)
         pooled = self.box_pooler([features[f] for f in self.box_in_features], rest)
         rest_predictions = self.box_predictor(self.box_head(pooled))
-        pooled = self._pool_small(self.small_box_pooler, features[self.small_in_feature], small)
+        pooled = self._pool_small_boxes(features, small)
         small_predictions = self.small_box_predictor(self.small_box_head(pooled))
         return join_predictions(routes, small_predictions, rest_predictions)
 
@@ -136,7 +136,8 @@ class EFPNCascadeROIHeads(SmallHeadMixin, CascadeROIHeads):
     ) -> Predictions:
         if self.routing == "none":
             return super()._run_stage(features, proposals, stage)
-        small_feature, *stock_features = features
+        small_features = dict(zip(self.box_in_features, features, strict=True))
+        _, *stock_features = features
         routes = self._route([x.proposal_boxes for x in proposals])
         if self.training and stage == 0:
             self._log_route(routes)
@@ -144,9 +145,7 @@ class EFPNCascadeROIHeads(SmallHeadMixin, CascadeROIHeads):
         proposals = [boxes_only(x) for x in proposals]
         small, rest = split_by_route(proposals, routes)
         rest_predictions = super()._run_stage(stock_features, rest, stage)
-        pooled = self._pool_small(
-            self.small_box_pooler, small_feature, [x.proposal_boxes for x in small]
-        )
+        pooled = self._pool_small_boxes(small_features, [x.proposal_boxes for x in small])
         if self.training:
             # As in the class this extends: the mean over stages for the features' gradients.
             pooled = _ScaleGradient.apply(pooled, 1.0 / self.num_cascade_stages)

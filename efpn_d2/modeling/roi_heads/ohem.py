@@ -111,7 +111,7 @@ class OHEMSmallROIHeads(EFPNROIHeads):
         if not self.training:
             return super()._forward_box(features, proposals)
         boxes = [x.proposal_boxes for x in proposals]
-        pooled = self._pool_small(self.small_box_pooler, features[self.small_in_feature], boxes)
+        pooled = self._pool_small_boxes(features, boxes)
         predictor = self.small_box_predictor
         predictions = predictor(self.small_box_head(pooled))
         selected = select_hard_boxes(
@@ -131,7 +131,7 @@ class OHEMSmallROIHeads(EFPNROIHeads):
             return {} if self.training else super()._forward_mask(features, instances)
         instances, _ = select_foreground_proposals(instances, self.num_classes)
         boxes = [x.proposal_boxes for x in instances]
-        pooled = self._pool_small(self.small_mask_pooler, features[self.small_in_feature], boxes)
+        pooled = self._pool_small_masks(features, boxes)
         return self.small_mask_head(pooled, instances)
 
     def _forward_keypoint(

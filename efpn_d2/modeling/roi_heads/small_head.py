@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
+from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads.roi_heads import StandardROIHeads, select_foreground_proposals
 from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.utils.events import get_event_storage
@@ -31,9 +32,12 @@ class SmallHeadMixin(StandardROIHeads):
     """Heads of their own for small boxes, pooled from P'2 [paper IV-A3].
 
     ``small_box_*`` and ``small_mask_*`` are built by the very ``_init_*`` methods of the Detectron2
-    class mixed with, on a config whose input is ``p2_prime``. Both heads' predictions are joined in
-    the order of the boxes *before* loss and NMS, so that each sample weighs the same whichever head
-    has it, and one per-class NMS sees all boxes; both are Detectron2's own.
+    class mixed with, on a config whose input is ``p2_prime``. If they read other levels, too, what
+    is pooled from each is concatenated: P'2 adds its detail to what the stock head sees. [ours]
+
+    Both heads' predictions are joined in the order of the boxes *before* loss and NMS, so that each
+    sample weighs the same whichever head has it, and one per-class NMS sees all boxes; both are
+    Detectron2's own.
     """
 
     def __init__(
@@ -44,9 +48,11 @@ class SmallHeadMixin(StandardROIHeads):
         small_in_feature: str = "p2_prime",
         lazy_min_objectness: float = 0.0,
         small_box_pooler: nn.Module | None = None,
+        small_box_context: nn.ModuleDict | None = None,
         small_box_head: nn.Module | None = None,
         small_box_predictor: nn.Module | None = None,
         small_mask_pooler: nn.Module | None = None,
+        small_mask_context: nn.ModuleDict | None = None,
         small_mask_head: nn.Module | None = None,
         **kwargs: Any,
     ) -> None:
@@ -61,6 +67,8 @@ class SmallHeadMixin(StandardROIHeads):
                 is computed for; the others are dropped.
             small_box_pooler, small_box_head, small_box_predictor: like ``box_*``.
             small_mask_pooler, small_mask_head: like ``mask_*``; None: the stock mask head has all.
+            small_box_context, small_mask_context: poolers of the other maps that the small heads
+                read, by name; None: there are none.
             kwargs: of the Detectron2 class mixed with.
 
         Raises:
@@ -88,6 +96,9 @@ class SmallHeadMixin(StandardROIHeads):
         self.small_box_predictor = small_box_predictor
         self.small_mask_pooler = small_mask_pooler
         self.small_mask_head = small_mask_head
+        self.small_box_context = small_box_context
+        self.small_mask_context = small_mask_context
+        self.small_in_features = (*(small_box_context or ()), small_in_feature)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
@@ -113,8 +124,10 @@ class SmallHeadMixin(StandardROIHeads):
     def _init_box_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         ret = balance_predictors(super()._init_box_head(cfg, input_shape), cfg)
         if _routing(cfg) != "none":
-            small = super()._init_box_head(_small_config(cfg, input_shape), input_shape)
+            joined = _joined_shape(cfg, input_shape)
+            small = super()._init_box_head(_small_config(cfg, input_shape), joined)
             small = balance_predictors(small, cfg)
+            ret["small_box_context"] = _context_poolers(cfg, cfg.MODEL.ROI_BOX_HEAD, input_shape)
             names = ("box_pooler", "box_head", "box_heads", "box_predictor", "box_predictors")
             ret.update({f"small_{name}": small[name] for name in names if name in small})
         return ret
@@ -124,7 +137,9 @@ class SmallHeadMixin(StandardROIHeads):
         ret = super()._init_mask_head(cfg, input_shape)
         # Without a pooler the mask head reads whole maps, and there is nothing to route.
         if ret.get("mask_pooler") is not None and _routing(cfg) != "none":
-            small = super()._init_mask_head(_small_config(cfg, input_shape), input_shape)
+            joined = _joined_shape(cfg, input_shape)
+            small = super()._init_mask_head(_small_config(cfg, input_shape), joined)
+            ret["small_mask_context"] = _context_poolers(cfg, cfg.MODEL.ROI_MASK_HEAD, input_shape)
             ret["small_mask_pooler"] = small["mask_pooler"]
             ret["small_mask_head"] = small["mask_head"]
         return ret
@@ -171,6 +186,27 @@ class SmallHeadMixin(StandardROIHeads):
             return feature.pool(pooler, boxes).to(feature.dtype)
         return pooler([feature.float()], boxes).to(feature.dtype)
 
+    def _pool_small_boxes(self, features: Features, boxes: list[Boxes]) -> Tensor:
+        """What the small box head reads, from all its maps: (number of boxes, C, S, S)."""
+        return self._pool_all(self.small_box_pooler, self.small_box_context, features, boxes)
+
+    def _pool_small_masks(self, features: Features, boxes: list[Boxes]) -> Tensor:
+        """What the small mask head reads, from all its maps: (number of boxes, C, S, S)."""
+        return self._pool_all(self.small_mask_pooler, self.small_mask_context, features, boxes)
+
+    def _pool_all(
+        self,
+        pooler: nn.Module,
+        context: nn.ModuleDict | None,
+        features: Features,
+        boxes: list[Boxes],
+    ) -> Tensor:
+        pooled = self._pool_small(pooler, features[self.small_in_feature], boxes)
+        if context is None:
+            return pooled
+        others = [self._pool_small(x, features[name], boxes) for name, x in context.items()]
+        return torch.cat([*others, pooled], dim=1)
+
     def _tie_unread_map(
         self, result: dict[str, Tensor] | list[Instances], features: Features
     ) -> dict[str, Tensor] | list[Instances]:
@@ -197,8 +233,7 @@ class SmallHeadMixin(StandardROIHeads):
         routes = self._route(boxes)
         small, rest = split_by_route(instances, routes)
         small_boxes = [x.proposal_boxes if self.training else x.pred_boxes for x in small]
-        feature = features[self.small_in_feature]
-        pooled = self._pool_small(self.small_mask_pooler, feature, small_boxes)
+        pooled = self._pool_small_masks(features, small_boxes)
         if self.training:
             losses = super()._forward_mask(features, rest)
             with get_event_storage().name_scope("small"):
@@ -266,3 +301,39 @@ def _small_config(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> CfgNode:
     cfg.defrost()
     cfg.MODEL.ROI_HEADS.IN_FEATURES = ["p2_prime"]
     return cfg
+
+
+def _context_levels(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> list[str]:
+    """The maps beside P'2 that the small heads read."""
+    node = require_node(cfg, "MODEL.EFPN")
+    names = list(node.SMALL_IN_FEATURES) or list(get_preset(node.PRESET).small_in_features)
+    check_features("MODEL.EFPN.SMALL_IN_FEATURES", names, input_shape)
+    if "p2_prime" not in names:
+        raise ValueError(
+            f"MODEL.EFPN.SMALL_IN_FEATURES is {names}: add p2_prime, or set MODEL.EFPN.ROUTING to "
+            "none for a detector without small heads."
+        )
+    return [name for name in names if name != "p2_prime"]
+
+
+def _joined_shape(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, ShapeSpec]:
+    """``input_shape`` with all channels that the small heads read in ``p2_prime``."""
+    names = ["p2_prime", *_context_levels(cfg, input_shape)]
+    channels = sum(input_shape[name].channels for name in names)
+    return {**input_shape, "p2_prime": ShapeSpec(channels, stride=input_shape["p2_prime"].stride)}
+
+
+def _context_poolers(
+    cfg: CfgNode, head: CfgNode, input_shape: dict[str, ShapeSpec]
+) -> nn.ModuleDict | None:
+    """Poolers of the maps beside P'2, as the node ``head`` of the config says."""
+    poolers = {
+        name: ROIPooler(
+            output_size=head.POOLER_RESOLUTION,
+            scales=(1 / input_shape[name].stride,),
+            sampling_ratio=head.POOLER_SAMPLING_RATIO,
+            pooler_type=head.POOLER_TYPE,
+        )
+        for name in _context_levels(cfg, input_shape)
+    }
+    return nn.ModuleDict(poolers) if poolers else None

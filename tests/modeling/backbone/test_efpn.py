@@ -41,6 +41,8 @@ def build_pair(name: str = TWO_STAGE, **options: object) -> tuple[FPN, EFPN]:
         {"MODEL.FPN.NORM": "GN", "MODEL.FPN.OUT_CHANNELS": 32},
         {"MODEL.EFPN.PRESET": "reference"},
         {"MODEL.EFPN.PRESET": "fast"},
+        {"MODEL.EFPN.PRESET": "slim"},
+        {"MODEL.EFPN.PRESET": "slim", "MODEL.EFPN.TEXTURE": "none"},
         {"MODEL.EFPN.UPSAMPLER": "espcn"},
         {"MODEL.EFPN.UPSAMPLER": "nearest"},
     ],
@@ -149,7 +151,7 @@ def test_maps_stay_channels_last():
 
 
 @pytest.mark.parametrize("name", [TWO_STAGE, RETINANET])
-@pytest.mark.parametrize("preset", ["paper", "reference", "fast"])
+@pytest.mark.parametrize("preset", ["paper", "reference", "fast", "slim"])
 def test_scripted_pyramid_equals_the_eager_one(name, preset):
     _, efpn = build_pair(name, **{"MODEL.EFPN.PRESET": preset})
     scripted = torch.jit.script(efpn)

@@ -1,0 +1,247 @@
+"""The preset slim: a P'2 of fewer channels, with heads of its own."""
+
+import pytest
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.modeling import build_model
+from detectron2.modeling.meta_arch.retinanet import RetinaNetHead
+from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
+from detectron2.utils.events import EventStorage
+from torch import nn
+from torch.nn import functional as F
+
+from efpn_d2.checkpoint import EFPNCheckpointer
+from efpn_d2.modeling import PyramidExtension
+from tests.modeling.helpers import tiny_config, training_input, without_gradient
+from tests.modeling.test_drop_in import stock_config
+
+pytestmark = pytest.mark.fast
+
+FASTER = "COCO-Detection/faster_rcnn_R_50_EFPN_1x.yaml"
+RETINANET = "COCO-Detection/retinanet_R_50_EFPN_1x.yaml"
+MASK = "COCO-InstanceSegmentation/mask_rcnn_R_50_EFPN_1x.yaml"
+CASCADE_MASK = "COCO-InstanceSegmentation/cascade_mask_rcnn_R_50_EFPN_3x.yaml"
+CONFIGS = [FASTER, MASK, CASCADE_MASK, RETINANET]
+CHANNELS, SLIM = 16, 4
+BOXES = [[4, 4, 12, 14], [30, 20, 37, 30], [10, 10, 90, 60]]
+
+
+def slim_config(name: str = FASTER, **options: object):
+    cfg = tiny_config(name)
+    cfg.MODEL.EFPN.PRESET = "slim"
+    cfg.MODEL.EFPN.RPN_ON_P2_PRIME = True
+    cfg.MODEL.EFPN.SMALL_BOX_SIZE = 32.0
+    cfg.MODEL.EFPN.P2_PRIME_CHANNELS = SLIM
+    cfg.merge_from_list([x for pair in options.items() for x in pair])
+    return cfg
+
+
+def build(name: str = FASTER, **options: object) -> nn.Module:
+    torch.manual_seed(0)
+    return build_model(slim_config(name, **options))
+
+
+def losses(model: nn.Module) -> dict[str, torch.Tensor]:
+    with EventStorage():
+        return model.train()([training_input(BOXES), training_input([])])
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("texture", ["auto", "c2_prime", "none"])
+def test_every_part_is_trained_and_the_losses_are_finite(name, texture):
+    model = build(name, **{"MODEL.EFPN.TEXTURE": texture})
+    found = losses(model)
+    assert all(torch.isfinite(x) for x in found.values())
+    sum(found.values()).backward()
+    assert without_gradient(model) == []
+
+
+def test_p2_prime_by_hand():
+    torch.manual_seed(0)
+    extension = PyramidExtension(
+        6, CHANNELS, texture_channels=5, p2_prime_channels=SLIM, preset="slim"
+    )
+    stem_map, level2, level3 = (
+        torch.randn(1, c, s, s) for c, s in ((5, 16), (CHANNELS, 8), (CHANNELS, 4))
+    )
+    narrow2, narrow3 = extension.reduce2(level2), extension.reduce3(level3)
+    assert narrow2.shape[1] == narrow3.shape[1] == SLIM
+    p3_prime = extension.upsampler(narrow3, narrow2)
+    up = p3_prime.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    lateral = F.conv2d(stem_map, extension.lateral.weight, extension.lateral.bias)
+    expected = F.conv2d(lateral + up, extension.output.weight, extension.output.bias, padding=1)
+    found = extension(stem_map, level2, level3)
+    torch.testing.assert_close(found[0], p3_prime)
+    torch.testing.assert_close(found[1], expected)
+
+
+@pytest.mark.parametrize(("texture", "runs"), [("auto", 1), ("none", 1), ("c2_prime", 2)])
+def test_stage_2_runs_again_for_c2_prime_only(texture, runs):
+    model = build(**{"MODEL.EFPN.TEXTURE": texture}).eval()
+    calls = []
+    model.backbone.bottom_up.stages[0].register_forward_hook(lambda *_: calls.append(1))
+    with torch.no_grad():
+        features = model.backbone(torch.randn(1, 3, 64, 64))
+    assert len(calls) == runs
+    assert features["p2_prime"].shape == (1, SLIM, 32, 32)
+
+
+def test_texture_changes_p2_prime_alone():
+    model = build().eval()
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        before = model.backbone(image)
+        model.backbone.extension.lateral.weight.mul_(2)
+        after = model.backbone(image)
+    assert [k for k in before if not torch.equal(before[k], after[k])] == ["p2_prime"]
+
+
+def test_the_stock_rpn_head_reads_the_stock_levels_and_the_small_one_p2_prime():
+    head = build(**{"MODEL.EFPN.P2_PRIME_ANCHOR_SIZES": [4, 8]}).proposal_generator.rpn_head
+    small, stock = (
+        StandardRPNHead(in_channels=SLIM, num_anchors=6),
+        StandardRPNHead(in_channels=CHANNELS, num_anchors=3),
+    )
+    state = head.state_dict()
+    prefix = "small_head."
+    small.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if prefix in k})
+    stock.load_state_dict({k: v for k, v in state.items() if prefix not in k})
+    p2_prime, *others = [torch.randn(2, c, 8, 8) for c in (SLIM, CHANNELS, CHANNELS)]
+    with torch.no_grad():
+        found = head([p2_prime, *others])
+        for own, first, rest in zip(found, small([p2_prime]), stock(others), strict=True):
+            assert len(own) == 3
+            for x, y in zip(own, [*first, *rest], strict=True):
+                assert torch.equal(x, y)
+
+
+def test_the_small_retinanet_head_reads_p2_prime():
+    model = build(RETINANET)
+    assert type(model.head.small_head) is RetinaNetHead
+    assert model.head.small_head.cls_subnet[0].in_channels == SLIM
+    assert model.head.cls_subnet[0].in_channels == CHANNELS
+    features = [torch.randn(1, c, 8, 8) for c in (SLIM, *5 * [CHANNELS])]
+    with torch.no_grad():
+        logits, deltas = model.head(features)
+        expected = model.head.small_head(features[:1])
+    assert torch.equal(logits[0], expected[0][0]) and torch.equal(deltas[0], expected[1][0])
+    assert len(logits) == len(deltas) == 6
+
+
+def test_each_rpn_head_learns_from_a_full_sample():
+    model = build(**{"MODEL.RPN.BATCH_SIZE_PER_IMAGE": 40})
+    rpn = model.proposal_generator
+    images = model.preprocess_image([training_input(BOXES)])
+    features = model.backbone(images.tensor)
+    anchors = rpn.anchor_generator([features[name] for name in rpn.in_features])
+    (labels,), (boxes,) = rpn.label_and_sample_anchors(
+        anchors, [training_input(BOXES)["instances"]]
+    )
+    first = len(anchors[0])
+    assert len(labels) == len(boxes) == sum(map(len, anchors))
+    assert (labels[:first] >= 0).sum() == (labels[first:] >= 0).sum() == 40
+    assert (labels == 1).any()
+
+
+def test_another_rpn_head_cannot_read_two_widths():
+    with pytest.raises(ValueError, match="RPN.HEAD_NAME is LazyRPNHead.* 4 channels .* 16"):
+        build(**{"MODEL.RPN.HEAD_NAME": "LazyRPNHead"})
+
+
+CONTEXT = {"MODEL.EFPN.SMALL_IN_FEATURES": ["p2", "p2_prime"]}
+
+
+def test_small_heads_read_p2_and_p2_prime_side_by_side():
+    model = build(MASK, **CONTEXT)
+    heads = model.roi_heads
+    features = {
+        name: torch.randn(1, shape.channels, 64 // shape.stride, 96 // shape.stride)
+        for name, shape in model.backbone.output_shape().items()
+    }
+    boxes = [training_input(BOXES)["instances"].gt_boxes]
+    for pooled, side in (
+        (heads._pool_small_boxes(features, boxes), 7),
+        (heads._pool_small_masks(features, boxes), 14),
+    ):
+        assert pooled.shape == (3, CHANNELS + SLIM, side, side)
+    # One pixel of P2 in the middle of a box that covers whole cells.
+    flat = {name: torch.zeros_like(x) for name, x in features.items()}
+    flat["p2"][:, 3] = 2.0
+    flat["p2_prime"][:, 1] = 5.0
+    means = heads._pool_small_boxes(flat, boxes).mean(dim=(0, 2, 3))
+    expected = torch.zeros(CHANNELS + SLIM)
+    expected[3], expected[CHANNELS + 1] = 2.0, 5.0
+    torch.testing.assert_close(means, expected)
+
+
+@pytest.mark.parametrize("levels", [["p2"], ["p1", "p2_prime"]])
+def test_small_heads_without_p2_prime_or_on_unknown_maps_are_refused(levels):
+    with pytest.raises(ValueError, match="MODEL.EFPN.SMALL_IN_FEATURES") as error:
+        build(**{"MODEL.EFPN.SMALL_IN_FEATURES": levels})
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", [FASTER, MASK, CASCADE_MASK])
+def test_from_a_stock_checkpoint_small_boxes_are_detected_as_before(name, tmp_path):
+    cfg = slim_config(name, **CONTEXT)
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.0
+    torch.manual_seed(1)
+    stock = build_model(stock_config(cfg)).eval()
+    for key, weight in stock.named_parameters():
+        if "predictor" in key:
+            nn.init.normal_(weight, std=1e-3)
+    DetectionCheckpointer(stock, str(tmp_path)).save("stock")
+    model = build_model(cfg).eval()
+    EFPNCheckpointer(model).load(str(tmp_path / "stock.pth"))
+    images = model.preprocess_image([training_input([])])
+    proposals = training_input(BOXES)["instances"]
+    given = type(proposals)((64, 96), proposal_boxes=proposals.gt_boxes)
+    given.objectness_logits = torch.zeros(len(given))
+    with torch.no_grad():
+        features = model.backbone(images.tensor)
+        found, _ = model.roi_heads(images, features, [given])
+        expected, _ = stock.roi_heads(images, stock.backbone(images.tensor), [given])
+    assert len(found[0]) == len(expected[0]) > 0
+    for field in ("scores", "pred_classes"):
+        torch.testing.assert_close(found[0].get(field), expected[0].get(field))
+    torch.testing.assert_close(found[0].pred_boxes.tensor, expected[0].pred_boxes.tensor)
+    if name != FASTER:
+        torch.testing.assert_close(found[0].pred_masks, expected[0].pred_masks)
+
+
+def test_p2_prime_proposes_next_to_nothing_at_first(tmp_path):
+    cfg = slim_config(**CONTEXT)
+    torch.manual_seed(1)
+    DetectionCheckpointer(build_model(stock_config(cfg)), str(tmp_path)).save("stock")
+    model = build_model(cfg).eval()
+    EFPNCheckpointer(model).load(str(tmp_path / "stock.pth"))
+    with torch.no_grad():
+        maps = model.backbone(torch.randn(1, 3, 64, 64))
+        head = model.proposal_generator.rpn_head
+        (logits, *_), _ = head([maps[name] for name in model.proposal_generator.in_features])
+    torch.testing.assert_close(logits.sigmoid(), torch.full_like(logits, 0.01), atol=5e-3, rtol=0)
+    # Its own weights are kept.
+    nn.init.constant_(head.small_head.objectness_logits.bias, 3.0)
+    EFPNCheckpointer(model, str(tmp_path)).save("own")
+    EFPNCheckpointer(model).load(str(tmp_path / "own.pth"))
+    assert (head.small_head.objectness_logits.bias == 3.0).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"MODEL.EFPN.TEXTURE": "stem"}, "MODEL.EFPN.TEXTURE is 'stem'"),
+        ({"MODEL.EFPN.PRESET": "slimmer"}, "MODEL.EFPN.PRESET is 'slimmer'"),
+    ],
+)
+def test_config_mistakes_are_one_clear_sentence(options, message):
+    with pytest.raises(ValueError, match=message) as error:
+        build(**options)
+    assert "\n" not in str(error.value)
+
+
+def test_lazy_is_dense_and_says_so(caplog):
+    model = build(**{"MODEL.EFPN.LAZY": True}).eval()
+    with torch.no_grad():
+        assert isinstance(model.backbone(torch.randn(1, 3, 64, 64))["p2_prime"], torch.Tensor)
+    assert "computed densely" in caplog.text
