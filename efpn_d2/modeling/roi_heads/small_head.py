@@ -124,8 +124,8 @@ class SmallHeadMixin(StandardROIHeads):
     def _init_box_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         ret = balance_predictors(super()._init_box_head(cfg, input_shape), cfg)
         if _routing(cfg) != "none":
-            joined = _joined_shape(cfg, input_shape)
-            small = super()._init_box_head(_small_config(cfg, input_shape), joined)
+            small_cfg = _small_config(cfg, input_shape)
+            small = super()._init_box_head(small_cfg, _joined_shape(cfg, input_shape))
             small = balance_predictors(small, cfg)
             ret["small_box_context"] = _context_poolers(cfg, cfg.MODEL.ROI_BOX_HEAD, input_shape)
             names = ("box_pooler", "box_head", "box_heads", "box_predictor", "box_predictors")
@@ -137,8 +137,8 @@ class SmallHeadMixin(StandardROIHeads):
         ret = super()._init_mask_head(cfg, input_shape)
         # Without a pooler the mask head reads whole maps, and there is nothing to route.
         if ret.get("mask_pooler") is not None and _routing(cfg) != "none":
-            joined = _joined_shape(cfg, input_shape)
-            small = super()._init_mask_head(_small_config(cfg, input_shape), joined)
+            small_cfg = _small_config(cfg, input_shape)
+            small = super()._init_mask_head(small_cfg, _joined_shape(cfg, input_shape))
             ret["small_mask_context"] = _context_poolers(cfg, cfg.MODEL.ROI_MASK_HEAD, input_shape)
             ret["small_mask_pooler"] = small["mask_pooler"]
             ret["small_mask_head"] = small["mask_head"]
