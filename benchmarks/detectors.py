@@ -47,6 +47,10 @@ def _efpn(preset: str, lazy: bool = False) -> list[Any]:
 
 DETECTORS = {
     "FPN": Detector(_STOCK),
+    **{
+        f"FPN at {scale:g} times the side": Detector(_STOCK, scale=scale)
+        for scale in (1.19, 1.41, 1.68)
+    },
     "FPN on the image at twice the side": Detector(_STOCK, scale=2),
     "FPN + 2 x 2 slices": Detector(_STOCK, slices=True),
     **{f"EFPN {x}, dense": Detector(_efpn(x)) for x in ("paper", "reference", "fast")},

@@ -1,6 +1,6 @@
 """The rows that are compared at equal cost: FPN at several sides of the image, and slim P'2."""
 
-from row_parts import FINETUNE, FPN, PROPOSE, SCRATCH, SGDM, Row
+from row_parts import FINETUNE, FPN, PROPOSE, SCRATCH, SGDM, STOCK, Row
 
 __all__ = ["EQUAL_COST_ROWS", "SCALES"]
 
@@ -21,6 +21,9 @@ EQUAL_COST_ROWS = {
         f"fpn_{scale}x": Row(f"FPN at {scale} times the side", "", FPN, start="", scale=scale)
         for scale in SCALES[:-1]
     },
+    "fpn_1x_at_2x": Row(
+        "FPN trained at 1x, tested at 2x", "", start="fpn_1x", scale=2, options=STOCK
+    ),
     **{
         f"fpn_sgdm_{scale:g}x": Row(
             f"FPN + SGDM at {scale:g} times the side",

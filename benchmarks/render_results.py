@@ -7,11 +7,14 @@ In the template, each of these comments is replaced:
 * ``recovered PROTOCOL``: what each recovers of the gain of FPN 2x;
 * ``options PROTOCOL VARIANT``: gains and costs of what can be inserted;
 * ``curves PROTOCOL VARIANT``: a figure;
+* ``equal_cost PROTOCOL VARIANT``, ``equal_cost_figure PROTOCOL VARIANT``: AP beside time, and what
+  is claimed of it;
+* ``slim PROTOCOL VARIANT``: the rows of EFPN slim;
 * ``cost NAME``: the record of benchmarks/cost.py of that name;
 * ``speed NAME``, ``parts NAME``, ``targets SIZE DEVICE``, ``growth DEVICE``: those of
   benchmarks/speed.py;
-* ``lazy NAME``, ``loading NAME``, ``train_step NAME``: those of benchmarks/lazy_accuracy.py,
-  loading.py and train_step.py.
+* ``lazy NAME``, ``loading NAME``, ``train_step NAME``, ``detector_steps NAME``: those of
+  benchmarks/lazy_accuracy.py, loading.py and train_step.py.
 
 In sentences, ``[[PROTOCOL ROW VARIANT METRIC]]`` becomes the mean over the seeds, and with
 ``STAGE:METRIC`` that after one of the row's stages. Rows of different seeds are compared by
@@ -24,18 +27,27 @@ import argparse
 import json
 import math
 import re
-import statistics
 import sys
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ablation_records import (
+    NOT_RUN,
+    Records,
+    load_records,
+    mean_and_spread,
+    metric,
+    provenance,
+)
 from ablation_rows import OPTION_ROWS, PROTOCOLS, ROWS, pixels_per_student_pixel
 from draw_curves import write_training_curves
+from equal_cost import render_equal_cost, render_equal_cost_figure
+from equal_cost_rows import EQUAL_COST_ROWS
 from option_table import render_options
 from speed_tables import (
     load_speed_records,
+    render_detector_steps,
     render_growth,
     render_lazy_accuracy,
     render_loading,
@@ -48,10 +60,12 @@ from speed_tables import (
 from efpn_d2.evaluation.size_bins import SizeBin
 
 ROOT = Path(__file__).resolve().parent
-NOT_RUN = "not run"
 GAIN_HEAD = "AP 0-16 over FPN 1x"
-OPTIONS = {name for names in OPTION_ROWS.values() for name in names}  # have a table of their own
-SHOWN = tuple(name for name in ROWS if name not in OPTIONS)
+SLIM = tuple(name for name in EQUAL_COST_ROWS if name.startswith("slim"))
+# Rows that have tables of their own.
+OPTIONS = {name for names in OPTION_ROWS.values() for name in names}
+ELSEWHERE = OPTIONS | EQUAL_COST_ROWS.keys()
+SHOWN = tuple(name for name in ROWS if name not in ELSEWHERE)
 CURVES = (
     "base",
     "fpn_1x",
@@ -61,29 +75,6 @@ CURVES = (
     "scratch_rpn",
     "scratch_rpn_fast_sgdm",
 )
-Records = dict[tuple[str, str, str], dict[int, dict[str, Any]]]
-
-
-def load_records(folder: Path) -> Records:
-    """All records by (protocol, row, variant), then by seed."""
-    records: Records = defaultdict(dict)
-    for file in sorted(folder.glob("*.json")):
-        record = json.loads(file.read_text())
-        key = (record["protocol"], record["row"], record["variant"])
-        records[key][record["seed"]] = record
-    return records
-
-
-def metric(record: dict[str, Any], name: str) -> float | None:
-    """One number of a record; ``STAGE:NAME``: after that stage. Sizes are in student pixels."""
-    if ":" not in name:
-        return record["by_size"].get(name, record["metrics"]["bbox"].get(name))
-    stage, name = name.split(":")
-    factor = pixels_per_student_pixel(record["variant"])
-    # In training the evaluator counts in pixels of the files.
-    own = re.sub(r"(?<=_)\d+", lambda size: str(int(size[0]) * factor), name)
-    (after,) = (x["metrics"]["bbox"] for x in record["stages"] if x["stage"] == stage)
-    return after.get(own)
 
 
 def size_bins(protocol: str) -> list[tuple[float, float]]:
@@ -97,15 +88,6 @@ def columns(protocol: str) -> dict[str, str]:
     labels = [SizeBin(*pair).label for pair in size_bins(protocol)]
     names = ["AP", "AP_0_16", *(f"AP_{label}" for label in labels), "AR_0_16"]
     return {name: re.sub(r"_(\d+)_", r" \1-", name).replace("-inf", "+") for name in names}
-
-
-def mean_and_spread(values: Sequence[float | None], sign: str = "") -> str:
-    """``mean``, with the sample standard deviation where there are several values."""
-    known = [v for v in values if v is not None]
-    if not known:
-        return NOT_RUN
-    mean = f"{statistics.mean(known):{sign}.1f}"
-    return mean if len(known) == 1 else f"{mean} ± {statistics.stdev(known):.1f}"
 
 
 def render_table(records: Records, protocol: str, variant: str, rows: Sequence[str] = SHOWN) -> str:
@@ -128,26 +110,6 @@ def render_table(records: Records, protocol: str, variant: str, rows: Sequence[s
     if len(lines) == 2:
         return f"({NOT_RUN})"
     return "\n".join([*lines, "", provenance(records, protocol, variant)])
-
-
-def provenance(records: Records, protocol: str, variant: str) -> str:
-    """Where the numbers of a table were measured."""
-    runs = [
-        run
-        for (own, _, of), seeds in records.items()
-        for run in seeds.values()
-        if (own, of) == (protocol, variant)
-    ]
-    commits = sorted({(run["commit"] or "unknown")[:7] for run in runs})
-    versions = sorted({f"torch {run['versions']['torch']}" for run in runs})
-    machines = sorted(
-        {f"cores of {run['hardware']['cpu']}: {run['hardware']['cpu_cores']}" for run in runs}
-    )
-    gpus = sorted({str(gpu) for run in runs for gpu in run["hardware"]["gpus"]})
-    return (
-        f"Mean ± standard deviation over the seeds. Run on {'; '.join([*machines, *gpus])}; "
-        f"{', '.join(versions)}; commits {', '.join(commits)}."
-    )
 
 
 def gain(records: Records, protocol: str, row: str, variant: str) -> list[float]:
@@ -174,7 +136,7 @@ def render_recovered(records: Records, protocol: str) -> str:
     lines = [f"| row | {' | '.join(variants)} |", "|" + "---|" * (1 + len(variants))]
     for name, row in ROWS.items():
         cells = [recovered(records, protocol, name, variant) for variant in variants]
-        if any(cells) and name not in ("fpn_1x", "fpn_2x", *OPTIONS):
+        if any(cells) and name in (*SHOWN, *SLIM) and name not in ("fpn_1x", "fpn_2x"):
             texts = [f"{mean_and_spread(c)} % ({len(c)})" if c else NOT_RUN for c in cells]
             lines.append(f"| {row.title} | {' | '.join(texts)} |")
     return "\n".join(lines)
@@ -245,9 +207,12 @@ def render(template: str, records: Records) -> str:
     speed = load_speed_records(ROOT / "results" / "speed")
     blocks: dict[str, Callable[..., str]] = {
         "table": lambda *a: render_table(records, *a),
+        "slim": lambda *a: render_table(records, *a, SLIM),
         "recovered": lambda *a: render_recovered(records, *a),
         "curves": lambda *a: render_curves(records, *a),
         "options": lambda *a: render_options(records, *a),
+        "equal_cost": lambda *a: render_equal_cost(records, *a),
+        "equal_cost_figure": lambda *a: render_equal_cost_figure(records, *a),
         "cost": lambda name: render_cost(read_record(name)),
         "speed": lambda name: render_speed(read_record(f"speed/{name}")),
         "parts": lambda name: render_parts(read_record(f"speed/parts/{name}")),
@@ -256,6 +221,7 @@ def render(template: str, records: Records) -> str:
         "loading": lambda name: render_loading(read_record(name)),
         "lazy": lambda name: render_lazy_accuracy(read_record(name)),
         "train_step": lambda name: render_train_step(read_record(f"train_step/{name}")),
+        "detector_steps": lambda name: render_detector_steps(read_record(f"train_step/{name}")),
     }
 
     def block(match: re.Match[str]) -> str:

@@ -7,6 +7,9 @@ from typing import Any
 
 __all__ = [
     "load_speed_records",
+    "measured",
+    "provenance",
+    "render_detector_steps",
     "render_growth",
     "render_lazy_accuracy",
     "render_loading",
@@ -203,3 +206,19 @@ def render_train_step(record: Record) -> str:
     what = f"ResNet-{record['depth']}, preset {record['preset']}"
     images = f"images a batch: {record['batch']} of {record['size']} px"
     return "\n".join([*lines, "", f"{goal} {what}, {images}; {measured(record)}"])
+
+
+def render_detector_steps(record: Record) -> str:
+    """The training steps of whole detectors beside FPN's."""
+    rows, time = record["rows"], "CPU time" if record["device"] == "cpu" else "time"
+    heads = ["one training step", f"{time}, of FPN's", "quartiles", "seconds"]
+    heads += ["memory, GiB", "memory, of FPN's"]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    for name, row in rows.items():
+        low, high = row["ratio_quartiles"]
+        share = row["memory_gib"] / rows[BASELINE]["memory_gib"]
+        cells = [name, f"{row['ratio']:.2f}", f"{low:.2f}-{high:.2f}", f"{row['seconds']:.2f}"]
+        cells += [f"{row['memory_gib']:.2f}", f"{share:.2f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    images = f"images a batch: {record['batch']} of {record['size']} px"
+    return "\n".join([*lines, "", f"ResNet-{record['depth']}, {images}; {measured(record)}"])

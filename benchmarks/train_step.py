@@ -4,11 +4,14 @@
 In turns in one process, on noise: training steps of the plain FPN detector, on the student's image
 and on one of twice the side; the bare passes of distillation (teacher forward at 2x without
 autograd, student forward, extension forward and backward); the distillation step as it is trained.
-All end with a step of the optimizer. Peak memory is the CUDA allocator's; on the CPU it is the
-resident set of a process of its own for each, beyond what it had before the first step. Writes a
-record in benchmarks/results.
+All end with a step of the optimizer. With ``--detectors``: training steps of whole detectors by
+their own losses, each beside FPN's in the same round.
+
+Peak memory is the CUDA allocator's; on the CPU it is the resident set of a process of its own for
+each, beyond what it had before the first step. Writes a record in benchmarks/results.
 
     benchmarks/train_step.py --size 640 --name train_step/R_50_640_cpu
+    benchmarks/train_step.py --detectors --size 640 --name train_step/detectors_R_50_640_cpu
     benchmarks/train_step.py --size 800 --batch 2 --device cuda --name train_step/R_50_800_gpu
 """
 
@@ -18,8 +21,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+from detectors import DETECTORS
 from detectron2.config import CfgNode
 from detectron2.modeling.backbone.resnet import BasicBlock, BottleneckBlock
 from detectron2.structures import Boxes, Instances
@@ -42,9 +47,16 @@ STOCK = [
 FPN, FPN_2X = "FPN at 1x", "FPN at 2x"
 BARE, DISTILL = "bare passes of distillation", "distillation step"
 CASES = (FPN, FPN_2X, BARE, DISTILL)
+BASELINE = "FPN"  # of the detectors
+DETECTOR_CASES = (
+    BASELINE,
+    "FPN on the image at twice the side",
+    "EFPN slim + SGDM",
+    "EFPN fast + SGDM, P'2 in the RPN, dense",
+)
 
 
-def make_config(args: argparse.Namespace, *opts: str) -> CfgNode:
+def make_config(args: argparse.Namespace, *opts: Any) -> CfgNode:
     cfg = efpn_d2.get_config("COCO-Detection/faster_rcnn_R_50_EFPN_1x.yaml")
     cfg.MODEL.WEIGHTS = ""
     cfg.MODEL.DEVICE = args.device
@@ -80,12 +92,20 @@ def damp_residuals(model: nn.Module) -> None:
             last.norm.weight.mul_(0.1)
 
 
+def case_options(name: str) -> tuple[list[Any], float]:
+    """Keys and values of a case, and the side of its image as a multiple of the student's."""
+    if name in DETECTORS:
+        return [*DETECTORS[name].options, "DISTILL.STAGE", "finetune"], DETECTORS[name].scale
+    options = STOCK if name in (FPN, FPN_2X) else ["DISTILL.STAGE", "distill"]
+    return options, 1 if name == FPN else 2
+
+
 def make_case(name: str, args: argparse.Namespace) -> tuple[nn.Module, Callable[[], None]]:
     """The model of a case, and a function that does one step of its training."""
-    stage = STOCK if name in (FPN, FPN_2X) else ["DISTILL.STAGE", "distill"]
-    model = DistillationTrainer.build_model(make_config(args, *stage)).train()
+    options, scale = case_options(name)
+    model = DistillationTrainer.build_model(make_config(args, *options)).train()
     damp_residuals(model)
-    side = args.size if name == FPN else 2 * args.size
+    side = round(scale * args.size)
     batch = make_batch(side, args.batch, args.device)
     learning = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(learning, lr=1e-4, momentum=0.9)
@@ -130,14 +150,16 @@ def measure_memory(name: str) -> float:
 
 
 def measure(args: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Of each case the times, as ratios to the bare passes and to FPN's step, and memory."""
+    """Of each case memory and times: of detectors as ratios to FPN's, else to the bare passes'."""
     with EventStorage():
-        steps = {name: make_case(name, args)[1] for name in CASES}
+        names = DETECTOR_CASES if args.detectors else CASES
+        steps = {name: make_case(name, args)[1] for name in names}
         seconds = time_in_turns(steps, args.rounds, args.warmup, args.device)
-    of_fpn = summarize(seconds, FPN)
-    rows = summarize(seconds, BARE)
+    rows = summarize(seconds, BASELINE if args.detectors else BARE)
+    of_fpn = {} if args.detectors else summarize(seconds, FPN)
     for name, row in rows.items():
-        row["ratio_to_fpn"] = of_fpn[name]["ratio"]
+        if name in of_fpn:
+            row["ratio_to_fpn"] = of_fpn[name]["ratio"]
         row["memory_gib"] = measure_memory(name)
     return rows
 
@@ -146,15 +168,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--detectors", action="store_true", help="steps of whole detectors")
     parser.add_argument("--size", type=positive, default=320, help="side of the student's image")
     parser.add_argument("--batch", type=positive, default=1)
     parser.add_argument("--depth", type=positive, default=50, help="of the ResNet")
-    parser.add_argument("--preset", default="paper")
+    parser.add_argument("--preset", default="paper", help="not of --detectors")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--warmup", type=not_negative, default=1, help="rounds that do not count")
     parser.add_argument("--rounds", type=positive, default=7)
     parser.add_argument("--name", required=True, help="of the record in benchmarks/results")
-    parser.add_argument("--memory-of", choices=CASES, help=argparse.SUPPRESS)
+    parser.add_argument("--memory-of", choices=(*CASES, *DETECTOR_CASES), help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.manual_seed(0)
     # Class scores of random weights are extreme, and CPUs slow on probabilities that underflow.
@@ -164,9 +187,11 @@ def main() -> None:
         return
     rows = measure(args)
     for name, row in rows.items():
-        print(f"{name:>32}: {row['seconds']:.3f} s, {row['ratio']:.3f} x, {row['memory_gib']} GiB")
+        print(f"{name:>40}: {row['seconds']:.3f} s, {row['ratio']:.3f} x, {row['memory_gib']} GiB")
     names = ("size", "batch", "depth", "preset", "device", "rounds")
     setup = {name: getattr(args, name) for name in names}
+    if args.detectors:
+        del setup["preset"]  # each has its own
     setup["threads"] = torch.get_num_threads()
     setup["environment"] = {k: v for k, v in os.environ.items() if k.startswith(MEMORY_ENVIRONMENT)}
     write_json(RESULTS / f"{args.name}.json", {**collect_run_record(0), **setup, "rows": rows})

@@ -46,7 +46,7 @@ def test_rows_that_compare_maps_train_equally_long():
 def test_rows_without_stages_start_from_trained_weights(row):
     cfg = make(row)
     assert cfg.DISTILL.SCHEDULE == []
-    assert cfg.MODEL.WEIGHTS in ("base.pth", "base_multi_scale.pth")
+    assert cfg.MODEL.WEIGHTS in ("base.pth", "base_multi_scale.pth", "fpn_1x.pth")
 
 
 def test_bins_are_in_pixels_of_the_annotations():
@@ -58,7 +58,7 @@ def test_bins_are_in_pixels_of_the_annotations():
 
 def test_2x_rows_see_the_image_at_twice_the_side():
     assert make("fpn_1x").INPUT.MIN_SIZE_TEST == 96
-    for row in ("fpn_2x", "teacher_2x", "p3_2x"):
+    for row in ("fpn_2x", "teacher_2x", "p3_2x", "fpn_1x_at_2x"):
         assert make(row).INPUT.MIN_SIZE_TRAIN == (192,)
         assert make(row).INPUT.MIN_SIZE_TEST == 192
 

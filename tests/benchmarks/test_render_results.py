@@ -1,9 +1,12 @@
 import json
 
+import equal_cost
 import pytest
 import render_results
 from draw_curves import training_curve, write_training_curves
+from equal_cost_rows import EQUAL_COST_ROWS
 from render_results import (
+    SHOWN,
     gain,
     load_records,
     mean_and_spread,
@@ -118,11 +121,27 @@ def test_unknown_variants_are_not_run(folder):
 def test_the_committed_results_are_what_is_rendered_now(monkeypatch):
     # Figures are made beside it; only the text is compared.
     monkeypatch.setattr(render_results, "write_training_curves", lambda *args: None)
+    monkeypatch.setattr(equal_cost, "write_equal_cost_figure", lambda *args: None)
     root = render_results.ROOT
     text = render(
         (root / "RESULTS.template.md").read_text(), load_records(root / "results" / "ablation")
     )
     assert (root / "RESULTS.md").read_text() == text
+
+
+def test_rows_of_slim_have_a_table_of_their_own(folder):
+    for row in ("slim", "slim_half", "fpn_1.19x"):
+        (folder / f"{row}.json").write_text(json.dumps(record(row, 0, 61.0)))
+    records = load_records(folder)
+    own = render("<!-- slim small native1x -->", records).splitlines()
+    assert len(own) == 2 + 2 + 2
+    for line, row in zip(own[2:4], ("slim", "slim_half"), strict=True):
+        assert line.startswith(f"| {EQUAL_COST_ROWS[row].title} | ours | 1 | 70.0 | 61.0 |")
+    assert not EQUAL_COST_ROWS.keys() & set(SHOWN)
+    assert len(render("<!-- table small native1x -->", records).splitlines()) == 2 + 3 + 2
+    recovered_rows = render("<!-- recovered small -->", records)
+    assert "105.0 % (1)" in recovered_rows
+    assert EQUAL_COST_ROWS["fpn_1.19x"].title not in recovered_rows
 
 
 def test_curve_counts_iterations_over_the_stages():

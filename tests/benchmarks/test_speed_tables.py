@@ -1,6 +1,7 @@
 import pytest
 from speed_tables import (
     find,
+    render_detector_steps,
     render_growth,
     render_lazy_accuracy,
     render_loading,
@@ -109,3 +110,13 @@ def test_a_step_of_distillation_beside_the_bare_passes(ratio, verdict):
     assert lines[4].startswith(f"| distillation step | {ratio:.2f} | ")
     assert lines[4].endswith(f" | 2.30 | {2 * ratio:.2f} | 2.50 | 1.25 |")
     assert f"the goal: {verdict}." in lines[-1]
+
+
+@pytest.mark.parametrize(("device", "head"), [("cpu", "CPU time, of FPN's"), ("cuda", "time, of")])
+def test_steps_of_detectors_beside_fpns(device, head):
+    rows = {"FPN": row(1.0, 1.0, 2.0), "EFPN slim + SGDM": row(1.2, 1.0, 2.3)}
+    own = record(size=640, batch=1, depth=50, rows=rows, device=device)
+    lines = render_detector_steps(own).splitlines()
+    assert lines[0].split(" | ")[1].startswith(head)
+    assert lines[3] == "| EFPN slim + SGDM | 1.20 | 1.10-1.30 | 2.40 | 2.30 | 1.15 |"
+    assert "640 px" in lines[-1]

@@ -3,7 +3,7 @@ import argparse
 import pytest
 import torch
 from detectron2.utils.events import EventStorage
-from train_step import BARE, DISTILL, FPN, FPN_2X, make_case
+from train_step import BARE, DETECTOR_CASES, DISTILL, FPN, FPN_2X, make_case
 
 pytestmark = pytest.mark.fast
 
@@ -27,7 +27,7 @@ def test_the_bare_passes_train_what_the_step_trains():
     assert changed_by(BARE) == trained
 
 
-@pytest.mark.parametrize("name", [FPN, FPN_2X])
-def test_the_step_of_fpn_trains_the_whole_detector(name):
+@pytest.mark.parametrize("name", [FPN, FPN_2X, *DETECTOR_CASES])
+def test_the_step_of_a_detector_trains_the_whole_detector(name):
     parts = {key.split(".")[0] for key in changed_by(name)}
     assert parts == {"backbone", "proposal_generator", "roi_heads"}
