@@ -1,4 +1,4 @@
-"""The rows that are compared at equal cost: FPN at several sides of the image, and slim P'2."""
+"""The rows compared at equal cost: FPN at several sides, slim P'2, and label assignment."""
 
 from row_parts import FINETUNE, FPN, PROPOSE, SCRATCH, SGDM, STOCK, Row
 
@@ -8,6 +8,22 @@ __all__ = ["EQUAL_COST_ROWS", "SCALES"]
 SCALES = (1.19, 1.41, 1.68, 2.0)
 
 SLIM = {**PROPOSE, **SGDM, "MODEL.EFPN.PRESET": "slim"}
+
+
+# MODEL.EFPN.SIMILARITY_CONSTANTS of the tiny protocol's native1x training set of 2000 images and
+# 10051 objects, by efpn_d2.analysis.similarity at 64 px: the objects' mean size for NWD, and for
+# SimD m and n, which depend on the anchors: those of FPN, and those with P'2.
+NWD_CONSTANTS = [12.933]
+SIMD_CONSTANTS = {"fpn": [1.197, 1.142], "slim": [1.285, 1.223]}
+
+
+def _fpn_by(title: str, paper: str, similarity: str, constants: list[float]) -> Row:
+    """Stock FPN whose RPN assigns anchors by a similarity."""
+    options = {
+        "MODEL.EFPN.SIMILARITY": similarity,
+        "MODEL.EFPN.SIMILARITY_CONSTANTS": constants,
+    }
+    return Row(title, paper, FPN, start="", options=options)
 
 
 def _slim(title: str, **options: object) -> Row:
@@ -35,6 +51,8 @@ EQUAL_COST_ROWS = {
         )
         for scale in SCALES
     },
+    "fpn_nwd": _fpn_by("FPN, anchors assigned by NWD", "NWD", "nwd", NWD_CONSTANTS),
+    "fpn_simd": _fpn_by("FPN, anchors assigned by SimD", "SimD", "simd", SIMD_CONSTANTS["fpn"]),
     "slim": _slim("EFPN slim: from the start, SGDM, P'2 in the RPN"),
     "slim_outputs": _slim("the same, FTT on P2 and P3", READS="outputs"),
     "slim_context": _slim("the same, heads that read P2 too", SMALL_IN_FEATURES=["p2", "p2_prime"]),
@@ -44,6 +62,14 @@ EQUAL_COST_ROWS = {
     "slim_c2_prime": _slim("the same, texture from C'2", TEXTURE="c2_prime"),
     "slim_without_texture": _slim("the same without texture", TEXTURE="none"),
     "slim_nearest": _slim("the same, nearest up-sampling instead of FTT", UPSAMPLER="nearest"),
+    "slim_nwd": _slim(
+        "the same, anchors assigned by NWD", SIMILARITY="nwd", SIMILARITY_CONSTANTS=NWD_CONSTANTS
+    ),
+    "slim_simd": _slim(
+        "the same, anchors assigned by SimD",
+        SIMILARITY="simd",
+        SIMILARITY_CONSTANTS=SIMD_CONSTANTS["slim"],
+    ),
     "slim_context_finetuned": Row(
         "slim_context finetuned",
         "ours",

@@ -115,6 +115,19 @@ def _efpn_node() -> CN:
     # Anchor side lengths on P'2, in pixels of the network's input. As many as each of
     # MODEL.ANCHOR_GENERATOR.SIZES has where P'2 shares the RPN head of the other levels.
     node.P2_PRIME_ANCHOR_SIZES = [16]
+
+    # By what the RPN or RetinaNet assigns anchors to objects in training: "iou" (as Detectron2), or
+    # for tiny objects "nwd" (normalised Wasserstein distance) or "simd" (similarity distance).
+    # Those two need MODEL.PROPOSAL_GENERATOR.NAME "EFPNRPN" or MODEL.META_ARCHITECTURE
+    # "EFPNRetinaNet".
+    node.SIMILARITY = "iou"
+    # nwd: [C], the mean sqrt(w * h) of the objects in pixels of the network's input. simd: [m, n],
+    # the mean distance of an object and an anchor in x and y in sums of their sides. Of a data set
+    # and its anchors tools/analyze_dataset.py prints them. iou: [].
+    node.SIMILARITY_CONSTANTS = []
+    # With nwd and simd, an anchor below the first is background, from the second on an object; []:
+    # [0.3, 0.7] in the RPN (as published), [0.4, 0.5] in RetinaNet.
+    node.SIMILARITY_THRESHOLDS = []
     return node
 
 

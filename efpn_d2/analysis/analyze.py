@@ -19,6 +19,7 @@ from .anchor_search import EQUAL, octave_weights, overlap_score
 from .anchors import Overlaps, measure_overlaps
 from .detector import DetectorGeometry, describe_detector
 from .objects import ObjectTable, read_objects
+from .similarity import SimilarityConstants, similarity_constants
 
 __all__ = ["DatasetAnalysis", "analyze_dataset"]
 
@@ -44,6 +45,13 @@ class DatasetAnalysis:
         return (
             _score(self.objects, self.geometry, self.overlaps),
             _score(self.objects, self.geometry, self.advised_overlaps),
+        )
+
+    def similarity_constants(self) -> tuple[SimilarityConstants, SimilarityConstants]:
+        """With the anchors of the config and the advised ones; no part of the settings."""
+        return (
+            similarity_constants(self.objects, self.geometry),
+            similarity_constants(self.objects, self.advised_geometry),
         )
 
     @property

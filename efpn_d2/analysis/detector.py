@@ -71,6 +71,7 @@ def describe_detector(cfg: CfgNode) -> DetectorGeometry:
             f"MODEL.ANCHOR_GENERATOR.NAME is {cfg.MODEL.ANCHOR_GENERATOR.NAME}: advice is given on "
             "the anchors of DefaultAnchorGenerator."
         )
+    cfg = _by_iou(cfg)
     with torch.device("meta"):  # shapes are all that is asked for
         backbone = build_backbone(cfg)
     shapes = backbone.output_shape()
@@ -91,6 +92,15 @@ def describe_detector(cfg: CfgNode) -> DetectorGeometry:
         pooled_strides=tuple(shapes[name].stride for name in pooled),
         small_box_size=small,
     )
+
+
+def _by_iou(cfg: CfgNode) -> CfgNode:
+    """``cfg`` without another similarity, whose constants may be what an analysis is to find."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.EFPN.SIMILARITY = "iou"
+    cfg.MODEL.EFPN.SIMILARITY_CONSTANTS = cfg.MODEL.EFPN.SIMILARITY_THRESHOLDS = []
+    return cfg
 
 
 def _proposal_generator(cfg: CfgNode) -> type[RPN]:

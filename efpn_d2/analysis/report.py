@@ -32,6 +32,10 @@ def format_settings(analysis: DatasetAnalysis) -> str:
             f"# INPUT.MIN_SIZE_TEST {scale.min_size} would be better for small objects, with other "
             "anchors: analyse anew at it."
         )
+    for name, constants in analysis.similarity_constants()[1]._asdict().items():
+        lines.append(
+            f"# With MODEL.EFPN.SIMILARITY {name}: MODEL.EFPN.SIMILARITY_CONSTANTS {constants}."
+        )
     content = yaml.safe_dump({"VERSION": 2, **analysis.settings}, default_flow_style=None)
     return "\n".join([*lines, content])
 
@@ -160,6 +164,7 @@ def _recommendations(analysis: DatasetAnalysis) -> str:
         _anchor_item(analysis),
         *_routing_items(analysis),
         *_detection_items(analysis),
+        _similarity_item(analysis),
     ]
     return "\n".join(["Recommended:", *(_item(text) for text in items)])
 
@@ -231,3 +236,13 @@ def _detection_items(analysis: DatasetAnalysis) -> list[str]:
         proposals = analysis.settings["MODEL"]["RPN"]["POST_NMS_TOPK_TEST"]
         items.append(f"MODEL.RPN.POST_NMS_TOPK_TEST {proposals}: twice as many proposals.")
     return items
+
+
+def _similarity_item(analysis: DatasetAnalysis) -> str:
+    now, then = analysis.similarity_constants()
+    return (
+        "MODEL.EFPN.SIMILARITY_CONSTANTS, if anchors are to be assigned by another MODEL.EFPN."
+        f"SIMILARITY than iou: {now.nwd} for nwd, the mean size of the objects in px; {then.simd} "
+        f"for simd, the mean distance of object and anchor in sums of their sides, with the "
+        f"anchors as recommended (now {now.simd})."
+    )

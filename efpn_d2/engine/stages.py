@@ -85,6 +85,10 @@ def _use_stock_names(cfg: CfgNode) -> None:
     if cfg.MODEL.EFPN_BS.DCLOSS_ENABLED or cfg.MODEL.EFPN_BS.FBSM_ENABLED:
         # The heads that know these, on the stock maps.
         cfg.MODEL.EFPN.ROUTING, cfg.MODEL.EFPN.RPN_ON_P2_PRIME = "none", False
+    elif cfg.MODEL.EFPN.SIMILARITY != "iou":
+        # The RPN that knows it, on the stock maps.
+        cfg.MODEL.EFPN.RPN_ON_P2_PRIME = False
+        nodes.append(cfg.MODEL.ROI_HEADS)
     else:
         nodes += [cfg.MODEL.PROPOSAL_GENERATOR, cfg.MODEL.ROI_HEADS]
     for node in nodes:

@@ -19,6 +19,7 @@ from ..checkpoint import EFPNCheckpointer
 from ..data.mappers import build_train_mapper
 from ..evaluation import build_evaluator
 from ..modeling.backbone import check_enhancement
+from ..modeling.box_similarity import check_similarity
 from ..modeling.gradient_balance import check_gradient_balance
 from ..modeling.mask_supervision import check_mask_supervision
 from ..modeling.meta_arch import EFPNWithTTA
@@ -63,6 +64,7 @@ class EFPNTrainer(DefaultTrainer):
         """
         check_gradient_balance(cfg)
         check_mask_supervision(cfg)
+        check_similarity(cfg)
         check_enhancement(cfg)
         return super().build_model(cfg)
 

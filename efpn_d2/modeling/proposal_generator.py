@@ -1,4 +1,4 @@
-"""RPN that can also propose on P'2, and that has the losses of E-FPN-BS."""
+"""RPN that can also propose on P'2, assign by a similarity, and has the losses of E-FPN-BS."""
 
 import inspect
 from typing import Any
@@ -14,8 +14,10 @@ from torch.nn import functional as F
 
 from efpn_d2.config import require_node
 
+from .box_similarity import similarity_settings
 from .checks import check_features
 from .gradient_balance import balance_dense_losses, build_gradient_balance, dense_positives
+from .label_assignment import SimilarityAssigner
 from .lazy import queries_p2_prime
 from .lazy_rpn_head import LazyRPNHead  # noqa: F401  registers it
 from .mask_supervision import MaskSupervision, build_mask_supervision
@@ -33,6 +35,7 @@ class EFPNRPN(RPN):
     levels] With ``MODEL.EFPN_BS.DCLOSS_ENABLED`` it has DCLoss, and with
     ``FBSM_ENABLED`` the loss and the log of FBSM's masks, for it is the first in the detector to
     get both the pyramid's outputs and the objects. [reconstruction from the abstract of E-FPN-BS]
+    ``MODEL.EFPN.SIMILARITY`` says by what anchors are assigned to objects in training.
     """
 
     @configurable
@@ -41,17 +44,20 @@ class EFPNRPN(RPN):
         *,
         gradient_balance: nn.ModuleDict | None = None,
         mask_supervision: MaskSupervision | None = None,
+        assigner: SimilarityAssigner | None = None,
         **kwargs: Any,
     ) -> None:
         """
         Args:
             gradient_balance: see :func:`build_gradient_balance`.
             mask_supervision: see :func:`build_mask_supervision`.
+            assigner: of anchors to objects; None: by IoU, as in the base class.
             kwargs: those of Detectron2's ``RPN``.
         """
         super().__init__(**kwargs)
         self.gradient_balance = gradient_balance
         self.mask_supervision = mask_supervision
+        self.assigner = assigner
         if mask_supervision is not None:
             # A hook, for an overridden forward could not call the base class's when scripted.
             self.register_forward_hook(_add_mask_losses, with_kwargs=True)
@@ -62,7 +68,8 @@ class EFPNRPN(RPN):
         Raises:
             ValueError: a listed map does not exist, or P'2 gets another number of anchors per cell
                 than the other levels, with which it shares a head; the configured head cannot read
-                a P'2 of fewer channels; or as :func:`build_gradient_balance`.
+                a P'2 of fewer channels; or as :func:`build_gradient_balance` and
+                :func:`similarity_settings`.
         """
         if require_node(cfg, "MODEL.EFPN").RPN_ON_P2_PRIME:
             cfg = _with_p2_prime(cfg)
@@ -71,27 +78,44 @@ class EFPNRPN(RPN):
         names = cfg.MODEL.RPN.IN_FEATURES
         check_features("MODEL.RPN.IN_FEATURES", names, input_shape)
         cfg = _with_head_of_p2_prime(cfg, [input_shape[name] for name in names])
+        similarity = similarity_settings(cfg, "rpn")
         return {
             **super().from_config(cfg, input_shape),
             "gradient_balance": build_gradient_balance(cfg, "rpn"),
             "mask_supervision": build_mask_supervision(cfg, input_shape),
+            "assigner": SimilarityAssigner(similarity) if similarity else None,
         }
 
     @torch.no_grad()
     def label_and_sample_anchors(
         self, anchors: list[Boxes], gt_instances: list[Instances]
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """As in the base class; heads that are not shared get a full sample each. [ours]
+        """As in the base class, or by a similarity; heads not shared get a full sample each. [ours]
 
         P'2 has three of four cells. From a common sample the stock head would learn from a quarter
         of what it learns from in a stock RPN.
         """
-        labels, boxes = super().label_and_sample_anchors(anchors, gt_instances)
+        if self.assigner is None:
+            labels, boxes = super().label_and_sample_anchors(anchors, gt_instances)
+        else:
+            labels, boxes = self._label_by_similarity(Boxes.cat(anchors), gt_instances)
         if isinstance(self.rpn_head, EFPNRPNHead):
             first = len(anchors[0])
             for label in labels:
                 for part in (label[:first], label[first:]):  # views, changed in place
                     super()._subsample_labels(part)
+        return labels, boxes
+
+    def _label_by_similarity(
+        self, anchors: Boxes, gt_instances: list[Instances]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        labels, boxes = [], []
+        for image in gt_instances:
+            label, matched = self.assigner.label_for_rpn(
+                anchors, image, self.anchor_boundary_thresh
+            )
+            labels.append(self._subsample_labels(label))
+            boxes.append(matched)
         return labels, boxes
 
     def _subsample_labels(self, label: Tensor) -> Tensor:

@@ -79,6 +79,16 @@ def test_the_base_with_dcloss_has_heads_that_know_it(dataset, tmp_path):
     assert balanced == {f"{head}.gradient_balance" for head in heads}
 
 
+def test_the_base_keeps_the_rpn_that_knows_the_similarity(dataset, tmp_path):
+    opts = ("MODEL.EFPN.SIMILARITY", "nwd", "MODEL.EFPN.SIMILARITY_CONSTANTS", [12.0])
+    base, *_ = stage_configs(make_config(dataset, tmp_path, *opts))
+    names = (base.MODEL.BACKBONE.NAME, base.MODEL.ROI_HEADS.NAME)
+    assert names == ("build_resnet_fpn_backbone", "StandardROIHeads")
+    rpn = DistillationTrainer.build_model(base).proposal_generator
+    assert rpn.assigner.similarity == ("nwd", (12.0,), (0.3, 0.7))
+    assert rpn.in_features == ["p2", "p3", "p4", "p5", "p6"]
+
+
 def test_the_base_has_what_is_inserted_into_the_stock_pyramid(dataset, tmp_path):
     opts = ("MODEL.SGDM.AFTER_STAGES", ["res3"], "MODEL.SGDM.ON_LEVELS", ["p2_prime", "p3"])
     base, distill, _ = stage_configs(make_config(dataset, tmp_path, *opts))

@@ -1,4 +1,4 @@
-"""RetinaNet with the losses of E-FPN-BS."""
+"""RetinaNet with the losses of E-FPN-BS, and label assignment by a similarity."""
 
 from typing import Any
 
@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from efpn_d2.modeling.backbone.fbsm import MASK_LOGITS
+from efpn_d2.modeling.box_similarity import similarity_settings
 from efpn_d2.modeling.gradient_balance import (
     balance_dense_losses,
     build_gradient_balance,
     dense_positives,
 )
+from efpn_d2.modeling.label_assignment import SimilarityAssigner
 from efpn_d2.modeling.mask_supervision import MaskSupervision, build_mask_supervision
 from efpn_d2.modeling.small_dense_heads import EFPNRetinaNetHead, is_narrower
 
@@ -28,7 +30,8 @@ class EFPNRetinaNet(RetinaNet):
     """Detectron2's RetinaNet, bitwise; with ``MODEL.EFPN_BS.DCLOSS_ENABLED`` it has DCLoss, and
     with ``FBSM_ENABLED`` the loss and the log of FBSM's masks.
 
-    [reconstruction from the abstract of E-FPN-BS]
+    [reconstruction from the abstract of E-FPN-BS] ``MODEL.EFPN.SIMILARITY`` says by what anchors
+    are assigned to objects in training.
     """
 
     @configurable
@@ -37,33 +40,41 @@ class EFPNRetinaNet(RetinaNet):
         *,
         gradient_balance: nn.ModuleDict | None = None,
         mask_supervision: MaskSupervision | None = None,
+        assigner: SimilarityAssigner | None = None,
         **kwargs: Any,
     ) -> None:
         """
         Args:
             gradient_balance: see :func:`build_gradient_balance`.
             mask_supervision: see :func:`build_mask_supervision`.
+            assigner: of anchors to objects; None: by IoU, as in the base class.
             kwargs: those of Detectron2's ``RetinaNet``.
         """
         super().__init__(**kwargs)
         self.gradient_balance = gradient_balance
         self.mask_supervision = mask_supervision
+        self.assigner = assigner
         if mask_supervision is not None:
             # The base class takes from the backbone's outputs only what its head reads.
             self.backbone.register_forward_hook(_keep_masks)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """The arguments of the constructor. Raises: as :func:`build_gradient_balance`."""
+        """The arguments of the constructor.
+
+        Raises: as :func:`build_gradient_balance` and :func:`similarity_settings`.
+        """
         ret = super().from_config(cfg)
         shapes = ret["backbone"].output_shape()
         levels = [shapes[name] for name in ret["head_in_features"]]
         if is_narrower(levels):
             ret["head"] = EFPNRetinaNetHead(cfg, levels)
+        similarity = similarity_settings(cfg, "retinanet")
         return {
             **ret,
             "gradient_balance": build_gradient_balance(cfg, "retinanet"),
             "mask_supervision": build_mask_supervision(cfg, shapes),
+            "assigner": SimilarityAssigner(similarity) if similarity else None,
         }
 
     def forward_training(
@@ -79,6 +90,20 @@ class EFPNRetinaNet(RetinaNet):
             masks = vars(self.backbone).pop("masks", {})
             losses.update(self.mask_supervision(masks, gt_instances))
         return losses
+
+    @torch.no_grad()
+    def label_anchors(
+        self, anchors: list[Boxes], gt_instances: list[Instances]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """As in the base class, or by a similarity."""
+        if self.assigner is None:
+            return super().label_anchors(anchors, gt_instances)
+        of_all_levels = Boxes.cat(anchors)
+        found = [
+            self.assigner.label_for_retinanet(of_all_levels, image, self.num_classes)
+            for image in gt_instances
+        ]
+        return [labels for labels, _ in found], [boxes for _, boxes in found]
 
     def losses(
         self,

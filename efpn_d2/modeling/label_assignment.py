@@ -1,0 +1,108 @@
+"""Which anchors of an image are trained as which objects, by a similarity other than IoU.
+
+Detectron2 takes IoU from a global of its module, so what calls it is written anew, from what it
+does: its matcher decides, here with a similarity's values and thresholds.
+"""
+
+import torch
+from detectron2.modeling.matcher import Matcher
+from detectron2.structures import Boxes, Instances
+from detectron2.utils.memory import retry_if_cuda_oom
+from torch import Tensor
+
+from .box_similarity import Similarity
+
+__all__ = ["SimilarityAssigner"]
+
+
+class SimilarityAssigner:
+    """Matches each anchor to the object that it is most similar to.
+
+    An anchor below both thresholds is background, one between them is ignored. As in Detectron2
+    the anchors that are most similar to an object are always positive, however little they are;
+    the articles' code asks for a similarity of 0.3, there and with IoU. An object so far from all
+    anchors that the similarity is rounded to 0 has no such anchor.
+    """
+
+    def __init__(self, similarity: Similarity) -> None:
+        """
+        Args:
+            similarity: with its thresholds.
+        """
+        self.similarity = similarity
+        self._matcher = _Matcher(
+            list(similarity.thresholds), [0, -1, 1], allow_low_quality_matches=True
+        )
+
+    @torch.no_grad()
+    def __call__(self, objects: Boxes, anchors: Boxes) -> tuple[Tensor, Tensor]:
+        """The labels of an image's R anchors, and their objects.
+
+        Args:
+            objects: of the image, or none.
+            anchors: of all levels, in the same pixels of the network's input.
+
+        Returns:
+            (R,) int8: 1 object, 0 background, -1 ignored; and (R,) int64, the index of the most
+            similar object, 0 where there are no objects.
+        """
+        quality = retry_if_cuda_oom(self.similarity)(objects.tensor, anchors.tensor)
+        matches, labels = retry_if_cuda_oom(self._matcher)(quality)
+        # A large matrix may have been moved to the CPU.
+        return labels.to(anchors.device), matches.to(anchors.device)
+
+    def label_for_rpn(
+        self, anchors: Boxes, image: Instances, boundary_thresh: float
+    ) -> tuple[Tensor, Tensor]:
+        """As ``RPN.label_and_sample_anchors``, of one image and before the sampling.
+
+        Args:
+            anchors: R of all levels.
+            image: has ``gt_boxes``.
+            boundary_thresh: anchors that leave the image by more pixels are ignored; below 0: none.
+
+        Returns:
+            (R,) labels 1, 0 and -1, and (R, 4) boxes of the objects.
+        """
+        labels, matches = self(image.gt_boxes, anchors)
+        if boundary_thresh >= 0:
+            labels[~anchors.inside_box(image.image_size, boundary_thresh)] = -1
+        return labels, _matched_boxes(image.gt_boxes, matches)
+
+    def label_for_retinanet(
+        self, anchors: Boxes, image: Instances, num_classes: int
+    ) -> tuple[Tensor, Tensor]:
+        """As ``RetinaNet.label_anchors``, of one image.
+
+        Args:
+            anchors: R of all levels.
+            image: has ``gt_boxes`` and ``gt_classes``.
+            num_classes: K.
+
+        Returns:
+            (R,) classes, K for background and -1 for ignored anchors; (R, 4) boxes of the objects.
+        """
+        labels, matches = self(image.gt_boxes, anchors)
+        classes = torch.full_like(matches, num_classes)
+        classes[labels == -1] = -1
+        positive = labels == 1
+        classes[positive] = image.gt_classes[matches[positive]]
+        return classes, _matched_boxes(image.gt_boxes, matches)
+
+
+class _Matcher(Matcher):
+    """Detectron2's, for values that underflow."""
+
+    def set_low_quality_matches_(self, match_labels: Tensor, match_quality_matrix: Tensor) -> None:
+        """As in the base class, for which all anchors are the best ones if all values are 0."""
+        seen = match_quality_matrix.amax(dim=1) > 0
+        if not seen.all():
+            match_quality_matrix = match_quality_matrix[seen]
+        super().set_low_quality_matches_(match_labels, match_quality_matrix)
+
+
+def _matched_boxes(objects: Boxes, matches: Tensor) -> Tensor:
+    """(R, 4) boxes of the objects with the indices ``matches``; zeros if there are no objects."""
+    if len(objects) == 0:
+        return objects.tensor.new_zeros(len(matches), 4)
+    return objects.tensor[matches]
