@@ -174,6 +174,16 @@ def test_small_heads_read_p2_and_p2_prime_side_by_side():
     torch.testing.assert_close(means, expected)
 
 
+@pytest.mark.parametrize(("name", "head"), [(FASTER, "box"), (CASCADE_MASK, "box"), (MASK, "mask")])
+def test_new_heads_hear_both_maps_alike(name, head):
+    model = build(name, **CONTEXT)
+    found = getattr(model.roi_heads, f"small_{head}_head")
+    first = next(m for m in found.modules() if isinstance(m, nn.Conv2d | nn.Linear))
+    weight = first.weight.detach().view(len(first.weight), CHANNELS + SLIM, -1)
+    energies = [x.square().sum() for x in weight.split([CHANNELS, SLIM], dim=1)]
+    torch.testing.assert_close(*energies, rtol=0.15, atol=0)
+
+
 @pytest.mark.parametrize("levels", [["p2"], ["p1", "p2_prime"]])
 def test_small_heads_without_p2_prime_or_on_unknown_maps_are_refused(levels):
     with pytest.raises(ValueError, match="MODEL.EFPN.SMALL_IN_FEATURES") as error:

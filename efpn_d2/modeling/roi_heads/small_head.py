@@ -126,6 +126,8 @@ class SmallHeadMixin(StandardROIHeads):
         if _routing(cfg) != "none":
             small_cfg = _small_config(cfg, input_shape)
             small = super()._init_box_head(small_cfg, _joined_shape(cfg, input_shape))
+            for head in small.get("box_heads", [small.get("box_head")]):
+                _balance_maps(head, _map_channels(cfg, input_shape))
             small = balance_predictors(small, cfg)
             ret["small_box_context"] = _context_poolers(cfg, cfg.MODEL.ROI_BOX_HEAD, input_shape)
             names = ("box_pooler", "box_head", "box_heads", "box_predictor", "box_predictors")
@@ -139,6 +141,7 @@ class SmallHeadMixin(StandardROIHeads):
         if ret.get("mask_pooler") is not None and _routing(cfg) != "none":
             small_cfg = _small_config(cfg, input_shape)
             small = super()._init_mask_head(small_cfg, _joined_shape(cfg, input_shape))
+            _balance_maps(small["mask_head"], _map_channels(cfg, input_shape))
             ret["small_mask_context"] = _context_poolers(cfg, cfg.MODEL.ROI_MASK_HEAD, input_shape)
             ret["small_mask_pooler"] = small["mask_pooler"]
             ret["small_mask_head"] = small["mask_head"]
@@ -318,9 +321,32 @@ def _context_levels(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> list[str
 
 def _joined_shape(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, ShapeSpec]:
     """``input_shape`` with all channels that the small heads read in ``p2_prime``."""
-    names = ["p2_prime", *_context_levels(cfg, input_shape)]
-    channels = sum(input_shape[name].channels for name in names)
+    channels = sum(_map_channels(cfg, input_shape))
     return {**input_shape, "p2_prime": ShapeSpec(channels, stride=input_shape["p2_prime"].stride)}
+
+
+def _map_channels(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> list[int]:
+    """Channels of the maps that the small heads read, P'2 last, as they are concatenated."""
+    names = [*_context_levels(cfg, input_shape), "p2_prime"]
+    return [input_shape[name].channels for name in names]
+
+
+@torch.no_grad()
+def _balance_maps(head: nn.Module, channels: list[int]) -> None:
+    """Scale the first layer's new weights so that each map has the same share of its output.
+
+    Otherwise a P'2 of few channels would hardly be heard beside P2 in a training from scratch.
+
+    Args:
+        head: a head of Detectron2.
+        channels: of the maps, in their order among the layer's inputs.
+    """
+    if len(channels) == 1:
+        return
+    first = next(m for m in head.modules() if isinstance(m, nn.Conv2d | nn.Linear))
+    weight = first.weight.view(len(first.weight), sum(channels), -1)
+    for part, own in zip(weight.split(channels, dim=1), channels, strict=True):
+        part.mul_((sum(channels) / (len(channels) * own)) ** 0.5)
 
 
 def _context_poolers(
