@@ -11,13 +11,14 @@ PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup test test-fast test-slow lint format demo check-wheel clean
+.PHONY: help setup test test-fast test-slow gpu-check lint format demo check-wheel clean
 
 help:
 	@echo "make demo         set up, train a small detector on generated images, show what it finds"
 	@echo "make test         set up, run the tests"
 	@echo "make test-fast    set up, run the tests of seconds only"
 	@echo "make test-slow    set up, run the tests of minutes; one of them downloads Detectron2"
+	@echo "make gpu-check    set up, check tests, precisions, speed and torch.compile on a CUDA card (8 minutes)"
 	@echo "make setup        make $(or $(VENV),nothing: PYTHON is used) with all that is needed"
 	@echo "make lint         set up, check style and format"
 	@echo "make format       set up, bring the code into the format"
@@ -75,6 +76,9 @@ test-fast: setup
 
 test-slow: setup
 	$(PY) -m pytest -m slow $(PYTEST_ARGS)
+
+gpu-check: setup
+	$(PY) benchmarks/gpu_check.py
 
 lint: setup
 	$(PY) -m ruff check .

@@ -158,21 +158,23 @@ def build_detector(
     return model
 
 
-def make_run(model: nn.Module, detector: Detector, size: int) -> Callable[[], object]:
-    """A call that detects on one image of side ``size``."""
+def make_run(
+    model: nn.Module, detector: Detector, size: int, batch: int = 1
+) -> Callable[[], object]:
+    """A call that detects on ``batch`` images of side ``size``, which the model's device holds."""
     generator = torch.Generator().manual_seed(0)
-    image = torch.rand(3, size, size, generator=generator) * 255
+    image = (torch.rand(batch, 3, size, size, generator=generator) * 255).to(model.device)
     if detector.scale > 1:
-        image = F.interpolate(image[None], size=2 * (round(detector.scale * size),))[0]
+        image = F.interpolate(image, size=2 * (round(detector.scale * size),))
     images = [image]
     if detector.slices:
         half = size // 2
-        quarters = [image[:, y : y + half, x : x + half] for y in (0, half) for x in (0, half)]
-        images += [F.interpolate(x[None], size=(size, size))[0] for x in quarters]
-    batches = [[{"image": x, "height": x.shape[1], "width": x.shape[2]}] for x in images]
+        quarters = [image[..., y : y + half, x : x + half] for y in (0, half) for x in (0, half)]
+        images += [F.interpolate(x, size=(size, size)) for x in quarters]
+    batches = [[{"image": x, "height": x.shape[1], "width": x.shape[2]} for x in b] for b in images]
 
     def run() -> None:
-        """One image after the other, as slicing tools do."""
+        """One batch after the other, as slicing tools do."""
         for batch in batches:
             model(batch)
 

@@ -14,7 +14,8 @@ In the template, each of these comments is replaced:
 * ``speed NAME``, ``parts NAME``, ``targets SIZE DEVICE``, ``growth DEVICE``: those of
   benchmarks/speed.py;
 * ``lazy NAME``, ``loading NAME``, ``train_step NAME``, ``detector_steps NAME``: those of
-  benchmarks/lazy_accuracy.py, loading.py and train_step.py.
+  benchmarks/lazy_accuracy.py, loading.py and train_step.py;
+* ``gpu_check NAME``: that of benchmarks/gpu_check.py.
 
 In sentences, ``[[PROTOCOL ROW VARIANT METRIC]]`` becomes the mean over the seeds, and with
 ``STAGE:METRIC`` that after one of the row's stages. Rows of different seeds are compared by
@@ -44,6 +45,7 @@ from ablation_rows import OPTION_ROWS, PROTOCOLS, ROWS, pixels_per_student_pixel
 from draw_curves import write_training_curves
 from equal_cost import render_equal_cost, render_equal_cost_figure
 from equal_cost_rows import EQUAL_COST_ROWS
+from gpu_check_tables import render_gpu_check
 from option_table import render_options
 from speed_tables import (
     load_speed_records,
@@ -222,6 +224,7 @@ def render(template: str, records: Records) -> str:
         "lazy": lambda name: render_lazy_accuracy(read_record(name)),
         "train_step": lambda name: render_train_step(read_record(f"train_step/{name}")),
         "detector_steps": lambda name: render_detector_steps(read_record(f"train_step/{name}")),
+        "gpu_check": lambda name: render_gpu_check(read_record(name)),
     }
 
     def block(match: re.Match[str]) -> str:

@@ -15,7 +15,8 @@ import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +47,14 @@ def prepare(name: str, args: argparse.Namespace) -> tuple[nn.Module, Run]:
         model = build_detector(args.config, detector, args.size, args.device, args.opts)
         if args.channels_last:
             model.to(memory_format=torch.channels_last)
-        return model, make_run(model, detector, args.size)
+        return model, make_run(model, detector, args.size, args.batch)
     variant = VARIANTS[name]
     backbone = build_variant(args.config, variant, args.device, args.opts)
     if args.channels_last:
         backbone.to(memory_format=torch.channels_last)
     side = variant.scale * args.size
-    image = torch.randn(1, 3, side, side, device=args.device)
-    return backbone, lambda: backbone(image)
+    images = torch.randn(args.batch, 3, side, side, device=args.device)
+    return backbone, lambda: backbone(images)
 
 
 def backbone_name(config: str, options: Sequence[str]) -> str:
@@ -64,6 +65,15 @@ def backbone_name(config: str, options: Sequence[str]) -> str:
     if node.NUM_GROUPS == 1:
         return f"ResNet-{node.DEPTH}"
     return f"ResNeXt-{node.DEPTH} {node.NUM_GROUPS}x{node.WIDTH_PER_GROUP}d"
+
+
+@contextmanager
+def inference_in(precision: str, device: str) -> Iterator[None]:
+    """Inference with autocast to ``precision``, which is one of ``PRECISIONS``."""
+    dtype = getattr(torch, precision)
+    autocast = torch.autocast(device.split(":")[0], dtype, enabled=dtype != torch.float32)
+    with torch.inference_mode(), autocast:
+        yield
 
 
 def measure_memory(args: argparse.Namespace, name: str) -> float:
@@ -93,6 +103,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("kind", choices=KINDS)
     parser.add_argument("--config", default=CONFIG, help="a packaged config")
     parser.add_argument("--size", type=positive, default=800, help="side of the image in pixels")
+    parser.add_argument("--batch", type=positive, default=1, help="images in each run")
     parser.add_argument("--rounds", type=positive, default=20)
     parser.add_argument("--warmup", type=not_negative, default=2, help="rounds that do not count")
     parser.add_argument("--device", default="cpu")
@@ -122,10 +133,7 @@ def main() -> None:
         parser.error(f"--only {sorted(unknown)}: choose from {list(KINDS[args.kind])}")
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    precision = getattr(torch, args.precision)
-    device_type = args.device.split(":")[0]
-    autocast = torch.autocast(device_type, precision, enabled=precision != torch.float32)
-    with torch.inference_mode(), autocast:
+    with inference_in(args.precision, args.device):
         if args.memory_of:
             print_memory(args)
             return
@@ -133,7 +141,17 @@ def main() -> None:
     for name, row in rows.items():
         low, high = row["ratio_quartiles"]
         print(f"{name:>42}: {row['seconds']:.4f} s, {row['ratio']:.3f} x ({low:.3f} to {high:.3f})")
-    names = ("kind", "config", "opts", "size", "device", "precision", "channels_last", "threads")
+    names = (
+        "kind",
+        "config",
+        "opts",
+        "size",
+        "batch",
+        "device",
+        "precision",
+        "channels_last",
+        "threads",
+    )
     setup = {name: getattr(args, name) for name in (*names, "rounds")}
     setup["backbone"] = backbone_name(args.config, args.opts)
     setup["environment"] = {k: v for k, v in os.environ.items() if k.startswith(MEMORY_ENVIRONMENT)}

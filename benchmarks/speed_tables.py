@@ -71,8 +71,10 @@ def render_speed(record: Record) -> str:
 
 def provenance(record: Record) -> str:
     """Of what and how a record of detectors was measured."""
+    batch = record.get("batch", 1)
     return (
-        f"{record['backbone']}, {record['size']} px, {record['precision']}"
+        f"{record['backbone']}, {record['size']} px, {f'batches of {batch}, ' * (batch > 1)}"
+        f"{record['precision']}"
         f"{', channels last' if record['channels_last'] else ''}; {measured(record)}"
     )
 
