@@ -83,6 +83,16 @@ EQUAL_COST_ROWS = {
         FINETUNE,
         options={**SLIM, "MODEL.EFPN.SMALL_IN_FEATURES": ["p2", "p2_prime"]},
     ),
+    "slim_outputs_finetuned": Row(
+        "slim_outputs_finetuned",
+        "ours",
+        FINETUNE,
+        options={
+            **SLIM,
+            "MODEL.EFPN.SMALL_IN_FEATURES": ["p2", "p2_prime"],
+            "MODEL.EFPN.READS": "outputs",
+        },
+    ),
     "slim_context_add_on": Row(
         "slim_context added to the base, which stays as it is",
         "ours",

@@ -8,9 +8,10 @@ import pickle
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any
 
-import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import Tensor, nn
+
+from .modeling.slim_start import can_start_as_p2, channel_basis, share_inputs, start_as_p2
 
 if TYPE_CHECKING:
     from fvcore.common.checkpoint import _IncompatibleKeys
@@ -86,28 +87,39 @@ class EFPNCheckpointer(DetectionCheckpointer):
         return incompatible
 
     def _initialize_new_parts(self, incompatible: "_IncompatibleKeys") -> None:
-        initialize_extension(self.model, incompatible)
-        initialize_small_heads(self.model, incompatible)
+        basis = basis_of_heads(self.model)
+        initialize_extension(self.model, incompatible, basis)
+        initialize_small_heads(self.model, incompatible, basis)
         initialize_small_rpn_head(self.model, incompatible)
 
 
-def initialize_extension(model: nn.Module, incompatible: "_IncompatibleKeys") -> list[str]:
+def initialize_extension(
+    model: nn.Module, incompatible: "_IncompatibleKeys", basis: Tensor | None = None
+) -> list[str]:
     """Copy P2's lateral and output convolution to P'2's if a checkpoint held only the former.
 
     Together with FTT, which starts as up-sampling, P'2 then starts as a coarse P2 of the image at
     twice the scale. A convolution of another kind (``fast``'s output) keeps its own start.
+    A slim extension starts as :func:`start_as_p2` says, if there is a basis.
 
     Args:
         model: the detector, not wrapped in DDP, changed in place.
         incompatible: what loading the checkpoint into ``model`` returned.
+        basis: see :func:`basis_of_heads`.
 
     Returns:
         Keys of the initialised tensors; they are taken off ``incompatible.missing_keys``.
     """
     state = model.state_dict()
     absent = set(incompatible.missing_keys)
-    if not absent.issuperset(key for key in state if key.startswith(_EXTENSION)):
+    own = [key for key in state if key.startswith(_EXTENSION)]
+    if not own or not absent.issuperset(own):
         return []
+    if basis is not None:
+        start_as_p2(model.backbone.extension, basis)
+        logger.info(f"backbone.extension starts as P2 through {basis.shape[1]} directions.")
+        incompatible.missing_keys[:] = [k for k in incompatible.missing_keys if k not in own]
+        return own
     copied = []
     for new, stock in (("lateral", "fpn_lateral2"), ("output", "fpn_output2")):
         for key in state:
@@ -122,12 +134,13 @@ def initialize_extension(model: nn.Module, incompatible: "_IncompatibleKeys") ->
     return copied
 
 
-def initialize_small_heads(model: nn.Module, incompatible: "_IncompatibleKeys") -> list[str]:
+def initialize_small_heads(
+    model: nn.Module, incompatible: "_IncompatibleKeys", basis: Tensor | None = None
+) -> list[str]:
     """Copy ``roi_heads.<name>`` to ``roi_heads.small_<name>`` if a checkpoint held only the former.
 
-    Where a small head reads P2 and P'2, the stock weights are those for P2, and those for P'2 start
-    at zero: at first it is the stock head. A small head that reads only a P'2 of fewer channels
-    starts at random.
+    A small head that reads P2 and P'2 starts as :func:`share_inputs` says, and is the stock head at
+    first. One that reads only a P'2 of fewer channels starts at random.
 
     What is copied are the model's own weights after loading, so both heads start equal even where a
     shape in the file did not fit (another number of classes).
@@ -135,6 +148,7 @@ def initialize_small_heads(model: nn.Module, incompatible: "_IncompatibleKeys") 
     Args:
         model: the detector, not wrapped in DDP, changed in place.
         incompatible: what loading the checkpoint into ``model`` returned.
+        basis: see :func:`basis_of_heads`.
 
     Returns:
         Names of the initialised modules; none if the checkpoint had heads for P'2, or no ROI heads.
@@ -143,11 +157,7 @@ def initialize_small_heads(model: nn.Module, incompatible: "_IncompatibleKeys") 
     roi_heads = getattr(model, "roi_heads", None)
     if roi_heads is None:
         return []
-    stock = {
-        name: name.removeprefix(_SMALL_PREFIX)
-        for name, child in roi_heads.named_children()
-        if name.startswith(_SMALL_PREFIX) and child.state_dict()
-    }
+    stock = small_to_stock(roi_heads)
     if len(roi_heads.small_in_features) > 1 and roi_heads.small_in_features[0] != "p2":
         return []
     misfits = {key for key, *_ in incompatible.incorrect_shapes}
@@ -165,7 +175,7 @@ def initialize_small_heads(model: nn.Module, incompatible: "_IncompatibleKeys") 
         small = getattr(roi_heads, small_name)
         weights = getattr(roi_heads, stock_name).state_dict()
         small.load_state_dict(
-            {k: pad_inputs(weights[k], own) for k, own in small.state_dict().items()}
+            {k: share_inputs(weights[k], own, basis) for k, own in small.state_dict().items()}
         )
         complete = not any(key.startswith(f"roi_heads.{stock_name}.") for key in incompatible_keys)
         logger.info(
@@ -196,18 +206,32 @@ def initialize_small_rpn_head(model: nn.Module, incompatible: "_IncompatibleKeys
         nn.init.constant_(head.objectness_logits.bias, math.log(0.01 / 0.99))
 
 
-def pad_inputs(weight: Tensor, like: Tensor) -> Tensor:
-    """``weight`` with zeros for further inputs, in the shape of ``like``.
+def basis_of_heads(model: nn.Module) -> Tensor | None:
+    """The directions of P2's channels that a slim P'2 starts with; see :mod:`.modeling.slim_start`.
 
-    Args:
-        weight: (O, C, k, k), or (O, C * S * S) of a layer that reads pooled maps, or a bias.
-        like: of the same shape but for more inputs C.
+    None: P'2 cannot start like that, or no small head reads P2 beside it.
     """
-    if weight.shape == like.shape:
-        return weight
-    padded = torch.zeros_like(like)
-    padded[:, : weight.shape[1]] = weight
-    return padded
+    backbone, roi_heads = model.backbone, getattr(model, "roi_heads", None)
+    if roi_heads is None or not can_start_as_p2(getattr(backbone, "extension", backbone)):
+        return None
+    readers = []
+    for small, stock in small_to_stock(roi_heads).items():
+        own = getattr(roi_heads, small).state_dict()
+        weights = getattr(roi_heads, stock).state_dict()
+        readers += [x for key, x in weights.items() if own[key].shape != x.shape]
+    shapes = backbone.output_shape()
+    if not readers or roi_heads.small_in_features != ("p2", "p2_prime"):
+        return None
+    return channel_basis(readers, shapes["p2"].channels, shapes["p2_prime"].channels)
+
+
+def small_to_stock(roi_heads: nn.Module) -> dict[str, str]:
+    """The heads for P'2 that have weights, and their stock counterparts, by name."""
+    return {
+        name: name.removeprefix(_SMALL_PREFIX)
+        for name, child in roi_heads.named_children()
+        if name.startswith(_SMALL_PREFIX) and child.state_dict()
+    }
 
 
 class _AtomicPathManager:
