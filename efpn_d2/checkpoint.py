@@ -158,7 +158,7 @@ def initialize_small_heads(
     if roi_heads is None:
         return []
     stock = small_to_stock(roi_heads)
-    if len(roi_heads.small_in_features) > 1 and roi_heads.small_in_features[0] != "p2":
+    if not stock or roi_heads.small_in_features[0] not in ("p2", "p2_prime"):
         return []
     misfits = {key for key, *_ in incompatible.incorrect_shapes}
     absent = set(incompatible.missing_keys) - misfits
@@ -211,8 +211,8 @@ def basis_of_heads(model: nn.Module) -> Tensor | None:
 
     None: P'2 cannot start like that, or no small head reads P2 beside it.
     """
-    backbone, roi_heads = model.backbone, getattr(model, "roi_heads", None)
-    if roi_heads is None or not can_start_as_p2(getattr(backbone, "extension", backbone)):
+    backbone, roi_heads = getattr(model, "backbone", None), getattr(model, "roi_heads", None)
+    if roi_heads is None or not can_start_as_p2(getattr(backbone, "extension", None)):
         return None
     readers = []
     for small, stock in small_to_stock(roi_heads).items():

@@ -68,7 +68,7 @@ def share_inputs(weight: Tensor, like: Tensor, basis: Tensor | None) -> Tensor:
     return torch.cat([from_p2, from_p2_prime], dim=1).reshape(like.shape)
 
 
-def can_start_as_p2(extension: nn.Module) -> bool:
+def can_start_as_p2(extension: nn.Module | None) -> bool:
     """Whether :func:`start_as_p2` knows how.
 
     It needs FTT on P2 and P3, and no normalisation, which would undo it.
