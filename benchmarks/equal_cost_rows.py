@@ -57,13 +57,7 @@ EQUAL_COST_ROWS = {
     "slim_outputs": _slim("the same, FTT on P2 and P3", READS="outputs"),
     "slim_context": _slim("the same, heads that read P2 too", SMALL_IN_FEATURES=["p2", "p2_prime"]),
     "slim_anchors": _slim("the same, anchors of 4 and 8 px on P'2", P2_PRIME_ANCHOR_SIZES=[4, 8]),
-    "slim_context_12": _slim(
-        "12 channels, context",
-        SMALL_IN_FEATURES=["p2", "p2_prime"],
-        P2_PRIME_CHANNELS=12,
-        P2_PRIME_ANCHOR_SIZES=[4, 8],
-    ),
-    "slim_12": _slim("12 channels", P2_PRIME_CHANNELS=12, P2_PRIME_ANCHOR_SIZES=[4, 8]),
+    "slim_12": _slim("the same, 3/16 of FPN's channels", P2_PRIME_CHANNELS=12),
     "slim_bn": _slim("the same, batch normalisation in the extension", NORM="BN"),
     "slim_half": _slim("the same, half of FPN's channels", P2_PRIME_CHANNELS=32),
     "slim_c2_prime": _slim("the same, texture from C'2", TEXTURE="c2_prime"),
@@ -84,14 +78,10 @@ EQUAL_COST_ROWS = {
         options={**SLIM, "MODEL.EFPN.SMALL_IN_FEATURES": ["p2", "p2_prime"]},
     ),
     "slim_outputs_finetuned": Row(
-        "slim_outputs_finetuned",
+        "EFPN slim finetuned from the base, FTT on P2 and P3",
         "ours",
         FINETUNE,
-        options={
-            **SLIM,
-            "MODEL.EFPN.SMALL_IN_FEATURES": ["p2", "p2_prime"],
-            "MODEL.EFPN.READS": "outputs",
-        },
+        options={**SLIM, "MODEL.EFPN.READS": "outputs"},
     ),
     "slim_context_add_on": Row(
         "slim_context added to the base, which stays as it is",

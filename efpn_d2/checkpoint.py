@@ -209,7 +209,7 @@ def initialize_small_rpn_head(model: nn.Module, incompatible: "_IncompatibleKeys
 def basis_of_heads(model: nn.Module) -> Tensor | None:
     """The directions of P2's channels that a slim P'2 starts with; see :mod:`.modeling.slim_start`.
 
-    None: P'2 cannot start like that, or no small head reads P2 beside it.
+    None: P'2 cannot start like that, or no small head reads it.
     """
     backbone, roi_heads = getattr(model, "backbone", None), getattr(model, "roi_heads", None)
     if roi_heads is None or not can_start_as_p2(getattr(backbone, "extension", None)):
@@ -220,7 +220,7 @@ def basis_of_heads(model: nn.Module) -> Tensor | None:
         weights = getattr(roi_heads, stock).state_dict()
         readers += [x for key, x in weights.items() if own[key].shape != x.shape]
     shapes = backbone.output_shape()
-    if not readers or roi_heads.small_in_features != ("p2", "p2_prime"):
+    if not readers or roi_heads.small_in_features not in (("p2", "p2_prime"), ("p2_prime",)):
         return None
     return channel_basis(readers, shapes["p2"].channels, shapes["p2_prime"].channels)
 

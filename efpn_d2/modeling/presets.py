@@ -30,8 +30,6 @@ class ExtensionPreset:
     """What an empty ``MODEL.EFPN.SMALL_IN_FEATURES`` stands for."""
     reads_outputs: bool = False
     """What ``MODEL.EFPN.READS: auto`` stands for: False is ``merged``, True is ``outputs``."""
-    nonlinear_texture: bool = False
-    """The lateral convolution is a 3x3 one followed by a ReLU, not FPN's."""
     channel_divisor: int = 1
     """Channels of the pyramid per channel of P'2, and of FTT."""
 
@@ -50,7 +48,6 @@ PRESETS = {
         reference_code=False,
         routing="reassign",
         texture="stem_map",
-        nonlinear_texture=True,
         channel_divisor=4,
     ),
 }

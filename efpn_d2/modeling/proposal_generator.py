@@ -55,7 +55,7 @@ class EFPNRPN(RPN):
             kwargs: those of Detectron2's ``RPN``.
         """
         super().__init__(**kwargs)
-        self._num_samples = 2 if isinstance(self.rpn_head, EFPNRPNHead) else 1
+        self._heads_are_shared = not isinstance(self.rpn_head, EFPNRPNHead)
         self.gradient_balance = gradient_balance
         self.mask_supervision = mask_supervision
         self.assigner = assigner
@@ -100,7 +100,7 @@ class EFPNRPN(RPN):
             labels, boxes = super().label_and_sample_anchors(anchors, gt_instances)
         else:
             labels, boxes = self._label_by_similarity(Boxes.cat(anchors), gt_instances)
-        if self._num_samples > 1:
+        if not self._heads_are_shared:
             first = len(anchors[0])
             for label in labels:
                 for part in (label[:first], label[first:]):  # views, changed in place
@@ -120,7 +120,7 @@ class EFPNRPN(RPN):
         return labels, boxes
 
     def _subsample_labels(self, label: Tensor) -> Tensor:
-        if self._num_samples > 1:
+        if not self._heads_are_shared:
             return label  # above, once the levels are known
         return super()._subsample_labels(label)
 
@@ -136,8 +136,6 @@ class EFPNRPN(RPN):
         """As in the base class, balanced."""
         logits, deltas = pred_objectness_logits, pred_anchor_deltas
         losses = super().losses(anchors, logits, gt_labels, deltas, gt_boxes)
-        if self._num_samples > 1:
-            losses = {name: loss / self._num_samples for name, loss in losses.items()}
         if self.gradient_balance is None:
             return losses
         positive = torch.stack(gt_labels) == 1
@@ -148,7 +146,7 @@ class EFPNRPN(RPN):
             ones = torch.ones_like(logits)
             return F.binary_cross_entropy_with_logits(logits, ones, reduction="sum")
 
-        normalizer = self.batch_size_per_image * len(gt_labels) * self._num_samples
+        normalizer = self.batch_size_per_image * len(gt_labels)
         names = ("loss_rpn_cls", "loss_rpn_loc")
         return balance_dense_losses(
             self, names, losses, cls_loss, found, normalizer, self.loss_weight

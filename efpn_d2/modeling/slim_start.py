@@ -43,19 +43,20 @@ def channel_basis(readers: Iterable[Tensor], channels: int, reduced: int) -> Ten
 
 
 def share_inputs(weight: Tensor, like: Tensor, basis: Tensor | None) -> Tensor:
-    """The weight of a layer that reads P2 and P'2, from that of one that reads P2.
+    """The weight of a layer that reads P'2, or P2 and P'2, from that of one that reads P2.
 
     Args:
         weight: (O, C, k, k) or (O, C * S * S); or of any shape, if ``like`` has the same.
-        like: the same with C + C' channels; with fewer than C it is returned as it is.
-        basis: (C, C'), the directions that P'2 has; None: the layer reads all from P2.
+        like: the same with C' or C + C' channels.
+        basis: (C, C'), the directions that P'2 has; None: unknown, and the layer reads all from P2.
 
     Returns:
-        Of the shape of ``like``.
+        Of the shape of ``like``; that itself, if nothing is known of what it reads.
     """
     if weight.shape == like.shape:
         return weight
-    if like.shape[1] < weight.shape[1]:  # it does not read P2
+    reads_p2 = like.shape[1] > weight.shape[1]
+    if basis is None and not reads_p2:
         return like
     if basis is None:
         padded = torch.zeros_like(like)
@@ -64,6 +65,8 @@ def share_inputs(weight: Tensor, like: Tensor, basis: Tensor | None) -> Tensor:
     basis = basis.to(weight)
     split = weight.reshape(len(weight), len(basis), -1)
     from_p2_prime = torch.einsum("oik,ij->ojk", split, basis)
+    if not reads_p2:
+        return from_p2_prime.reshape(like.shape)
     from_p2 = split - torch.einsum("ojk,ij->oik", from_p2_prime, basis)
     return torch.cat([from_p2, from_p2_prime], dim=1).reshape(like.shape)
 

@@ -6,7 +6,6 @@ import fvcore.nn.weight_init as weight_init
 import torch
 from detectron2.layers import Conv2d
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from efpn_d2.layers import add_nearest_up2, conv_layer, is_recorded, is_watched, nearest_up2
 from efpn_d2.modeling.presets import get_preset
@@ -83,11 +82,7 @@ class PyramidExtension(nn.Module):
         options = {"norm": norm, "bias": not spec.reference_code}
         if texture_channels is None:
             texture_channels = c2_channels
-        self.lateral = None
-        if texture_channels:
-            kernel_size = 3 if spec.nonlinear_texture else 1
-            self.lateral = _fpn_conv(texture_channels, own, kernel_size, **options)
-            self.lateral.activation = F.relu_ if spec.nonlinear_texture else None
+        self.lateral = _fpn_conv(texture_channels, own, 1, **options) if texture_channels else None
         self.output = (
             _separable_conv(own, norm) if spec.bottleneck else _fpn_conv(own, own, 3, **options)
         )
