@@ -7,6 +7,8 @@ __all__ = ["EQUAL_COST_ROWS", "SCALES"]
 # Sides of the image as multiples of the student's; each costs about 1.4 times the one before.
 SCALES = (1.19, 1.41, 1.68, 2.0)
 
+ADD_ON = (("add_on", "rest"),)
+BESIDE_P2 = {"MODEL.EFPN.SMALL_IN_FEATURES": ["p2", "p2_prime"]}
 SLIM = {**PROPOSE, **SGDM, "MODEL.EFPN.PRESET": "slim"}
 
 
@@ -54,8 +56,9 @@ EQUAL_COST_ROWS = {
     "fpn_nwd": _fpn_by("FPN, anchors assigned by NWD", "NWD", "nwd", NWD_CONSTANTS),
     "fpn_simd": _fpn_by("FPN, anchors assigned by SimD", "SimD", "simd", SIMD_CONSTANTS["fpn"]),
     "slim": _slim("EFPN slim: from the start, SGDM, P'2 in the RPN"),
-    "slim_outputs": _slim("the same, FTT on P2 and P3", READS="outputs"),
-    "slim_context": _slim("the same, heads that read P2 too", SMALL_IN_FEATURES=["p2", "p2_prime"]),
+    "slim_beside_p2": _slim(
+        "the same, heads that read P2 too", SMALL_IN_FEATURES=["p2", "p2_prime"]
+    ),
     "slim_anchors": _slim("the same, anchors of 4 and 8 px on P'2", P2_PRIME_ANCHOR_SIZES=[4, 8]),
     "slim_12": _slim("the same, 3/16 of FPN's channels", P2_PRIME_CHANNELS=12),
     "slim_bn": _slim("the same, batch normalisation in the extension", NORM="BN"),
@@ -71,29 +74,17 @@ EQUAL_COST_ROWS = {
         SIMILARITY="simd",
         SIMILARITY_CONSTANTS=SIMD_CONSTANTS["slim"],
     ),
-    "slim_context_finetuned": Row(
-        "slim_context finetuned",
-        "ours",
-        FINETUNE,
-        options={**SLIM, "MODEL.EFPN.SMALL_IN_FEATURES": ["p2", "p2_prime"]},
-    ),
-    "slim_outputs_finetuned": Row(
-        "EFPN slim finetuned from the base, FTT on P2 and P3",
-        "ours",
-        FINETUNE,
-        options={**SLIM, "MODEL.EFPN.READS": "outputs"},
-    ),
-    "slim_context_add_on": Row(
-        "slim_context added to the base, which stays as it is",
-        "ours",
-        (("add_on", "rest"),),
-        options={
-            **PROPOSE,
-            "MODEL.EFPN.PRESET": "slim",
-            "MODEL.EFPN.SMALL_IN_FEATURES": ["p2", "p2_prime"],
-        },
-    ),
     "slim_finetuned": Row(
-        "EFPN slim finetuned from the base, all weights", "ours", FINETUNE, options=SLIM
+        "EFPN slim finetuned from the base, all weights",
+        "ours",
+        FINETUNE,
+        options={**SLIM, **BESIDE_P2},
     ),
+    "slim_add_on": Row(
+        "EFPN slim added to the base, which stays as it is",
+        "ours",
+        ADD_ON,
+        options={**PROPOSE, **BESIDE_P2, "MODEL.EFPN.PRESET": "slim"},
+    ),
+    "paper_add_on": Row("the same with the preset paper, P'2 not in the RPN", "ours", ADD_ON),
 }
