@@ -117,7 +117,7 @@ def make_case(name: str, args: argparse.Namespace) -> tuple[nn.Module, Callable[
             targets = backbone.teacher_maps(images)
             features = backbone.bottom_up(F.avg_pool2d(images, 2))
             merged = backbone.top_down(features)
-        p3_prime, p2_prime = backbone.extend(features, merged, {})
+        p3_prime, p2_prime = backbone.extend(features, merged)
         boxes = [Boxes(x["instances"].gt_boxes.tensor.to(args.device) / 2) for x in batch]
         losses = {}
         for level, student, stride in (("p3_prime", p3_prime, 4), ("p2_prime", p2_prime, 2)):

@@ -8,10 +8,9 @@ import pickle
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any
 
+import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import Tensor, nn
-
-from .modeling.slim_start import can_start_as_p2, channel_basis, share_inputs, start_as_p2
 
 if TYPE_CHECKING:
     from fvcore.common.checkpoint import _IncompatibleKeys
@@ -87,25 +86,21 @@ class EFPNCheckpointer(DetectionCheckpointer):
         return incompatible
 
     def _initialize_new_parts(self, incompatible: "_IncompatibleKeys") -> None:
-        basis = basis_of_heads(self.model)
-        initialize_extension(self.model, incompatible, basis)
-        initialize_small_heads(self.model, incompatible, basis)
+        initialize_extension(self.model, incompatible)
+        initialize_small_heads(self.model, incompatible)
         initialize_small_rpn_head(self.model, incompatible)
 
 
-def initialize_extension(
-    model: nn.Module, incompatible: "_IncompatibleKeys", basis: Tensor | None = None
-) -> list[str]:
+def initialize_extension(model: nn.Module, incompatible: "_IncompatibleKeys") -> list[str]:
     """Copy P2's lateral and output convolution to P'2's if a checkpoint held only the former.
 
     Together with FTT, which starts as up-sampling, P'2 then starts as a coarse P2 of the image at
     twice the scale. A convolution of another kind (``fast``'s output) keeps its own start.
-    A slim extension starts as :func:`start_as_p2` says, if there is a basis.
+    A slim extension has none of P2's shape.
 
     Args:
         model: the detector, not wrapped in DDP, changed in place.
         incompatible: what loading the checkpoint into ``model`` returned.
-        basis: see :func:`basis_of_heads`.
 
     Returns:
         Keys of the initialised tensors; they are taken off ``incompatible.missing_keys``.
@@ -115,13 +110,11 @@ def initialize_extension(
     own = [key for key in state if key.startswith(_EXTENSION)]
     if not own or not absent.issuperset(own):
         return []
-    if basis is not None:
-        start_as_p2(model.backbone.extension, basis)
-        logger.info(f"backbone.extension starts as P2 through {basis.shape[1]} directions.")
-        incompatible.missing_keys[:] = [k for k in incompatible.missing_keys if k not in own]
-        return own
     copied = []
-    for new, stock in (("lateral", "fpn_lateral2"), ("output", "fpn_output2")):
+    pairs = [("output", "fpn_output2")]
+    if model.backbone.texture == "c2_prime":  # what P2's own reads, at twice the resolution
+        pairs.insert(0, ("lateral", "fpn_lateral2"))
+    for new, stock in pairs:
         for key in state:
             source = key.replace(f"{_EXTENSION}{new}.", f"backbone.{stock}.")
             fits = source in state and state[source].shape == state[key].shape
@@ -134,13 +127,11 @@ def initialize_extension(
     return copied
 
 
-def initialize_small_heads(
-    model: nn.Module, incompatible: "_IncompatibleKeys", basis: Tensor | None = None
-) -> list[str]:
+def initialize_small_heads(model: nn.Module, incompatible: "_IncompatibleKeys") -> list[str]:
     """Copy ``roi_heads.<name>`` to ``roi_heads.small_<name>`` if a checkpoint held only the former.
 
-    A small head that reads P2 and P'2 starts as :func:`share_inputs` says, and is the stock head at
-    first. One that reads only a P'2 of fewer channels starts at random.
+    A small head that reads P2 and P'2 is the stock head at first: what it reads of P'2 has weight
+    zero. In one that reads only a P'2 of fewer channels, the first layer starts at random.
 
     What is copied are the model's own weights after loading, so both heads start equal even where a
     shape in the file did not fit (another number of classes).
@@ -148,7 +139,6 @@ def initialize_small_heads(
     Args:
         model: the detector, not wrapped in DDP, changed in place.
         incompatible: what loading the checkpoint into ``model`` returned.
-        basis: see :func:`basis_of_heads`.
 
     Returns:
         Names of the initialised modules; none if the checkpoint had heads for P'2, or no ROI heads.
@@ -158,8 +148,6 @@ def initialize_small_heads(
     if roi_heads is None:
         return []
     stock = small_to_stock(roi_heads)
-    if not stock or roi_heads.small_in_features[0] not in ("p2", "p2_prime"):
-        return []
     misfits = {key for key, *_ in incompatible.incorrect_shapes}
     absent = set(incompatible.missing_keys) - misfits
     in_file = {
@@ -175,7 +163,7 @@ def initialize_small_heads(
         small = getattr(roi_heads, small_name)
         weights = getattr(roi_heads, stock_name).state_dict()
         small.load_state_dict(
-            {k: share_inputs(weights[k], own, basis) for k, own in small.state_dict().items()}
+            {k: pad_inputs(weights[k], own) for k, own in small.state_dict().items()}
         )
         complete = not any(key.startswith(f"roi_heads.{stock_name}.") for key in incompatible_keys)
         logger.info(
@@ -201,28 +189,29 @@ def initialize_small_rpn_head(model: nn.Module, incompatible: "_IncompatibleKeys
         incompatible: what loading the checkpoint into ``model`` returned.
     """
     missing = set(incompatible.missing_keys)
-    if f"{_RPN_HEAD}small_head.conv.weight" in missing and f"{_RPN_HEAD}conv.weight" not in missing:
+    name = "objectness_logits.weight"
+    if f"{_RPN_HEAD}small_head.{name}" in missing and f"{_RPN_HEAD}{name}" not in missing:
         head = model.proposal_generator.rpn_head.small_head
         nn.init.constant_(head.objectness_logits.bias, math.log(0.01 / 0.99))
 
 
-def basis_of_heads(model: nn.Module) -> Tensor | None:
-    """The directions of P2's channels that a slim P'2 starts with; see :mod:`.modeling.slim_start`.
+def pad_inputs(weight: Tensor, like: Tensor) -> Tensor:
+    """The weight of a layer that reads P2 and P'2, from that of one that reads P2 alone.
 
-    None: P'2 cannot start like that, or no small head reads it.
+    Args:
+        weight: (O, C, k, k) or (O, C * S * S); or of any shape, if ``like`` has the same.
+        like: the same with the channels of P'2 after those of P2, or with those of P'2 alone.
+
+    Returns:
+        Of the shape of ``like``, zero for P'2; ``like`` itself if it does not read P2.
     """
-    backbone, roi_heads = getattr(model, "backbone", None), getattr(model, "roi_heads", None)
-    if roi_heads is None or not can_start_as_p2(getattr(backbone, "extension", None)):
-        return None
-    readers = []
-    for small, stock in small_to_stock(roi_heads).items():
-        own = getattr(roi_heads, small).state_dict()
-        weights = getattr(roi_heads, stock).state_dict()
-        readers += [x for key, x in weights.items() if own[key].shape != x.shape]
-    shapes = backbone.output_shape()
-    if not readers or roi_heads.small_in_features not in (("p2", "p2_prime"), ("p2_prime",)):
-        return None
-    return channel_basis(readers, shapes["p2"].channels, shapes["p2_prime"].channels)
+    if weight.shape == like.shape:
+        return weight
+    if weight.shape[1] > like.shape[1]:
+        return like
+    padded = torch.zeros_like(like)
+    padded[:, : weight.shape[1]] = weight
+    return padded
 
 
 def small_to_stock(roi_heads: nn.Module) -> dict[str, str]:

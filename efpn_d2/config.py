@@ -57,12 +57,9 @@ def _efpn_node() -> CN:
     # (ours: a quarter of the channels, texture from the stem).
     node.PRESET = "paper"
     # The map of stride 2 that P'2 has its texture from: "c2_prime" (Eq. 1: stage 2 run again before
-    # the max-pooling), "stem_map" (the stem's output before it, there already), "none", or "auto":
-    # the preset's.
+    # the max-pooling), "stem_map" (the stem's output before it, which costs nothing), "none", or
+    # "auto": the preset's.
     node.TEXTURE = "auto"
-    # The maps of levels 2 and 3 that FTT reads: "merged" (before FPN's output convolutions, as the
-    # authors' code does), "outputs" (P2 and P3 themselves), or "auto": the preset's.
-    node.READS = "auto"
     # Channels of P'2; 0: the preset's part of MODEL.FPN.OUT_CHANNELS. Where they are not those of
     # the other levels, P'2 has a dense head of its own.
     node.P2_PRIME_CHANNELS = 0
@@ -85,9 +82,9 @@ def _efpn_node() -> CN:
     # NMS merges), "none" (P'2 is built but no head reads it: exactly the stock heads), or "auto":
     # the preset's ("duplicate" for reference, else "reassign").
     node.ROUTING = "auto"
-    # The maps that the heads of small boxes pool from, and concatenate: ["p2_prime"], ["p2",
-    # "p2_prime"] (P'2 adds to what the stock heads see), or []: the preset's.
-    node.SMALL_IN_FEATURES = []
+    # The maps that the heads of small boxes pool from, and concatenate: ["p2_prime"], or ["p2",
+    # "p2_prime"] (P'2 adds to what the stock heads see).
+    node.SMALL_IN_FEATURES = ["p2_prime"]
     # Start the heads on P'2 from the stock heads, and P'2's lateral and output convolution from
     # P2's, whenever a loaded checkpoint has those but not these.
     node.INIT_FROM_STOCK = True
@@ -116,14 +113,14 @@ def _efpn_node() -> CN:
     # MODEL.ANCHOR_GENERATOR.SIZES has where P'2 shares the RPN head of the other levels.
     node.P2_PRIME_ANCHOR_SIZES = [16]
 
-    # By what the RPN or RetinaNet assigns anchors to objects in training: "iou" (as Detectron2), or
+    # How the RPN or RetinaNet matches anchors to objects in training: by "iou" (as Detectron2), or
     # for tiny objects "nwd" (normalised Wasserstein distance) or "simd" (similarity distance).
     # Those two need MODEL.PROPOSAL_GENERATOR.NAME "EFPNRPN" or MODEL.META_ARCHITECTURE
     # "EFPNRetinaNet".
     node.SIMILARITY = "iou"
     # nwd: [C], the mean sqrt(w * h) of the objects in pixels of the network's input. simd: [m, n],
-    # the mean distance of an object and an anchor in x and y in sums of their sides. Of a data set
-    # and its anchors tools/analyze_dataset.py prints them. iou: [].
+    # the mean distance between the centres of an object and an anchor in x and in y, as a share of
+    # the sum of their sides. tools/analyze_dataset.py prints both for a data set. iou: [].
     node.SIMILARITY_CONSTANTS = []
     # With nwd and simd, an anchor below the first is background, from the second on an object; []:
     # [0.3, 0.7] in the RPN (as published), [0.4, 0.5] in RetinaNet.
@@ -199,8 +196,8 @@ def _distill_node() -> CN:
     # What is trained [paper IV-A3]: "" (the detector's own losses, everything at once), "base" (the
     # stock FPN detector), "distill" (the extension alone, by Eq. 5 alone), "head" (the heads on P'2
     # alone, with hard example mining), "joint" (the detector's losses and Eq. 5 together),
-    # "finetune" (the detector's losses, after other stages) or "add_on" (the detector's losses, and
-    # only what EFPN adds is trained: for objects of other sizes the detector stays as it is).
+    # "finetune" (the detector's losses, after other stages) or "add_on" (the detector's losses, but
+    # only what EFPN adds is trained).
     node.STAGE = ""
 
     # For tools/run_stages.py: the stages in their order, each [stage, iterations, learning rate].

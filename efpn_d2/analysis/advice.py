@@ -56,7 +56,10 @@ def advise_anchor_sizes(cfg: CfgNode, geometry: DetectorGeometry, objects: Objec
         objects,
         [level.stride for level in geometry.anchors],
         ratios,
-        sizes_per_level=max(len(geometry.anchors[0].boxes) // len(ratios[0]), 1),
+        sizes_per_level=[
+            max(len(level.boxes) // len(own), 1)
+            for level, own in zip(geometry.anchors, ratios, strict=True)
+        ],
         offset=cfg.MODEL.ANCHOR_GENERATOR.OFFSET,
         size_divisibility=geometry.size_divisibility,
         thresholds=geometry.thresholds,

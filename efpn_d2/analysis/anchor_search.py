@@ -37,7 +37,7 @@ class AnchorSearch:
         strides: Sequence[float],
         aspect_ratios: Sequence[Sequence[float]],
         *,
-        sizes_per_level: int,
+        sizes_per_level: Sequence[int],
         offset: float,
         size_divisibility: int,
         thresholds: tuple[float, float],
@@ -49,7 +49,7 @@ class AnchorSearch:
             objects: of these, ``max_objects`` evenly spread over the list are looked at.
             strides: of the levels, from fine to coarse.
             aspect_ratios: h / w of the anchors of each level.
-            sizes_per_level: anchor sizes of a level.
+            sizes_per_level: number of anchor sizes of each level.
             offset: ``MODEL.ANCHOR_GENERATOR.OFFSET``.
             size_divisibility: images are padded to multiples of it.
             thresholds: IoU below which an anchor is background, and from which it is an object.
@@ -61,7 +61,7 @@ class AnchorSearch:
         self._image_sizes = objects.image_sizes[objects.images[chosen]]
         self._strides = list(strides)
         self._ratios = [list(ratios) for ratios in aspect_ratios]
-        self._steps = [2 ** (i / sizes_per_level) for i in range(sizes_per_level)]
+        self._steps = [[2 ** (i / count) for i in range(count)] for count in sizes_per_level]
         self._offset = offset
         self._divisibility = size_divisibility
         self._thresholds = thresholds
@@ -75,7 +75,10 @@ class AnchorSearch:
         ious = [self._candidate_ious(level) for level in range(len(self._strides))]
         ends = [self._ascend(ious, series) for series in self._series(ious)]
         choice = max(ends, key=lambda end: self._total(ious, end))
-        return [[rounded(self._sizes[k] * step) for step in self._steps] for k in choice]
+        return [
+            [rounded(self._sizes[k] * step) for step in steps]
+            for k, steps in zip(choice, self._steps, strict=True)
+        ]
 
     def _series(self, ious: list[np.ndarray]) -> list[list[int]]:
         """Where to start: the present sizes, and of each ratio the best geometric series."""
@@ -110,7 +113,7 @@ class AnchorSearch:
         ious = np.empty((len(self._sizes), len(self._boxes)), np.float32)
         for k, size in enumerate(self._sizes):
             generator = DefaultAnchorGenerator(
-                sizes=[[float(rounded(size * step)) for step in self._steps]],
+                sizes=[[float(rounded(size * step)) for step in self._steps[level]]],
                 aspect_ratios=[self._ratios[level]],
                 strides=[stride],
                 offset=self._offset,

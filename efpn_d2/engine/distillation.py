@@ -137,7 +137,8 @@ def _check_width(stage: str, backbone: nn.Module) -> None:
     if own != teacher:
         raise StageError(
             f"DISTILL.STAGE {stage} compares P'2, which has {own} channels here, with a P2 of "
-            f"{teacher}: use DISTILL.STAGE finetune or add_on, or MODEL.EFPN.PRESET paper."
+            f"{teacher}: use DISTILL.STAGE finetune or add_on, or MODEL.EFPN.PRESET paper with "
+            "P2_PRIME_CHANNELS 0."
         )
 
 
@@ -179,7 +180,8 @@ class StageCheckpointer(EFPNCheckpointer):
     _NEEDS = {
         "distill": ("base", _DETECTOR),
         "head": ("distill", (*_DETECTOR, _EXTENSION)),
-        "add_on": ("base", _DETECTOR),
+        # Neither trained nor in the file, what is inserted into the pyramid would stay at random.
+        "add_on": ("base", (*_DETECTOR, "backbone.enhancement.")),
     }
 
     def __init__(self, model: nn.Module, save_dir: str = "", *, stage: str, **kwargs: Any) -> None:

@@ -1,11 +1,18 @@
 """Checks of module interfaces, ending in one sentence that says what to do."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 
-__all__ = ["check_extended", "check_features", "check_objectness", "check_positive", "pick_levels"]
+__all__ = [
+    "check_extended",
+    "check_features",
+    "check_objectness",
+    "check_positive",
+    "differs_in_width",
+    "pick_levels",
+]
 
 _PYRAMID_LEVELS = ("p2_prime", *(f"p{level}" for level in range(2, 8)))
 
@@ -122,3 +129,8 @@ def check_positive(section: str, **values: int) -> None:
     for key, value in values.items():
         if value < 1:
             raise ValueError(f"{section}.{key} is {value}: use 1 or more.")
+
+
+def differs_in_width(levels: Sequence[ShapeSpec]) -> bool:
+    """Whether the first of some levels, P'2, has another number of channels than the second."""
+    return len(levels) > 1 and levels[0].channels != levels[1].channels

@@ -1,7 +1,7 @@
 """Which anchors of an image are trained as which objects, by a similarity other than IoU.
 
-Detectron2 takes IoU from a global of its module, so what calls it is written anew, from what it
-does: its matcher decides, here with a similarity's values and thresholds.
+Detectron2 looks IoU up as a module global, so the methods that call it are implemented here again.
+Its own matcher decides, from the similarity's values and thresholds.
 """
 
 import torch
@@ -19,9 +19,9 @@ class SimilarityAssigner:
     """Matches each anchor to the object that it is most similar to.
 
     An anchor below both thresholds is background, one between them is ignored. As in Detectron2
-    the anchors that are most similar to an object are always positive, however little they are;
-    the articles' code asks for a similarity of 0.3, there and with IoU. An object so far from all
-    anchors that the similarity is rounded to 0 has no such anchor.
+    the anchors that are most similar to an object are positive, however low their similarity; the
+    articles' code asks for 0.3, there and with IoU. An object so far from all anchors that the
+    similarity is rounded to 0 has no such anchor.
     """
 
     def __init__(self, similarity: Similarity) -> None:

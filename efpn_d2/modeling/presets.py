@@ -13,7 +13,7 @@ class ExtensionPreset:
     """Everything in which the versions of the extension differ."""
 
     width_factor: int
-    """Channels inside FTT as a multiple of the pyramid's C."""
+    """Channels inside FTT as a multiple of those of P'2."""
     content_blocks: int
     """Residual blocks of E_c."""
     texture_blocks: int
@@ -26,10 +26,6 @@ class ExtensionPreset:
     """What ``MODEL.EFPN.ROUTING: auto`` stands for."""
     texture: str = "c2_prime"
     """What ``MODEL.EFPN.TEXTURE: auto`` stands for."""
-    small_in_features: tuple[str, ...] = ("p2_prime",)
-    """What an empty ``MODEL.EFPN.SMALL_IN_FEATURES`` stands for."""
-    reads_outputs: bool = False
-    """What ``MODEL.EFPN.READS: auto`` stands for: False is ``merged``, True is ``outputs``."""
     channel_divisor: int = 1
     """Channels of the pyramid per channel of P'2, and of FTT."""
 

@@ -15,13 +15,13 @@ from torch.nn import functional as F
 from efpn_d2.config import require_node
 
 from .box_similarity import similarity_settings
-from .checks import check_features
+from .checks import check_features, differs_in_width
 from .gradient_balance import balance_dense_losses, build_gradient_balance, dense_positives
 from .label_assignment import SimilarityAssigner
 from .lazy import queries_p2_prime
 from .lazy_rpn_head import LazyRPNHead  # noqa: F401  registers it
 from .mask_supervision import MaskSupervision, build_mask_supervision
-from .small_dense_heads import EFPNRPNHead, is_narrower
+from .small_dense_heads import EFPNRPNHead
 
 __all__ = ["EFPNRPN"]
 
@@ -74,8 +74,6 @@ class EFPNRPN(RPN):
         """
         if require_node(cfg, "MODEL.EFPN").RPN_ON_P2_PRIME:
             cfg = _with_p2_prime(cfg)
-            if queries_p2_prime(cfg):
-                cfg.MODEL.RPN.HEAD_NAME = "LazyRPNHead"
         names = cfg.MODEL.RPN.IN_FEATURES
         check_features("MODEL.RPN.IN_FEATURES", names, input_shape)
         cfg = _with_head_of_p2_prime(cfg, [input_shape[name] for name in names])
@@ -93,8 +91,8 @@ class EFPNRPN(RPN):
     ) -> tuple[list[Tensor], list[Tensor]]:
         """As in the base class, or by a similarity; heads not shared get a full sample each. [ours]
 
-        P'2 has three of four cells. From a common sample the stock head would learn from a quarter
-        of what it learns from in a stock RPN.
+        P'2 holds three quarters of all cells: in a common sample the stock head would get a quarter
+        of the anchors that it learns from in a stock RPN.
         """
         if self.assigner is None:
             labels, boxes = super().label_and_sample_anchors(anchors, gt_instances)
@@ -191,23 +189,25 @@ def _with_p2_prime(cfg: CfgNode) -> CfgNode:
 def _with_head_of_p2_prime(cfg: CfgNode, shapes: list[ShapeSpec]) -> CfgNode:
     """``cfg`` with a head that can read maps of ``shapes``, with its number of anchors."""
     anchors = cfg.MODEL.ANCHOR_GENERATOR.SIZES
-    if is_narrower(shapes):
+    own = cfg.clone()
+    own.defrost()
+    if differs_in_width(shapes):
         if cfg.MODEL.RPN.HEAD_NAME not in ("StandardRPNHead", "EFPNRPNHead"):
             raise ValueError(
                 f"MODEL.RPN.HEAD_NAME is {cfg.MODEL.RPN.HEAD_NAME}, but P'2 has "
                 f"{shapes[0].channels} channels and the other levels {shapes[1].channels}, which "
                 "one head cannot read: set it to StandardRPNHead."
             )
-        cfg = cfg.clone()
-        cfg.defrost()
-        cfg.MODEL.RPN.HEAD_NAME = "EFPNRPNHead"
+        own.MODEL.RPN.HEAD_NAME = "EFPNRPNHead"
     elif cfg.MODEL.EFPN.RPN_ON_P2_PRIME and len(anchors[0]) != len(anchors[1]):
         raise ValueError(
             f"MODEL.EFPN.P2_PRIME_ANCHOR_SIZES has {len(anchors[0])} sizes, but the other levels "
             f"have {len(anchors[1])} (MODEL.ANCHOR_GENERATOR.SIZES) and all share one RPN head: "
             f"give {len(anchors[1])}."
         )
-    return cfg
+    elif queries_p2_prime(cfg):
+        own.MODEL.RPN.HEAD_NAME = "LazyRPNHead"
+    return own
 
 
 def _per_level(values: list[list[float]], num_levels: int) -> list[list[float]]:

@@ -4,76 +4,68 @@ Detectron2's dense heads are shared by all levels, and so take one number of cha
 stock head keeps its names and shapes, and ``small_head``, of the same class, reads P'2. [ours]
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.meta_arch.retinanet import RetinaNetHead
 from detectron2.modeling.proposal_generator.rpn import RPN_HEAD_REGISTRY, StandardRPNHead
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["EFPNRPNHead", "EFPNRetinaNetHead", "is_narrower"]
+__all__ = ["EFPNRPNHead", "EFPNRetinaNetHead"]
 
 
-def is_narrower(input_shape: Sequence[ShapeSpec]) -> bool:
-    """Whether the first level has another number of channels than the second."""
-    return len(input_shape) > 1 and input_shape[0].channels != input_shape[1].channels
+class _SmallHeadMixin(nn.Module):
+    """What both have in common; before a head of Detectron2 among the base classes."""
+
+    stock_class: type[nn.Module]
+    """Of ``small_head``."""
+
+    def __init__(self, *, small_head: nn.Module, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.small_head = small_head
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: list[ShapeSpec]) -> dict[str, Any]:
+        """The arguments of the constructor, for levels from high to low resolution."""
+        first, others = split_anchors(cfg)
+        small_head = cls.stock_class(first, input_shape[:1])
+        return {**super().from_config(others, input_shape[1:]), "small_head": small_head}
+
+    def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """As in the stock head, for levels from high to low resolution."""
+        small_logits, small_deltas = self.small_head(features[:1])
+        logits, deltas = super().forward(features[1:])
+        return small_logits + logits, small_deltas + deltas
 
 
 @RPN_HEAD_REGISTRY.register()
-class EFPNRPNHead(StandardRPNHead):
-    """``StandardRPNHead`` for all levels but the first, P'2, which ``small_head`` reads."""
+class EFPNRPNHead(_SmallHeadMixin, StandardRPNHead):
+    """``StandardRPNHead`` for all levels but the first, P'2, which ``small_head`` reads.
+
+    ``small_head`` may have another number of anchors per cell.
+    """
+
+    stock_class = StandardRPNHead
 
     @configurable
-    def __init__(self, *, small_head: StandardRPNHead, **kwargs: Any) -> None:
-        """
-        Args:
-            small_head: the head of P'2; it may have another number of anchors per cell.
-            kwargs: those of ``StandardRPNHead``, for the other levels.
-        """
+    def __init__(self, **kwargs: Any) -> None:
+        """Args: ``small_head``, and those of ``StandardRPNHead`` for the other levels."""
         super().__init__(**kwargs)
-        self.small_head = small_head
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode, input_shape: list[ShapeSpec]) -> dict[str, Any]:
-        """The arguments of the constructor, for levels from high to low resolution."""
-        first, others = split_anchors(cfg)
-        small_head = StandardRPNHead(first, input_shape[:1])
-        return {**super().from_config(others, input_shape[1:]), "small_head": small_head}
-
-    def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """As in the base class."""
-        small_logits, small_deltas = self.small_head(features[:1])
-        logits, deltas = super().forward(features[1:])
-        return small_logits + logits, small_deltas + deltas
 
 
-class EFPNRetinaNetHead(RetinaNetHead):
-    """``RetinaNetHead`` for all levels but the first, P'2, which ``small_head`` reads."""
+class EFPNRetinaNetHead(_SmallHeadMixin, RetinaNetHead):
+    """``RetinaNetHead`` for all levels but the first, P'2, which ``small_head`` reads.
+
+    All levels have as many anchors per cell, as Detectron2's RetinaNet needs.
+    """
+
+    stock_class = RetinaNetHead
 
     @configurable
-    def __init__(self, *, small_head: RetinaNetHead, **kwargs: Any) -> None:
-        """
-        Args:
-            small_head: the head of P'2, with as many anchors per cell as the others.
-            kwargs: those of ``RetinaNetHead``, for the other levels.
-        """
+    def __init__(self, **kwargs: Any) -> None:
+        """Args: ``small_head``, and those of ``RetinaNetHead`` for the other levels."""
         super().__init__(**kwargs)
-        self.small_head = small_head
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode, input_shape: list[ShapeSpec]) -> dict[str, Any]:
-        """The arguments of the constructor, for levels from high to low resolution."""
-        first, others = split_anchors(cfg)
-        small_head = RetinaNetHead(first, input_shape[:1])
-        return {**super().from_config(others, input_shape[1:]), "small_head": small_head}
-
-    def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """As in the base class."""
-        small_logits, small_deltas = self.small_head(features[:1])
-        logits, deltas = super().forward(features[1:])
-        return small_logits + logits, small_deltas + deltas
 
 
 def split_anchors(cfg: CfgNode) -> tuple[CfgNode, CfgNode]:

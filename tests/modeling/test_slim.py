@@ -3,7 +3,9 @@
 import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
+from detectron2.modeling.backbone.resnet import build_resnet_backbone
 from detectron2.modeling.meta_arch.retinanet import RetinaNetHead
 from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
 from detectron2.utils.events import EventStorage
@@ -11,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from efpn_d2.checkpoint import EFPNCheckpointer
-from efpn_d2.modeling import PyramidExtension
+from efpn_d2.modeling import EFPN, ExtendedResNet, PyramidExtension, build_efpn
 from tests.modeling.helpers import tiny_config, training_input, without_gradient
 from tests.modeling.test_drop_in import stock_config
 
@@ -184,11 +186,54 @@ def test_new_heads_hear_both_maps_alike(name, head):
     torch.testing.assert_close(*energies, rtol=0.15, atol=0)
 
 
-@pytest.mark.parametrize("levels", [["p2"], ["p1", "p2_prime"]])
-def test_small_heads_without_p2_prime_or_on_unknown_maps_are_refused(levels):
-    with pytest.raises(ValueError, match="MODEL.EFPN.SMALL_IN_FEATURES") as error:
-        build(**{"MODEL.EFPN.SMALL_IN_FEATURES": levels})
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"MODEL.EFPN.SMALL_IN_FEATURES": ["p2"]}, "SMALL_IN_FEATURES is .'p2'."),
+        ({"MODEL.EFPN.SMALL_IN_FEATURES": ["p2_prime", "p2_prime"]}, "SMALL_IN_FEATURES"),
+        ({**CONTEXT, "MODEL.ROI_HEADS.IN_FEATURES": ["p3"]}, "SMALL_IN_FEATURES reads p2"),
+        ({**CONTEXT, "MODEL.ROI_MASK_HEAD.NUM_CONV": 0}, "NUM_CONV is 0"),
+        ({"MODEL.EFPN.P2_PRIME_CHANNELS": 17}, "P2_PRIME_CHANNELS is 17.* 16 channels"),
+        ({"MODEL.EFPN.P2_PRIME_CHANNELS": -1}, "P2_PRIME_CHANNELS is -1"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_in_one_sentence(options, message):
+    with pytest.raises(ValueError, match=message) as error:
+        build(MASK, **options)
     assert "\n" not in str(error.value)
+
+
+def test_detectron2s_retinanet_cannot_read_two_widths():
+    with pytest.raises(ValueError, match="META_ARCHITECTURE is RetinaNet.* EFPNRetinaNet"):
+        build(RETINANET, **{"MODEL.META_ARCHITECTURE": "RetinaNet"})
+
+
+@pytest.mark.parametrize("upsampler", ["espcn", "nearest"])
+def test_other_up_samplers_leave_no_parameter_without_gradient(upsampler):
+    model = build(**{"MODEL.EFPN.UPSAMPLER": upsampler})
+    sum(losses(model).values()).backward()
+    assert without_gradient(model) == []
+
+
+def test_a_network_without_the_configured_texture_is_refused():
+    cfg = slim_config()
+    for texture in ("c2_prime", "none"):
+        bottom_up = ExtendedResNet.from_resnet(
+            build_resnet_backbone(cfg, ShapeSpec(channels=3)), texture
+        )
+        with pytest.raises(ValueError, match="reads stem_map"):
+            build_efpn(cfg, bottom_up, None)
+    with pytest.raises(ValueError, match="texture is 'stem'"):
+        ExtendedResNet.from_resnet(build_resnet_backbone(cfg, ShapeSpec(channels=3)), "stem")
+
+
+def test_a_pyramid_without_texture_is_built_by_hand():
+    cfg = slim_config()
+    bottom_up = ExtendedResNet.from_resnet(build_resnet_backbone(cfg, ShapeSpec(channels=3)))
+    extension = PyramidExtension(64, 8, texture_channels=0, preset="slim")
+    efpn = EFPN(bottom_up, ["res2", "res3"], 8, extension=extension).eval()
+    with torch.no_grad():
+        assert efpn(torch.randn(1, 3, 32, 32))["p2_prime"].shape == (1, 2, 16, 16)
 
 
 @pytest.mark.parametrize("name", [FASTER, MASK, CASCADE_MASK])
@@ -250,8 +295,10 @@ def test_config_mistakes_are_one_clear_sentence(options, message):
     assert "\n" not in str(error.value)
 
 
-def test_lazy_is_dense_and_says_so(caplog):
-    model = build(**{"MODEL.EFPN.LAZY": True}).eval()
+@pytest.mark.parametrize("threshold", [0.0, 0.1])
+def test_lazy_is_dense_and_says_so(threshold, caplog):
+    options = {"MODEL.EFPN.LAZY": True, "MODEL.EFPN.LAZY_QUERY_THRESHOLD": threshold}
+    model = build(**options).eval()
     with torch.no_grad():
         assert isinstance(model.backbone(torch.randn(1, 3, 64, 64))["p2_prime"], torch.Tensor)
     assert "computed densely" in caplog.text

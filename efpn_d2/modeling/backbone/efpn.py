@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from efpn_d2.config import require_node
 from efpn_d2.layers import is_recorded, is_watched
-from efpn_d2.modeling.checks import check_features
+from efpn_d2.modeling.checks import check_extended, check_features, differs_in_width
 from efpn_d2.modeling.lazy import (
     ExtensionProfiler,
     LazyComputation,
@@ -98,8 +98,8 @@ class EFPN(EnhancedFPN):
         self.lazy: LazyComputation | None = None
         self._profiler = ExtensionProfiler()
         self._own_level2 = own_level2
-        self._texture = texture
-        self.has_parts = texture == "c2_prime" and extension.channels == out_channels
+        self.texture = texture if extension.lateral is not None else "none"
+        self.has_parts = self.texture == "c2_prime" and extension.channels == out_channels
         self._out_features = ["p2_prime", *self._out_features]
         self._out_feature_strides["p2_prime"] = shapes["res2"].stride // 2
         self._out_feature_channels["p2_prime"] = extension.channels
@@ -116,11 +116,8 @@ class EFPN(EnhancedFPN):
             return self._outputs_by_parts(x)
         bottom_up_features = self.bottom_up(x)
         merged = self.top_down(bottom_up_features)
-        stock = self.stock_outputs(bottom_up_features, merged)
-        _, p2_prime = self.extend(bottom_up_features, merged, stock)
-        outputs = {"p2_prime": p2_prime}
-        outputs.update(stock)
-        return self.enhance(outputs)
+        _, p2_prime = self.extend(bottom_up_features, merged)
+        return self.outputs(bottom_up_features, merged, p2_prime)
 
     @torch.jit.unused
     def _goes_by_parts(self, x: Tensor) -> bool:
@@ -168,8 +165,7 @@ class EFPN(EnhancedFPN):
             stock = self.enhance(self.stock_outputs(bottom_up_features, merged))
             return {"p2_prime": self.lazy.start(maps, stage2), **stock}
         p2_prime = p2_prime_by_parts(maps, lambda: self._profiler(stage2, self.extension))
-        stock = self.stock_outputs(bottom_up_features, merged)
-        return self.enhance({"p2_prime": p2_prime, **stock})
+        return self.outputs(bottom_up_features, merged, p2_prime)
 
     def teacher_maps(self, x: Tensor) -> dict[str, Tensor]:
         """The targets of distillation [paper Eq. 5]: levels 3 and 2 of ``x`` at twice the scale.
@@ -193,34 +189,28 @@ class EFPN(EnhancedFPN):
     def student_maps(self, x: Tensor) -> dict[str, Tensor]:
         """P'3 and P'2 of images (N, 3, H, W), by the same names as :meth:`teacher_maps`."""
         bottom_up_features = self.bottom_up(x)
-        merged = self.top_down(bottom_up_features)
-        reads_outputs = self.extension.reads_outputs
-        stock = self.stock_outputs(bottom_up_features, merged) if reads_outputs else {}
-        p3_prime, p2_prime = self.extend(bottom_up_features, merged, stock)
+        p3_prime, p2_prime = self.extend(bottom_up_features, self.top_down(bottom_up_features))
         return {"p3_prime": p3_prime, "p2_prime": p2_prime}
 
     def extend(
-        self,
-        bottom_up_features: dict[str, Tensor],
-        merged: dict[str, Tensor],
-        stock: dict[str, Tensor],
+        self, bottom_up_features: dict[str, Tensor], merged: dict[str, Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """P'3 (stride 4) and P'2 (stride 2).
-
-        Args:
-            bottom_up_features: with C2 and the texture.
-            merged: of :meth:`top_down`.
-            stock: of :meth:`stock_outputs`, which the extension may read.
-        """
-        texture = bottom_up_features.get(self._texture)
+        """``p3_prime`` (stride 4) and ``p2_prime`` (stride 2) from texture and :meth:`top_down`."""
+        texture = bottom_up_features.get(self.texture)
         level2 = self._level2(bottom_up_features, merged)
-        if not self.extension.reads_outputs:
-            return self.extension(texture, level2, merged["merged3"])
-        return self.extension(texture, level2 if self._own_level2 else stock["p2"], stock["p3"])
+        return self.extension(texture, level2, merged["merged3"])
 
     def _level2(self, bottom_up_features: dict[str, Tensor], merged: dict[str, Tensor]) -> Tensor:
         """What the extension makes P'3 of, beside merged3."""
         return bottom_up_features["res2"] if self._own_level2 else merged["merged2"]
+
+    def outputs(
+        self, bottom_up_features: dict[str, Tensor], merged: dict[str, Tensor], p2_prime: Tensor
+    ) -> dict[str, Tensor]:
+        """What :meth:`forward` returns, from its parts."""
+        outputs = {"p2_prime": p2_prime}
+        outputs.update(self.stock_outputs(bottom_up_features, merged))
+        return self.enhance(outputs)
 
 
 def _is_exporting() -> bool:
@@ -239,17 +229,21 @@ def _check_inputs(
         texture: the one that the network returns; None: the extension reads none.
     """
     if texture == "none" or "res2" not in shapes:
-        raise ValueError(
-            f"EFPN: the bottom-up network returns {', '.join(shapes)}, but the extension reads "
-            f"{' or '.join(TEXTURES)}, and res2, too: use ExtendedResNet, or "
-            "ExtendedResNet.from_resnet(your_resnet)."
-        )
+        _refuse_bottom_up(shapes, " or ".join(TEXTURES))
     if list(in_features[:2]) != ["res2", "res3"] and list(in_features[:1]) != ["res3"]:
         raise ValueError(
             f"EFPN: MODEL.FPN.IN_FEATURES is {list(in_features)}, but the extension reads levels 2 "
             "and 3: begin it with res2, res3 or with res3."
         )
     return in_features[0] == "res3"
+
+
+def _refuse_bottom_up(shapes: dict[str, ShapeSpec], texture: str) -> None:
+    raise ValueError(
+        f"EFPN: the bottom-up network returns {', '.join(shapes)}, but the extension reads "
+        f"{texture}, and res2, too: use ExtendedResNet, or "
+        "ExtendedResNet.from_resnet(your_resnet)."
+    )
 
 
 def build_efpn(
@@ -273,12 +267,13 @@ def build_efpn(
     add_sgdm_after_stages(cfg, bottom_up)
     shapes = bottom_up.output_shape()
     texture = get_texture(node.TEXTURE, node.PRESET)
+    if not shapes.keys() >= {"res2", *({texture} - {"none"})}:
+        _refuse_bottom_up(shapes, texture)
     extension = PyramidExtension(
         shapes["res2"].channels,
         cfg.MODEL.FPN.OUT_CHANNELS,
-        texture_channels=shapes[texture].channels if texture in shapes else 0,
+        texture_channels=0 if texture == "none" else shapes[texture].channels,
         p2_prime_channels=node.P2_PRIME_CHANNELS,
-        reads=node.READS,
         preset=node.PRESET,
         upsampler=node.UPSAMPLER,
         width=node.WIDTH,
@@ -352,7 +347,10 @@ def build_retinanet_resnet_efpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -
     bottom_up = build_extended_resnet(cfg, input_shape)
     c5_channels = bottom_up.output_shape()["res5"].channels
     backbone = build_efpn(cfg, bottom_up, LastLevelP6P7(c5_channels, cfg.MODEL.FPN.OUT_CHANNELS))
-    check_features(
-        "MODEL.RETINANET.IN_FEATURES", cfg.MODEL.RETINANET.IN_FEATURES, backbone.output_shape()
-    )
+    shapes = backbone.output_shape()
+    names = cfg.MODEL.RETINANET.IN_FEATURES
+    check_features("MODEL.RETINANET.IN_FEATURES", names, shapes)
+    if differs_in_width([shapes[name] for name in names]):
+        # Detectron2's head takes one number of channels.
+        check_extended(cfg, "MODEL.EFPN.PRESET", [])
     return backbone

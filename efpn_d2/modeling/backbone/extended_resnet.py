@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from efpn_d2.layers import fold_normalizations, is_recorded, is_watched
+from efpn_d2.modeling.presets import TEXTURES
 
 __all__ = ["ExtendedResNet"]
 
@@ -43,13 +44,17 @@ class ExtendedResNet(ResNet):
                 ``stem_map`` or ``none``.
 
         Raises:
-            ValueError: the stem is not a stride-2 convolution followed by a stride-2 max-pool,
-                stage 2 has a stride, or there is a classification layer.
+            ValueError: unknown texture, the stem is not a stride-2 convolution followed by a
+                stride-2 max-pool, stage 2 has a stride, or there is a classification layer.
         """
         if num_classes is not None:
             raise ValueError(
                 "ExtendedResNet: a classification layer is asked for, which no detector reads: "
                 "build the ResNet with num_classes=None."
+            )
+        if texture not in (*TEXTURES, "none"):
+            raise ValueError(
+                f"ExtendedResNet: the texture is '{texture}': use {', '.join(TEXTURES)} or none."
             )
         _check_stem(stem)
         super().__init__(stem, stages, num_classes, out_features, freeze_at)

@@ -18,7 +18,7 @@ __all__ = ["PyramidExtension"]
 class PyramidExtension(nn.Module):
     """P'3 and P'2 from a texture of stride 2 and the maps of a stock FPN [paper III-A, Eq. 1].
 
-    ``p3_prime = upsampler(level3, level2)``, of merged3 and merged2;
+    ``p3_prime = upsampler(merged3, merged2)``;
     ``p2_prime = output(lateral(texture) + nearest_up2(p3_prime))``. Lateral 1x1 and output 3x3
     convolution mirror FPN's own; Eq. 1 leaves them out as it leaves out FPN's. The texture is C'2
     [paper], or the stem's map [ours].
@@ -34,7 +34,6 @@ class PyramidExtension(nn.Module):
         *,
         texture_channels: int | None = None,
         p2_prime_channels: int = 0,
-        reads: str = "auto",
         preset: str = "paper",
         upsampler: str = "ftt",
         norm: str = "",
@@ -49,8 +48,6 @@ class PyramidExtension(nn.Module):
             texture_channels: channels of the texture; None: those of C2, which C'2 shares; 0: there
                 is no texture and no lateral convolution.
             p2_prime_channels: C', channels of P'2, of P'3 and inside; 0: the preset's part of C.
-            reads: which maps of levels 2 and 3 the pyramid is to give: ``merged``, ``outputs``, or
-                ``auto``: the preset's.
             preset: a key of :data:`efpn_d2.modeling.presets.PRESETS`.
             upsampler: ``ftt``, ``espcn`` or ``nearest``.
             norm: normalisation after the convolutions, as in ``FPN``.
@@ -60,23 +57,23 @@ class PyramidExtension(nn.Module):
                 :class:`FeatureTextureTransfer`.
 
         Raises:
-            ValueError: unknown preset, upsampler or ``reads``.
+            ValueError: unknown preset or upsampler, or P'2 has no channel or more than the pyramid.
         """
         super().__init__()
         spec = get_preset(preset)
-        if reads not in ("auto", "merged", "outputs"):
-            raise ValueError(
-                f"MODEL.EFPN.READS is '{reads}', which does not exist: use auto, merged or outputs."
-            )
-        self.reads_outputs = spec.reads_outputs if reads == "auto" else reads == "outputs"
         own = p2_prime_channels or channels // spec.channel_divisor
+        if not 1 <= own <= channels:
+            raise ValueError(
+                f"MODEL.EFPN.P2_PRIME_CHANNELS is {p2_prime_channels}, but the pyramid has "
+                f"{channels} channels: use 0 for the preset's part of them, or 1 to {channels}."
+            )
         self.channels = own
         self.reduce3 = _fpn_conv(channels, own, 1, norm=norm) if own != channels else None
         self.reduce2 = None
         self.level2_lateral = None
         if own_level2:
             self.level2_lateral = _fpn_conv(c2_channels, own, 1, norm=norm)
-        elif own != channels:
+        elif own != channels and upsampler == "ftt":  # the others read level 3 alone
             self.reduce2 = _fpn_conv(channels, own, 1, norm=norm)
         self.upsampler = build_upsampler(upsampler, own, preset=preset, norm=norm, **ftt_options)
         options = {"norm": norm, "bias": not spec.reference_code}
@@ -89,31 +86,31 @@ class PyramidExtension(nn.Module):
         self.average = fuse_type == "avg"
 
     def forward(
-        self, texture: Tensor | None, level2: Tensor, level3: Tensor
+        self, texture: Tensor | None, merged2: Tensor, merged3: Tensor
     ) -> tuple[Tensor, Tensor]:
         """
         Args:
             texture: C'2 or the stem's map (N, C_t, 4H, 4W), stride 2; None without a lateral
                 convolution.
-            level2: merged2 or P2 (N, C, 2H, 2W), stride 4; with ``own_level2``, C2 (N, C2, 2H,
-                2W).
-            level3: merged3 or P3 (N, C, H, W), stride 8.
+            merged2: top-down map of level 2 (N, C, 2H, 2W), stride 4; with ``own_level2``, C2
+                (N, C2, 2H, 2W).
+            merged3: top-down map of level 3 (N, C, H, W), stride 8.
 
         Returns:
             P'3 (N, C', 2H, 2W), stride 4, and P'2 (N, C', 4H, 4W), stride 2.
         """
-        p3_prime = self.p3_prime(level2, level3)
+        p3_prime = self.p3_prime(merged2, merged3)
         return p3_prime, self.p2_prime(texture, p3_prime)
 
-    def p3_prime(self, level2: Tensor, level3: Tensor) -> Tensor:
+    def p3_prime(self, merged2: Tensor, merged3: Tensor) -> Tensor:
         """P'3 (N, C', 2H, 2W); the arguments are those of :meth:`forward`."""
         if self.reduce3 is not None:
-            level3 = self.reduce3(level3)
+            merged3 = self.reduce3(merged3)
         if self.level2_lateral is not None:
-            level2 = self._fuse(self.level2_lateral(level2), level3)
+            merged2 = self._fuse(self.level2_lateral(merged2), merged3)
         elif self.reduce2 is not None:
-            level2 = self.reduce2(level2)
-        return self.upsampler(level3, level2)
+            merged2 = self.reduce2(merged2)
+        return self.upsampler(merged3, merged2)
 
     def p2_prime(self, texture: Tensor | None, p3_prime: Tensor) -> Tensor:
         """P'2 (N, C', 4H, 4W); see :meth:`forward`."""

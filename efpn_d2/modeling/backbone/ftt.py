@@ -54,7 +54,7 @@ class FeatureTextureTransfer(nn.Module):
         """
         Args:
             channels: C of p3, p2 and p3_prime.
-            preset: ``paper``, ``reference`` or ``fast``.
+            preset: a key of :data:`efpn_d2.modeling.presets.PRESETS`.
             width: channels inside; 0: the preset's.
             content_blocks: residual blocks of E_c; -1: the preset's.
             texture_blocks: residual blocks of E_t; -1: the preset's.
@@ -167,7 +167,7 @@ def build_upsampler(name: str, channels: int, **ftt_options: Any) -> nn.Module:
 
     Args:
         name: ``ftt``, ``espcn`` or ``nearest``.
-        channels: C of the pyramid.
+        channels: C of p3, p2 and p3_prime.
         ftt_options: those of :class:`FeatureTextureTransfer`; the others have none.
 
     Raises:

@@ -125,24 +125,26 @@ class DistillationRCNN(GeneralizedRCNN):
     ) -> dict[str, Tensor]:
         bottom_up = self.backbone.bottom_up(images.tensor)
         merged = self.backbone.top_down(bottom_up)
-        stock = self.backbone.stock_outputs(bottom_up, merged)
-        p3_prime, p2_prime = self.backbone.extend(bottom_up, merged, stock)
-        features = self.backbone.enhance({"p2_prime": p2_prime, **stock})
+        p3_prime, p2_prime = self.backbone.extend(bottom_up, merged)
+        features = self.backbone.outputs(bottom_up, merged, p2_prime)
         proposals, losses = self.proposal_generator(images, features, instances)
         _, detector_losses = self.roi_heads(images, features, proposals, instances)
         if not self._other_teacher:
-            p3_prime, p2_prime = self._extend_alone(bottom_up, merged, stock)
+            p3_prime, p2_prime = self._extend_alone(bottom_up, merged)
         maps = {"p3_prime": p3_prime, "p2_prime": p2_prime}
         distillation_losses = self._distillation_losses(maps, teacher_images, instances)
         return {**losses, **detector_losses, **distillation_losses}
 
-    def _extend_alone(self, *inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def _extend_alone(
+        self, bottom_up: dict[str, Tensor], merged: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
         """P'3 and P'2 once more, without a gradient path to the network before the extension.
 
         That network makes the targets, too. It could bring both closer by saying less, at the cost
         of all levels; so Eq. 5 teaches the extension alone, as in the stage ``distill``. [ours]
         """
-        return self.backbone.extend(*({k: v.detach() for k, v in x.items()} for x in inputs))
+        inputs = ({k: v.detach() for k, v in maps.items()} for maps in (bottom_up, merged))
+        return self.backbone.extend(*inputs)
 
     def _distillation_losses(
         self, maps: dict[str, Tensor], teacher_images: Tensor, instances: list[Instances]

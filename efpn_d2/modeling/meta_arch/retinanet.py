@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from efpn_d2.modeling.backbone.fbsm import MASK_LOGITS
 from efpn_d2.modeling.box_similarity import similarity_settings
+from efpn_d2.modeling.checks import differs_in_width
 from efpn_d2.modeling.gradient_balance import (
     balance_dense_losses,
     build_gradient_balance,
@@ -20,7 +21,7 @@ from efpn_d2.modeling.gradient_balance import (
 )
 from efpn_d2.modeling.label_assignment import SimilarityAssigner
 from efpn_d2.modeling.mask_supervision import MaskSupervision, build_mask_supervision
-from efpn_d2.modeling.small_dense_heads import EFPNRetinaNetHead, is_narrower
+from efpn_d2.modeling.small_dense_heads import EFPNRetinaNetHead
 
 __all__ = ["EFPNRetinaNet"]
 
@@ -67,7 +68,7 @@ class EFPNRetinaNet(RetinaNet):
         ret = super().from_config(cfg)
         shapes = ret["backbone"].output_shape()
         levels = [shapes[name] for name in ret["head_in_features"]]
-        if is_narrower(levels):
+        if differs_in_width(levels):
             ret["head"] = EFPNRetinaNetHead(cfg, levels)
         similarity = similarity_settings(cfg, "retinanet")
         return {

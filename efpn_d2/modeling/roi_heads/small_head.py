@@ -309,14 +309,15 @@ def _small_config(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> CfgNode:
 def _context_levels(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> list[str]:
     """The maps beside P'2 that the small heads read."""
     node = require_node(cfg, "MODEL.EFPN")
-    names = list(node.SMALL_IN_FEATURES) or list(get_preset(node.PRESET).small_in_features)
-    check_features("MODEL.EFPN.SMALL_IN_FEATURES", names, input_shape)
-    if "p2_prime" not in names:
+    names = list(node.SMALL_IN_FEATURES)
+    if names not in (["p2_prime"], ["p2", "p2_prime"]):
         raise ValueError(
-            f"MODEL.EFPN.SMALL_IN_FEATURES is {names}: add p2_prime, or set MODEL.EFPN.ROUTING to "
-            "none for a detector without small heads."
+            f"MODEL.EFPN.SMALL_IN_FEATURES is {names}: use [p2_prime] or [p2, p2_prime]."
         )
-    return [name for name in names if name != "p2_prime"]
+    context = names[:-1]
+    check_features("MODEL.EFPN.SMALL_IN_FEATURES", context, input_shape)
+    check_features("MODEL.EFPN.SMALL_IN_FEATURES", context, cfg.MODEL.ROI_HEADS.IN_FEATURES)
+    return context
 
 
 def _joined_shape(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, ShapeSpec]:
@@ -343,7 +344,12 @@ def _balance_maps(head: nn.Module, channels: list[int]) -> None:
     """
     if len(channels) == 1:
         return
-    first = next(m for m in head.modules() if isinstance(m, nn.Conv2d | nn.Linear))
+    first = next(x for x in head.modules() if hasattr(x, "weight"))
+    if isinstance(first, nn.ConvTranspose2d):
+        raise ValueError(
+            "MODEL.EFPN.SMALL_IN_FEATURES names p2, but MODEL.ROI_MASK_HEAD.NUM_CONV is 0, so that "
+            "no convolution could join the maps: use 1 or more."
+        )
     weight = first.weight.view(len(first.weight), sum(channels), -1)
     for part, own in zip(weight.split(channels, dim=1), channels, strict=True):
         part.mul_((sum(channels) / (len(channels) * own)) ** 0.5)
