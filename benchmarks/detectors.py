@@ -63,6 +63,9 @@ DETECTORS = {
     },
     "EFPN slim": Detector([*_efpn("slim"), *_PROPOSE]),
     "EFPN slim + SGDM": Detector([*_efpn("slim"), *_PROPOSE, *SGDM]),
+    "EFPN slim of 48 channels + SGDM": Detector(
+        [*_efpn("slim"), *_PROPOSE, *SGDM, "MODEL.EFPN.P2_PRIME_CHANNELS", 48]
+    ),
     **{
         f"EFPN {preset}, lazy, {active} % active": Detector(_efpn(preset, True), active / 100)
         for preset in ("paper", "fast")
