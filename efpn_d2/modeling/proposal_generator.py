@@ -21,7 +21,7 @@ from .label_assignment import SimilarityAssigner
 from .lazy import queries_p2_prime
 from .lazy_rpn_head import LazyRPNHead  # noqa: F401  registers it
 from .mask_supervision import MaskSupervision, build_mask_supervision
-from .small_dense_heads import EFPNRPNHead
+from .small_dense_heads import EFPNRPNHead  # noqa: F401  registers it
 
 __all__ = ["EFPNRPN"]
 
@@ -55,7 +55,6 @@ class EFPNRPN(RPN):
             kwargs: those of Detectron2's ``RPN``.
         """
         super().__init__(**kwargs)
-        self._heads_are_shared = not isinstance(self.rpn_head, EFPNRPNHead)
         self.gradient_balance = gradient_balance
         self.mask_supervision = mask_supervision
         self.assigner = assigner
@@ -89,38 +88,18 @@ class EFPNRPN(RPN):
     def label_and_sample_anchors(
         self, anchors: list[Boxes], gt_instances: list[Instances]
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """As in the base class, or by a similarity; heads not shared get a full sample each. [ours]
-
-        P'2 holds three quarters of all cells: in a common sample the stock head would get a quarter
-        of the anchors that it learns from in a stock RPN.
-        """
+        """As in the base class, or by a similarity."""
         if self.assigner is None:
-            labels, boxes = super().label_and_sample_anchors(anchors, gt_instances)
-        else:
-            labels, boxes = self._label_by_similarity(Boxes.cat(anchors), gt_instances)
-        if not self._heads_are_shared:
-            first = len(anchors[0])
-            for label in labels:
-                for part in (label[:first], label[first:]):  # views, changed in place
-                    super()._subsample_labels(part)
-        return labels, boxes
-
-    def _label_by_similarity(
-        self, anchors: Boxes, gt_instances: list[Instances]
-    ) -> tuple[list[Tensor], list[Tensor]]:
+            return super().label_and_sample_anchors(anchors, gt_instances)
+        of_all_levels = Boxes.cat(anchors)
         labels, boxes = [], []
         for image in gt_instances:
             label, matched = self.assigner.label_for_rpn(
-                anchors, image, self.anchor_boundary_thresh
+                of_all_levels, image, self.anchor_boundary_thresh
             )
             labels.append(self._subsample_labels(label))
             boxes.append(matched)
         return labels, boxes
-
-    def _subsample_labels(self, label: Tensor) -> Tensor:
-        if not self._heads_are_shared:
-            return label  # above, once the levels are known
-        return super()._subsample_labels(label)
 
     @torch.jit.unused
     def losses(

@@ -130,21 +130,6 @@ def test_the_small_retinanet_head_reads_p2_prime():
     assert len(logits) == len(deltas) == 6
 
 
-def test_each_rpn_head_learns_from_a_full_sample():
-    model = build(**{"MODEL.RPN.BATCH_SIZE_PER_IMAGE": 40})
-    rpn = model.proposal_generator
-    images = model.preprocess_image([training_input(BOXES)])
-    features = model.backbone(images.tensor)
-    anchors = rpn.anchor_generator([features[name] for name in rpn.in_features])
-    (labels,), (boxes,) = rpn.label_and_sample_anchors(
-        anchors, [training_input(BOXES)["instances"]]
-    )
-    first = len(anchors[0])
-    assert len(labels) == len(boxes) == sum(map(len, anchors))
-    assert (labels[:first] >= 0).sum() == (labels[first:] >= 0).sum() == 40
-    assert (labels == 1).any()
-
-
 def test_another_rpn_head_cannot_read_two_widths():
     with pytest.raises(ValueError, match="RPN.HEAD_NAME is LazyRPNHead.* 4 channels .* 16"):
         build(**{"MODEL.RPN.HEAD_NAME": "LazyRPNHead"})
