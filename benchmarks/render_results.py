@@ -9,7 +9,7 @@ In the template, each of these comments is replaced:
 * ``curves PROTOCOL VARIANT``: a figure;
 * ``equal_cost PROTOCOL VARIANT``, ``equal_cost_figure PROTOCOL VARIANT``: AP beside time, and what
   is claimed of it;
-* ``slim PROTOCOL VARIANT``: the rows of EFPN slim;
+* ``slim PROTOCOL VARIANT``: the rows of EFPN slim and of adding P'2 to a trained detector;
 * ``cost NAME``: the record of benchmarks/cost.py of that name;
 * ``speed NAME``, ``parts NAME``, ``targets SIZE DEVICE``, ``growth DEVICE``: those of
   benchmarks/speed.py;
@@ -63,7 +63,7 @@ from efpn_d2.evaluation.size_bins import SizeBin
 
 ROOT = Path(__file__).resolve().parent
 GAIN_HEAD = "AP 0-16 over FPN 1x"
-SLIM = tuple(name for name in EQUAL_COST_ROWS if name.startswith("slim"))
+SLIM = tuple(x for x in EQUAL_COST_ROWS if x.startswith("slim") or x.endswith("add_on"))
 # Rows that have tables of their own.
 OPTIONS = {name for names in OPTION_ROWS.values() for name in names}
 ELSEWHERE = OPTIONS | EQUAL_COST_ROWS.keys()
