@@ -86,5 +86,5 @@ EQUAL_COST_ROWS = {
         ADD_ON,
         options={**PROPOSE, **BESIDE_P2, "MODEL.EFPN.PRESET": "slim"},
     ),
-    "paper_add_on": Row("the same with the preset paper, P'2 not in the RPN", "ours", ADD_ON),
+    "paper_add_on": Row("EFPN paper added to the base, which stays as it is", "ours", ADD_ON),
 }

@@ -26,11 +26,12 @@ EVIDENCE = (
     "fpn_2x",
     "efpn",
     "efpn_tuned_teacher",
+    "paper_add_on",
     "efpn_without_distillation",
     "scratch_rpn",
     "scratch_rpn_fast_sgdm",
     "scratch_rpn_sgdm",
-    "scratch_rpn_all",
+    "slim",
 )
 
 
