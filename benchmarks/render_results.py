@@ -15,7 +15,7 @@ In the template, each of these comments is replaced:
   benchmarks/speed.py;
 * ``lazy NAME``, ``loading NAME``, ``train_step NAME``, ``detector_steps NAME``: those of
   benchmarks/lazy_accuracy.py, loading.py and train_step.py;
-* ``gpu_check NAME``: that of benchmarks/gpu_check.py.
+* ``assignment NAME``, ``gpu_check NAME``: those of benchmarks/assignment.py and gpu_check.py.
 
 In sentences, ``[[PROTOCOL ROW VARIANT METRIC]]`` becomes the mean over the seeds, and with
 ``STAGE:METRIC`` that after one of the row's stages. Rows of different seeds are compared by
@@ -42,6 +42,7 @@ from ablation_records import (
     provenance,
 )
 from ablation_rows import OPTION_ROWS, PROTOCOLS, ROWS, pixels_per_student_pixel
+from assignment_table import render_assignment
 from draw_curves import write_training_curves
 from equal_cost import render_equal_cost, render_equal_cost_figure
 from equal_cost_rows import EQUAL_COST_ROWS
@@ -224,6 +225,7 @@ def render(template: str, records: Records) -> str:
         "lazy": lambda name: render_lazy_accuracy(read_record(name)),
         "train_step": lambda name: render_train_step(read_record(f"train_step/{name}")),
         "detector_steps": lambda name: render_detector_steps(read_record(f"train_step/{name}")),
+        "assignment": lambda name: render_assignment(read_record(name)),
         "gpu_check": lambda name: render_gpu_check(read_record(name)),
     }
 

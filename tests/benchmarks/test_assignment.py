@@ -3,6 +3,7 @@ from pathlib import Path
 
 import assignment
 import pytest
+from assignment_table import render_assignment
 
 from efpn_d2.data.datasets.synthetic import SyntheticConfig, generate_synthetic, synthetic_paths
 
@@ -28,3 +29,19 @@ def test_positives_by_size_of_all_similarities(tmp_path, capsys):
     for detector in assignment.DETECTORS:
         iou, nwd = (rows[detector, name][0]["positives"] for name in ("iou", "nwd"))
         assert nwd > iou > 0
+
+
+def test_the_table_has_a_line_per_similarity_and_a_column_per_size():
+    bins = [
+        {"size": [0.0, 8.0], "positives_per_object": 1.26},
+        {"size": [8.0, None], "positives_per_object": 20.0},
+    ]
+    rows = [{"detector": "FPN", "similarity": name, "bins": bins} for name in ("iou", "nwd")]
+    record = {"rows": rows, "images": 7, "dataset": "signs", "commit": "0123456789"}
+    head, _, *lines = render_assignment(record).splitlines()
+    assert "0 to 8 px" in head and "8 px and more" in head
+    assert [line.split(" | ")[1:] for line in lines[:2]] == [
+        ["iou", "1.3", "20.0 |"],
+        ["nwd", "1.3", "20.0 |"],
+    ]
+    assert "7 images" in lines[-1] and "0123456" in lines[-1]
