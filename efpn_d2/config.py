@@ -92,7 +92,12 @@ def _efpn_node() -> CN:
     # Backend of torch.compile for the extension, e.g. "inductor"; "": it is not compiled. Tiles of
     # lazy P'2 are not.
     node.COMPILE = ""
+    _add_lazy_keys(node)
+    _add_anchor_keys(node)
+    return node
 
+
+def _add_lazy_keys(node: CN) -> None:
     # At inference, compute P'2 only around the small boxes that are pooled from it; same weights,
     # and the same detections to float rounding.
     node.LAZY = False
@@ -107,6 +112,8 @@ def _efpn_node() -> CN:
     # least this, which misses what that level does not see at all; 0.0: score all of P'2.
     node.LAZY_QUERY_THRESHOLD = 0.0
 
+
+def _add_anchor_keys(node: CN) -> None:
     # Let the RPN propose on P'2 too. Needs MODEL.PROPOSAL_GENERATOR.NAME "EFPNRPN".
     node.RPN_ON_P2_PRIME = False
     # Anchor side lengths on P'2, in pixels of the network's input. As many as each of
@@ -125,7 +132,6 @@ def _efpn_node() -> CN:
     # With nwd and simd, an anchor below the first is background, from the second on an object; []:
     # [0.3, 0.7] in the RPN (as published), [0.4, 0.5] in RetinaNet.
     node.SIMILARITY_THRESHOLDS = []
-    return node
 
 
 def _sgdm_node() -> CN:
