@@ -31,6 +31,7 @@ VARIANTS = {
     "EFPN, preset paper": Variant(["MODEL.EFPN.PRESET", "paper"]),
     "EFPN, preset reference": Variant(["MODEL.EFPN.PRESET", "reference"]),
     "EFPN, preset fast": Variant(["MODEL.EFPN.PRESET", "fast"]),
+    "EFPN, preset slim": Variant(["MODEL.EFPN.PRESET", "slim"]),
     "FPN on the image at twice the side": Variant(_FPN, scale=2),
     "FPN + CEM": Variant([*_ENHANCED_FPN, *_CEM]),
     "FPN + FBSM": Variant([*_ENHANCED_FPN, *_FBSM]),
