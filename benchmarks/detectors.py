@@ -63,8 +63,8 @@ DETECTORS = {
     },
     "EFPN slim": Detector([*_efpn("slim"), *_PROPOSE]),
     "EFPN slim + SGDM": Detector([*_efpn("slim"), *_PROPOSE, *SGDM]),
-    "EFPN slim of 48 channels + SGDM": Detector(
-        [*_efpn("slim"), *_PROPOSE, *SGDM, "MODEL.EFPN.P2_PRIME_CHANNELS", 48]
+    "EFPN slim of 64 channels + SGDM": Detector(
+        [*_efpn("slim"), *_PROPOSE, *SGDM, "MODEL.EFPN.P2_PRIME_CHANNELS", 64]
     ),
     **{
         f"EFPN {preset}, lazy, {active} % active": Detector(_efpn(preset, True), active / 100)

@@ -60,7 +60,7 @@ EQUAL_COST_ROWS = {
         "the same, heads that read P2 too", SMALL_IN_FEATURES=["p2", "p2_prime"]
     ),
     "slim_anchors": _slim("the same, anchors of 4 and 8 px on P'2", P2_PRIME_ANCHOR_SIZES=[4, 8]),
-    "slim_12": _slim("the same, 3/16 of FPN's channels", P2_PRIME_CHANNELS=12),
+    "slim_quarter": _slim("the same, a quarter of FPN's channels", P2_PRIME_CHANNELS=16),
     "slim_bn": _slim("the same, batch normalisation in the extension", NORM="BN"),
     "slim_half": _slim("the same, half of FPN's channels", P2_PRIME_CHANNELS=32),
     "slim_c2_prime": _slim("the same, texture from C'2", TEXTURE="c2_prime"),

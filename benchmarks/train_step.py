@@ -52,7 +52,7 @@ DETECTOR_CASES = (
     BASELINE,
     "FPN on the image at twice the side",
     "EFPN slim + SGDM",
-    "EFPN slim of 48 channels + SGDM",
+    "EFPN slim of 64 channels + SGDM",
     "EFPN fast + SGDM, P'2 in the RPN, dense",
 )
 

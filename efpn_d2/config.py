@@ -54,13 +54,13 @@ def _efpn_node() -> CN:
     node = CN()
     # Inside of the extension: "paper" (the article as written), "reference" (the arithmetic of the
     # authors' code: twice the width, boxes duplicated), "fast" (ours: bottleneck blocks) or "slim"
-    # (ours: a quarter of the channels, texture from the stem).
+    # (ours: 3/16 of the channels, texture from the stem).
     node.PRESET = "paper"
     # The map of stride 2 that P'2 has its texture from: "c2_prime" (Eq. 1: stage 2 run again before
     # the max-pooling), "stem_map" (the stem's output before it, which costs nothing), "none", or
     # "auto": the preset's.
     node.TEXTURE = "auto"
-    # Channels of P'2; 0: the preset's part of MODEL.FPN.OUT_CHANNELS. Where they are not those of
+    # Channels of P'2; 0: the preset's share of MODEL.FPN.OUT_CHANNELS. Where they are not those of
     # the other levels, P'2 has a dense head of its own.
     node.P2_PRIME_CHANNELS = 0
     # How P'3 is made from P3: "ftt" (Eq. 3), "espcn" (sub-pixel network on P3 alone) or "nearest".

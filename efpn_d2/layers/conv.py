@@ -1,5 +1,6 @@
 """The convolution that all parts of the extension are made of."""
 
+import math
 from collections.abc import Callable
 
 import fvcore.nn.weight_init as weight_init
@@ -25,7 +26,8 @@ def conv_layer(
 
     Args:
         in_channels, out_channels, kernel_size, groups: as of ``Conv2d``.
-        norm: see ``detectron2.layers.get_norm``.
+        norm: see ``detectron2.layers.get_norm``; ``GN`` has fewer than 32 groups where 32 do not
+            divide the channels.
         bias: whether to have one if there is no normalisation.
         initialize: fills weight and bias.
         gain: factor on the initial scale of the output.
@@ -37,7 +39,7 @@ def conv_layer(
         padding=kernel_size // 2,
         groups=groups,
         bias=bias and not norm,
-        norm=get_norm(norm, out_channels),
+        norm=_get_norm(norm, out_channels),
     )
     initialize(conv)
     # A normalisation undoes the scale of what it normalises, but has one of its own.
@@ -45,3 +47,9 @@ def conv_layer(
     with torch.no_grad():
         scale.mul_(gain)
     return conv
+
+
+def _get_norm(name: str, channels: int) -> nn.Module | None:
+    if name == "GN":
+        return nn.GroupNorm(math.gcd(32, channels), channels)
+    return get_norm(name, channels)

@@ -26,8 +26,8 @@ class ExtensionPreset:
     """What ``MODEL.EFPN.ROUTING: auto`` stands for."""
     texture: str = "c2_prime"
     """What ``MODEL.EFPN.TEXTURE: auto`` stands for."""
-    channel_divisor: int = 1
-    """Channels of the pyramid per channel of P'2, and of FTT."""
+    channel_share: float = 1.0
+    """Channels of P'2 and of FTT as a share of the pyramid's."""
 
 
 PRESETS = {
@@ -44,7 +44,7 @@ PRESETS = {
         reference_code=False,
         routing="reassign",
         texture="stem_map",
-        channel_divisor=4,
+        channel_share=3 / 16,
     ),
 }
 

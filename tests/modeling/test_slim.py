@@ -48,6 +48,15 @@ def losses(model: nn.Module) -> dict[str, torch.Tensor]:
         return model.train()([training_input(BOXES), training_input([])])
 
 
+def test_p2_prime_has_3_of_16_of_the_channels_and_takes_any_norm():
+    extension = PyramidExtension(256, 256, texture_channels=64, preset="slim", norm="GN")
+    texture, merged2 = torch.rand(1, 64, 32, 32), torch.rand(1, 256, 16, 16)
+    p3_prime, p2_prime = extension(texture, merged2, torch.rand(1, 256, 8, 8))
+    assert p3_prime.shape == (1, 48, 16, 16)
+    assert p2_prime.shape == (1, 48, 32, 32)
+    assert extension.lateral.norm.num_groups == 16
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("texture", ["auto", "c2_prime", "none"])
 def test_every_part_is_trained_and_the_losses_are_finite(name, texture):

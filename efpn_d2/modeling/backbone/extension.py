@@ -47,7 +47,7 @@ class PyramidExtension(nn.Module):
             channels: C, channels of the pyramid.
             texture_channels: channels of the texture; None: those of C2, which C'2 shares; 0: there
                 is no texture and no lateral convolution.
-            p2_prime_channels: C', channels of P'2, of P'3 and inside; 0: the preset's part of C.
+            p2_prime_channels: C', channels of P'2, of P'3 and inside; 0: the preset's share of C.
             preset: a key of :data:`efpn_d2.modeling.presets.PRESETS`.
             upsampler: ``ftt``, ``espcn`` or ``nearest``.
             norm: normalisation after the convolutions, as in ``FPN``.
@@ -61,11 +61,11 @@ class PyramidExtension(nn.Module):
         """
         super().__init__()
         spec = get_preset(preset)
-        own = p2_prime_channels or channels // spec.channel_divisor
+        own = p2_prime_channels or round(channels * spec.channel_share)
         if not 1 <= own <= channels:
             raise ValueError(
                 f"MODEL.EFPN.P2_PRIME_CHANNELS is {p2_prime_channels}, but the pyramid has "
-                f"{channels} channels: use 0 for the preset's part of them, or 1 to {channels}."
+                f"{channels} channels: use 0 for the preset's share of them, or 1 to {channels}."
             )
         self.channels = own
         self.reduce3 = _fpn_conv(channels, own, 1, norm=norm) if own != channels else None
