@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import probes  # noqa: F401  registers the pyramids of rows that are only evaluated
+import slices  # noqa: F401  registers the detector of one more
 from ablation_rows import (
     PROTOCOLS,
     ROWS,

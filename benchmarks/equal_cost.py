@@ -71,7 +71,7 @@ ENTRIES = {
         for x in SCALES
     },
     "FPN trained at 1x, tested at 2x": Entry("fpn_1x_at_2x", "FPN on the image at twice the side"),
-    "FPN 1x on the image and 2 x 2 slices": Entry("", "FPN + 2 x 2 slices"),
+    "FPN 1x on the image and 2 x 2 slices": Entry("fpn_1x_slices", "FPN + 2 x 2 slices"),
     "EFPN slim": Entry("slim", "EFPN slim + SGDM"),
     "EFPN slim, 1/4 of the channels": Entry("slim_quarter", "EFPN slim of 64 channels + SGDM"),
     "EFPN fast + SGDM, P'2 in the RPN": Entry(

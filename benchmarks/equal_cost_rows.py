@@ -12,6 +12,14 @@ BESIDE_P2 = {"MODEL.EFPN.SMALL_IN_FEATURES": ["p2", "p2_prime"]}
 SLIM = {**PROPOSE, **SGDM, "MODEL.EFPN.PRESET": "slim"}
 
 
+# Sizes of anchors by tools/analyze_dataset.py for the tiny protocol's native1x training set. With
+# P'2, whose size of 6 it keeps, the other levels are free for larger ones.
+ANCHORS = {
+    "fpn": {"MODEL.ANCHOR_GENERATOR.SIZES": [[7], [16], [27], [46], [77]]},
+    "slim": {"MODEL.ANCHOR_GENERATOR.SIZES": [[12], [24], [38], [54], [77]]},
+}
+R_50 = {"MODEL.RESNETS.DEPTH": 50, "MODEL.RESNETS.RES2_OUT_CHANNELS": 256}  # bottleneck blocks
+
 # MODEL.EFPN.SIMILARITY_CONSTANTS of the tiny protocol's native1x training set of 2000 images and
 # 10051 objects, by efpn_d2.analysis.similarity at 64 px: the objects' mean size for NWD, and for
 # SimD m and n, which depend on the anchors: those of FPN, and those with P'2.
@@ -42,6 +50,12 @@ EQUAL_COST_ROWS = {
     "fpn_1x_at_2x": Row(
         "FPN trained at 1x, tested at 2x", "", start="fpn_1x", scale=2, options=STOCK
     ),
+    "fpn_1x_slices": Row(
+        "FPN trained at 1x, tested on the image and 2 x 2 slices",
+        "",
+        start="fpn_1x",
+        options={**STOCK, "MODEL.META_ARCHITECTURE": "SlicedRCNN"},
+    ),
     **{
         f"fpn_sgdm_{scale:g}x": Row(
             f"FPN + SGDM at {scale:g} times the side",
@@ -53,13 +67,28 @@ EQUAL_COST_ROWS = {
         )
         for scale in SCALES
     },
+    "fpn_sgdm_r_50": Row("FPN + SGDM, ResNet-50", "ours", FPN, start="", options={**SGDM, **R_50}),
+    "fpn_sgdm_anchors": Row(
+        "FPN + SGDM, anchors by the analysis of the data",
+        "ours",
+        FPN,
+        start="",
+        options={**SGDM, **ANCHORS["fpn"]},
+    ),
     "fpn_nwd": _fpn_by("FPN, anchors assigned by NWD", "NWD", "nwd", NWD_CONSTANTS),
     "fpn_simd": _fpn_by("FPN, anchors assigned by SimD", "SimD", "simd", SIMD_CONSTANTS["fpn"]),
     "slim": _slim("EFPN slim: from the start, SGDM, P'2 in the RPN"),
+    "slim_r_50": Row("EFPN slim, ResNet-50", "ours", SCRATCH, start="", options={**SLIM, **R_50}),
+    "slim_anchors": Row(
+        "the same, anchors by the analysis of the data",
+        "ours",
+        SCRATCH,
+        start="",
+        options={**SLIM, **ANCHORS["slim"]},
+    ),
     "slim_beside_p2": _slim(
         "the same, heads that read P2 too", SMALL_IN_FEATURES=["p2", "p2_prime"]
     ),
-    "slim_anchors": _slim("the same, anchors of 4 and 8 px on P'2", P2_PRIME_ANCHOR_SIZES=[4, 8]),
     "slim_quarter": _slim("the same, a quarter of FPN's channels", P2_PRIME_CHANNELS=16),
     "slim_bn": _slim("the same, batch normalisation in the extension", NORM="BN"),
     "slim_half": _slim("the same, half of FPN's channels", P2_PRIME_CHANNELS=32),

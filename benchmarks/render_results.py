@@ -9,7 +9,7 @@ In the template, each of these comments is replaced:
 * ``curves PROTOCOL VARIANT``: a figure;
 * ``equal_cost PROTOCOL VARIANT``, ``equal_cost_figure PROTOCOL VARIANT``: AP beside time, and what
   is claimed of it;
-* ``slim PROTOCOL VARIANT``: the rows of EFPN slim and of adding P'2 to a trained detector;
+* ``slim PROTOCOL VARIANT``: the variants of EFPN slim and FPN, and P'2 added to a trained detector;
 * ``cost NAME``: the record of benchmarks/cost.py of that name;
 * ``speed NAME``, ``parts NAME``, ``targets SIZE DEVICE``, ``growth DEVICE``: those of
   benchmarks/speed.py;
@@ -44,7 +44,7 @@ from ablation_records import (
 from ablation_rows import OPTION_ROWS, PROTOCOLS, ROWS, pixels_per_student_pixel
 from assignment_table import render_assignment
 from draw_curves import write_training_curves
-from equal_cost import render_equal_cost, render_equal_cost_figure
+from equal_cost import ENTRIES, render_equal_cost, render_equal_cost_figure
 from equal_cost_rows import EQUAL_COST_ROWS
 from gpu_check_tables import render_gpu_check
 from option_table import render_options
@@ -64,7 +64,11 @@ from efpn_d2.evaluation.size_bins import SizeBin
 
 ROOT = Path(__file__).resolve().parent
 GAIN_HEAD = "AP 0-16 over FPN 1x"
-SLIM = tuple(x for x in EQUAL_COST_ROWS if x.startswith("slim") or x.endswith("add_on"))
+# All but the lines of the figure at equal cost.
+_POINTS = {entry.row for entry in ENTRIES.values() if entry.row.startswith("fpn")}
+SLIM = tuple(
+    sorted((x for x in EQUAL_COST_ROWS if x not in _POINTS), key=lambda x: x.startswith("fpn"))
+)
 # Rows that have tables of their own.
 OPTIONS = {name for names in OPTION_ROWS.values() for name in names}
 ELSEWHERE = OPTIONS | EQUAL_COST_ROWS.keys()

@@ -130,13 +130,14 @@ def test_the_committed_results_are_what_is_rendered_now(monkeypatch):
 
 
 def test_rows_of_slim_have_a_table_of_their_own(folder):
-    for row in ("slim", "slim_half", "fpn_1.19x"):
+    for row in ("slim", "slim_half", "fpn_nwd", "fpn_1.19x"):
         (folder / f"{row}.json").write_text(json.dumps(record(row, 0, 61.0)))
     records = load_records(folder)
     own = render("<!-- slim small native1x -->", records).splitlines()
-    assert len(own) == 2 + 2 + 2
-    for line, row in zip(own[2:4], ("slim", "slim_half"), strict=True):
-        assert line.startswith(f"| {EQUAL_COST_ROWS[row].title} | ours | 1 | 70.0 | 61.0 |")
+    assert len(own) == 2 + 3 + 2
+    for line, row in zip(own[2:5], ("slim", "slim_half", "fpn_nwd"), strict=True):
+        spec = EQUAL_COST_ROWS[row]
+        assert line.startswith(f"| {spec.title} | {spec.paper} | 1 | 70.0 | 61.0 |")
     assert not EQUAL_COST_ROWS.keys() & set(SHOWN)
     assert len(render("<!-- table small native1x -->", records).splitlines()) == 2 + 3 + 2
     recovered_rows = render("<!-- recovered small -->", records)
