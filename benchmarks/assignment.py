@@ -1,9 +1,9 @@
 #!/usr/bin/env python
-"""How many anchors are positive for objects of each size: by IoU, by NWD and by SimD.
+"""How many anchors are positive for objects of each size, and how well the best one fits.
 
 Counts the RPN's positives before it samples among them, over the training set of a protocol, with
 the anchors and constants of rows of the ablation. Nothing is trained. An anchor counts for the size
-of the object that it is matched to. Needs the set that benchmarks/ablation.py generates:
+of the object that it is matched to; the best one fits by its IoU. Needs the set that benchmarks/ablation.py generates:
 
     DETECTRON2_DATASETS=output/ablation/tiny/datasets benchmarks/assignment.py
 
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import torch
 from ablation_rows import PROTOCOLS, ROWS, VARIANTS, base_config, row_config
 from detectron2.config import CfgNode
@@ -24,6 +25,8 @@ from detectron2.modeling.proposal_generator import RPN
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
+from efpn_d2.analysis.analyze import measure_anchors
+from efpn_d2.analysis.detector import describe_detector
 from efpn_d2.analysis.objects import ObjectTable, read_objects
 from efpn_d2.data.image_annotations import load_records
 from efpn_d2.engine.stages import stage_configs
@@ -33,7 +36,9 @@ from efpn_d2.tool_support import not_negative
 RESULTS = Path(__file__).resolve().parent / "results"
 DETECTORS = {
     "FPN": {"iou": "fpn_1x", "nwd": "fpn_nwd", "simd": "fpn_simd"},
+    "FPN, anchors by the analysis": {"iou": "fpn_sgdm_anchors"},
     "EFPN slim": {"iou": "slim", "nwd": "slim_nwd", "simd": "slim_simd"},
+    "EFPN slim, anchors by the analysis": {"iou": "slim_anchors"},
 }
 
 
@@ -73,6 +78,31 @@ def count_positives(
                 "objects_without": without[i].item(),
             }
         )
+    return rows
+
+
+def best_fits(
+    cfg: CfgNode, objects: ObjectTable, edges: Sequence[float]
+) -> list[dict[str, float | None]]:
+    """How well the best anchor of each object fits it, by size of the objects.
+
+    Args:
+        cfg: of a detector.
+        objects, edges: see :func:`count_positives`.
+
+    Returns:
+        Of each bin "mean_best_iou", and "objects_reached", the share of the objects with an anchor
+        of the upper of ``MODEL.RPN.IOU_THRESHOLDS``.
+    """
+    geometry = describe_detector(cfg)
+    best = measure_anchors(objects, geometry).best
+    bins = np.digitize(objects.sizes, edges[1:])
+    rows = []
+    for i in range(len(edges)):
+        own = best[bins == i]
+        reached = own >= geometry.thresholds[1]
+        values = {"mean_best_iou": own, "objects_reached": reached}
+        rows.append({k: round(float(v.mean()), 3) if len(v) else None for k, v in values.items()})
     return rows
 
 
@@ -132,7 +162,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         for detector, names in DETECTORS.items():
             for similarity, row in names.items():
                 cfg = measured_config(args, row)
-                bins = count_positives(build_model(cfg), objects, args.edges)
+                fits = best_fits(cfg, objects, args.edges)
+                counts = count_positives(build_model(cfg), objects, args.edges)
+                bins = [{**count, **fit} for count, fit in zip(counts, fits, strict=True)]
                 constants = cfg.MODEL.EFPN.SIMILARITY_CONSTANTS
                 rows.append(
                     {

@@ -21,7 +21,7 @@ from .detector import DetectorGeometry, describe_detector
 from .objects import ObjectTable, read_objects
 from .similarity import SimilarityConstants, similarity_constants
 
-__all__ = ["DatasetAnalysis", "analyze_dataset"]
+__all__ = ["DatasetAnalysis", "analyze_dataset", "measure_anchors"]
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def analyze_dataset(
     """
     objects = read_objects(records, cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, name)
     geometry = describe_detector(cfg)
-    overlaps = _measure(objects, geometry)
+    overlaps = measure_anchors(objects, geometry)
     settings = _advise(cfg, geometry, objects)
     advised_geometry, advised_overlaps = _with_settings(cfg, settings, objects)
     now = _score(objects, geometry, overlaps)
@@ -107,7 +107,7 @@ def _with_settings(
     cfg.defrost()
     cfg.merge_from_other_cfg(CfgNode(settings))
     geometry = describe_detector(cfg)
-    return geometry, _measure(objects, geometry)
+    return geometry, measure_anchors(objects, geometry)
 
 
 def _score(objects: ObjectTable, geometry: DetectorGeometry, overlaps: Overlaps) -> float:
@@ -127,7 +127,8 @@ def _advise(cfg: CfgNode, geometry: DetectorGeometry, objects: ObjectTable) -> S
     return {"MODEL": model, "TEST": {"DETECTIONS_PER_IMAGE": detections}}
 
 
-def _measure(objects: ObjectTable, geometry: DetectorGeometry) -> Overlaps:
+def measure_anchors(objects: ObjectTable, geometry: DetectorGeometry) -> Overlaps:
+    """What a detector's anchors offer to each object; its upper IoU threshold counts."""
     return measure_overlaps(
         objects.boxes,
         objects.image_sizes[objects.images],
