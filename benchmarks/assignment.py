@@ -3,7 +3,8 @@
 
 Counts the RPN's positives before it samples among them, over the training set of a protocol, with
 the anchors and constants of rows of the ablation. Nothing is trained. An anchor counts for the size
-of the object that it is matched to; the best one fits by its IoU. Needs the set that benchmarks/ablation.py generates:
+of the object that it is matched to; the best one is that of the highest IoU. Needs the set that
+benchmarks/ablation.py generates:
 
     DETECTRON2_DATASETS=output/ablation/tiny/datasets benchmarks/assignment.py
 
