@@ -7,7 +7,6 @@ from equal_cost_rows import EQUAL_COST_ROWS
 from row_parts import (
     CEM,
     DCLOSS,
-    FAST,
     FBSM,
     FINETUNE,
     FPN,
@@ -76,25 +75,6 @@ ROWS = {
         SCRATCH,
         start="",
         options={**PROPOSE, "MODEL.EFPN.UPSAMPLER": "espcn"},
-    ),
-    "scratch_rpn_fast_sgdm": Row(
-        "our recipe: from the start, preset fast, SGDM, P'2 in the RPN",
-        "ours",
-        SCRATCH,
-        start="",
-        options={**PROPOSE, **FAST, **SGDM},
-    ),
-    "scratch_fast_sgdm": Row(
-        "our recipe without P'2 in the RPN", "ours", SCRATCH, start="", options={**FAST, **SGDM}
-    ),
-    "scratch_rpn_fast": Row(
-        "our recipe without SGDM", "ours", SCRATCH, start="", options={**PROPOSE, **FAST}
-    ),
-    "finetune_rpn_fast": Row(
-        "EFPN finetuned without distillation, P'2 in the RPN, preset fast",
-        "ours",
-        FINETUNE,
-        options={**PROPOSE, **FAST},
     ),
     "joint_rpn": Row(
         "EFPN finetuned with distillation, P'2 in the RPN",

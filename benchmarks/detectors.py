@@ -53,9 +53,8 @@ DETECTORS = {
     },
     "FPN on the image at twice the side": Detector(_STOCK, scale=2),
     "FPN + 2 x 2 slices": Detector(_STOCK, slices=True),
-    **{f"EFPN {x}, dense": Detector(_efpn(x)) for x in ("paper", "reference", "fast")},
-    "EFPN fast, P'2 in the RPN, dense": Detector([*_efpn("fast"), *_PROPOSE]),
-    "EFPN fast + SGDM, P'2 in the RPN, dense": Detector([*_efpn("fast"), *_PROPOSE, *SGDM]),
+    **{f"EFPN {x}, dense": Detector(_efpn(x)) for x in ("paper", "reference")},
+    "EFPN paper + SGDM, P'2 in the RPN, dense": Detector([*_efpn("paper"), *_PROPOSE, *SGDM]),
     "FPN + SGDM": Detector([*_ENHANCED, *SGDM]),
     **{
         f"FPN + SGDM at {scale:g} times the side": Detector([*_ENHANCED, *SGDM], scale=scale)
@@ -67,13 +66,12 @@ DETECTORS = {
         [*_efpn("slim"), *_PROPOSE, *SGDM, "MODEL.EFPN.P2_PRIME_CHANNELS", 64]
     ),
     **{
-        f"EFPN {preset}, lazy, {active} % active": Detector(_efpn(preset, True), active / 100)
-        for preset in ("paper", "fast")
+        f"EFPN paper, lazy, {active} % active": Detector(_efpn("paper", lazy=True), active / 100)
         for active in (2, 10, 30, 100)
     },
     **{
-        f"EFPN fast, lazy, {number} small boxes anywhere": Detector(
-            _efpn("fast", lazy=True), spread=number
+        f"EFPN paper, lazy, {number} small boxes anywhere": Detector(
+            _efpn("paper", lazy=True), spread=number
         )
         for number in (3, 10, 30, 100)
     },

@@ -74,8 +74,8 @@ ENTRIES = {
     "FPN 1x on the image and 2 x 2 slices": Entry("fpn_1x_slices", "FPN + 2 x 2 slices"),
     "EFPN slim": Entry("slim", "EFPN slim + SGDM"),
     "EFPN slim, 1/4 of the channels": Entry("slim_quarter", "EFPN slim of 64 channels + SGDM"),
-    "EFPN fast + SGDM, P'2 in the RPN": Entry(
-        "scratch_rpn_fast_sgdm", "EFPN fast + SGDM, P'2 in the RPN, dense"
+    "EFPN wide: paper + SGDM, P'2 in the RPN": Entry(
+        "scratch_rpn_sgdm", "EFPN paper + SGDM, P'2 in the RPN, dense"
     ),
     "EFPN, the paper's recipe": Entry("efpn", "EFPN paper, dense"),
 }

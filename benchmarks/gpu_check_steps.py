@@ -27,16 +27,14 @@ from efpn_d2.run_record import peak_memory_gib
 __all__ = ["COMPILED", "DRY", "FULL", "RECIPES", "TIMED", "Scale", "Step", "make_steps"]
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGED = "COCO-Detection/faster_rcnn_R_50_EFPN_SGDM_1x.yaml"
 RECIPES: dict[str, tuple[str, list[Any]]] = {
-    "packaged": (PACKAGED, []),
-    "slim": (PACKAGED, ["MODEL.EFPN.PRESET", "slim"]),
+    "slim": ("COCO-Detection/faster_rcnn_R_50_EFPN_slim_1x.yaml", []),
     "paper": (CONFIG, ["MODEL.EFPN.PRESET", "paper"]),
 }
 SLIM, PAPER = "EFPN slim + SGDM", "EFPN paper, dense"
 TIMED = (
     *(BASELINE, "FPN on the image at twice the side", SLIM),
-    *("EFPN fast + SGDM, P'2 in the RPN, dense", PAPER, "EFPN paper, lazy, 10 % active"),
+    *("EFPN paper + SGDM, P'2 in the RPN, dense", PAPER, "EFPN paper, lazy, 10 % active"),
 )
 COMPILED = (SLIM, PAPER)
 GOOD_STEPS, MOST_STEPS = 3, 25  # the loss scale of fp16 halves after each step that overflows

@@ -80,7 +80,7 @@ CURVES = (
     "efpn",
     "finetune_rpn",
     "scratch_rpn",
-    "scratch_rpn_fast_sgdm",
+    "slim",
 )
 
 

@@ -53,7 +53,7 @@ DETECTOR_CASES = (
     "FPN on the image at twice the side",
     "EFPN slim + SGDM",
     "EFPN slim of 64 channels + SGDM",
-    "EFPN fast + SGDM, P'2 in the RPN, dense",
+    "EFPN paper + SGDM, P'2 in the RPN, dense",
 )
 
 

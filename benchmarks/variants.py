@@ -30,7 +30,6 @@ VARIANTS = {
     "FPN": Variant(_FPN),
     "EFPN, preset paper": Variant(["MODEL.EFPN.PRESET", "paper"]),
     "EFPN, preset reference": Variant(["MODEL.EFPN.PRESET", "reference"]),
-    "EFPN, preset fast": Variant(["MODEL.EFPN.PRESET", "fast"]),
     "EFPN, preset slim": Variant(["MODEL.EFPN.PRESET", "slim"]),
     "FPN on the image at twice the side": Variant(_FPN, scale=2),
     "FPN + CEM": Variant([*_ENHANCED_FPN, *_CEM]),
@@ -38,7 +37,6 @@ VARIANTS = {
     "FPN + CEM + FBSM": Variant([*_ENHANCED_FPN, *_CEM, *_FBSM]),
     "FPN + SGDM after res2-res5": Variant([*_ENHANCED_FPN, *SGDM]),
     "EFPN, preset paper + SGDM after res2-res5": Variant(SGDM),
-    "EFPN, preset fast + SGDM after res2-res5": Variant(["MODEL.EFPN.PRESET", "fast", *SGDM]),
     "EFPN, preset paper + CEM + FBSM + SGDM": Variant([*_CEM, *_FBSM, *SGDM]),
 }
 

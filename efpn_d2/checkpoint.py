@@ -95,8 +95,7 @@ def initialize_extension(model: nn.Module, incompatible: "_IncompatibleKeys") ->
     """Copy P2's lateral and output convolution to P'2's if a checkpoint held only the former.
 
     Together with FTT, which starts as up-sampling, P'2 then starts as a coarse P2 of the image at
-    twice the scale. A convolution of another kind (``fast``'s output) keeps its own start.
-    A slim extension has none of P2's shape.
+    twice the scale. A slim extension has no convolution of P2's shape and keeps its own start.
 
     Args:
         model: the detector, not wrapped in DDP, changed in place.

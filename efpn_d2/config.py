@@ -53,8 +53,8 @@ def require_node(cfg: CN, name: str) -> CN:
 def _efpn_node() -> CN:
     node = CN()
     # Inside of the extension: "paper" (the article as written), "reference" (the arithmetic of the
-    # authors' code: twice the width, boxes duplicated), "fast" (ours: bottleneck blocks) or "slim"
-    # (ours: 3/16 of the channels, texture from the stem).
+    # authors' code: twice the width, boxes duplicated) or "slim" (ours: 3/16 of the channels,
+    # texture from the stem).
     node.PRESET = "paper"
     # The map of stride 2 that P'2 has its texture from: "c2_prime" (Eq. 1: stage 2 run again before
     # the max-pooling), "stem_map" (the stem's output before it, which costs nothing), "none", or

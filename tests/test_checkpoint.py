@@ -137,7 +137,6 @@ def test_small_heads_start_from_a_caffe2_style_file(tmp_path):
     [
         ("paper", ["lateral.weight", "lateral.bias", "output.weight", "output.bias"]),
         ("reference", ["lateral.weight", "output.weight"]),
-        ("fast", ["lateral.weight", "lateral.bias"]),
     ],
 )
 def test_p2_prime_starts_with_the_convolutions_of_p2(preset, copied, stock_file):

@@ -29,7 +29,6 @@ EVIDENCE = (
     "paper_add_on",
     "efpn_without_distillation",
     "scratch_rpn",
-    "scratch_rpn_fast_sgdm",
     "scratch_rpn_sgdm",
     "slim",
 )

@@ -9,12 +9,11 @@ from .dynamic_conv import (
 )
 from .folding import fold_normalizations
 from .observation import is_recorded, is_watched
-from .residual import BRANCH_GAIN, BottleneckResidualBlock, ResidualBlock
+from .residual import BRANCH_GAIN, ResidualBlock
 from .sub_pixel import SubPixelUpsample, add_nearest_up2, eq4_permutation, nearest_up2
 
 __all__ = [
     "BRANCH_GAIN",
-    "BottleneckResidualBlock",
     "KernelGenerator",
     "ResidualBlock",
     "SharedAsymmetricKernels",

@@ -18,14 +18,13 @@ def conv_layer(
     *,
     norm: str = "",
     bias: bool = True,
-    groups: int = 1,
     initialize: Callable[[nn.Module], None] = weight_init.c2_msra_fill,
     gain: float = 1.0,
 ) -> Conv2d:
     """A size-keeping convolution; with a normalisation it has no bias.
 
     Args:
-        in_channels, out_channels, kernel_size, groups: as of ``Conv2d``.
+        in_channels, out_channels, kernel_size: as of ``Conv2d``.
         norm: see ``detectron2.layers.get_norm``; ``GN`` has fewer than 32 groups where 32 do not
             divide the channels.
         bias: whether to have one if there is no normalisation.
@@ -37,7 +36,6 @@ def conv_layer(
         out_channels,
         kernel_size=kernel_size,
         padding=kernel_size // 2,
-        groups=groups,
         bias=bias and not norm,
         norm=_get_norm(norm, out_channels),
     )

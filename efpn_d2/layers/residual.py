@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 from .conv import conv_layer
 
-__all__ = ["BRANCH_GAIN", "BottleneckResidualBlock", "ResidualBlock"]
+__all__ = ["BRANCH_GAIN", "ResidualBlock"]
 
 # Residual branches start at a tenth of Kaiming's scale. Without normalisation each full-scale
 # branch would double the variance, with which a training from scratch diverged.
@@ -35,28 +35,3 @@ class ResidualBlock(nn.Module):
         """(N, C, H, W) -> (N, C, H, W)."""
         out = x + self.conv2(F.relu_(self.conv1(x)))
         return F.relu_(out) if self.relu_after_add else out
-
-
-class BottleneckResidualBlock(nn.Module):
-    """``x + conv1x1(relu(conv3x3(relu(conv1x1(x)))))`` through C/4 channels, for ``fast``. [ours]
-
-    (N, C, H, W) -> (N, C, H, W); 17 C^2 / 16 weights where :class:`ResidualBlock` has 18 C^2.
-    """
-
-    def __init__(self, channels: int, *, norm: str = "") -> None:
-        """
-        Args:
-            channels: C.
-            norm: normalisation after each convolution, see ``detectron2.layers.get_norm``.
-        """
-        super().__init__()
-        inner = max(channels // 4, 1)
-        self.conv1 = conv_layer(channels, inner, 1, norm=norm)
-        self.conv2 = conv_layer(inner, inner, 3, norm=norm)
-        self.conv3 = conv_layer(inner, channels, 1, norm=norm, gain=BRANCH_GAIN)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, H, W)."""
-        out = F.relu_(self.conv1(x))
-        out = F.relu_(self.conv2(out))
-        return x + self.conv3(out)

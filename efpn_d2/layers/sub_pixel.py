@@ -53,29 +53,23 @@ def eq4_permutation(channels: int, factor: int) -> Tensor:
 
 
 class SubPixelUpsample(nn.Module):
-    """Convolution C_in -> 4 C_out followed by a pixel shuffle of factor 2 (paper Eq. 4).
+    """3x3 convolution C_in -> 4 C_out followed by a pixel shuffle of factor 2 (paper Eq. 4).
 
     The four filters behind one output channel start equal, so that there are no checkerboard
     artefacts; with C_in = C_out they start as the identity, so that the module starts as
     nearest-neighbour up-sampling. [ours]
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, kernel_size: int = 3) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         """
         Args:
             in_channels: C_in.
             out_channels: C_out.
-            kernel_size: of the convolution, odd.
         """
         super().__init__()
         self.shuffle = nn.PixelShuffle(2)
         filters_each = self.shuffle.upscale_factor**2
-        self.conv = Conv2d(
-            in_channels,
-            out_channels * filters_each,
-            kernel_size=kernel_size,
-            padding=kernel_size // 2,
-        )
+        self.conv = Conv2d(in_channels, out_channels * filters_each, kernel_size=3, padding=1)
         with torch.no_grad():
             one_filter_each = self.conv.weight.new_empty(out_channels, *self.conv.weight.shape[1:])
             if in_channels == out_channels:

@@ -18,8 +18,6 @@ class ExtensionPreset:
     """Residual blocks of E_c."""
     texture_blocks: int
     """Residual blocks of E_t, after the convolution that folds the concatenation."""
-    bottleneck: bool
-    """Bottleneck blocks and 1x1 instead of 3x3 convolutions around them."""
     reference_code: bool
     """The additions of the authors' code: head and tail convolutions, LeakyReLU, global skip."""
     routing: str
@@ -31,16 +29,12 @@ class ExtensionPreset:
 
 
 PRESETS = {
-    "paper": ExtensionPreset(1, 2, 2, bottleneck=False, reference_code=False, routing="reassign"),
-    "reference": ExtensionPreset(
-        2, 1, 2, bottleneck=False, reference_code=True, routing="duplicate"
-    ),
-    "fast": ExtensionPreset(1, 2, 2, bottleneck=True, reference_code=False, routing="reassign"),
+    "paper": ExtensionPreset(1, 2, 2, reference_code=False, routing="reassign"),
+    "reference": ExtensionPreset(2, 1, 2, reference_code=True, routing="duplicate"),
     "slim": ExtensionPreset(
         1,
         2,
         2,
-        bottleneck=False,
         reference_code=False,
         routing="reassign",
         texture="stem_map",

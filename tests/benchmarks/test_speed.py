@@ -55,7 +55,7 @@ def test_a_variant_has_what_its_name_says(name):
 @torch.no_grad()
 def test_proposals_keep_the_share_of_tiles_active(active):
     options = ["MODEL.EFPN.LAZY_TILE_SIDES", [32], "MODEL.EFPN.LAZY_DENSE_ABOVE", 1e6]
-    name = f"EFPN fast, lazy, {active * 100:.0f} % active"
+    name = f"EFPN paper, lazy, {active * 100:.0f} % active"
     detector = Detector([*DETECTORS[name].options, *NARROW, *options], active)
     shares = []
     with shares_computed(shares):
@@ -75,11 +75,11 @@ def test_all_detectors_get_as_many_small_and_large_boxes():
 
 @torch.no_grad()
 def test_multiply_accumulates_by_part():
-    fpn, fast = (
-        Detector([*DETECTORS[name].options, *NARROW]) for name in ("FPN", "EFPN fast, dense")
+    fpn, efpn = (
+        Detector([*DETECTORS[name].options, *NARROW]) for name in ("FPN", "EFPN paper, dense")
     )
     counts = []
-    for detector in (fpn, fast):
+    for detector in (fpn, efpn):
         model = build_detector(CONFIG, detector, 64, "cpu")
         counts.append(count_macs(model, make_run(model, detector, 64)))
     parts = {"bottom_up", "fpn", "proposal_generator", "roi_heads"}

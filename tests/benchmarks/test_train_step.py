@@ -7,7 +7,7 @@ from train_step import BARE, DETECTOR_CASES, DISTILL, FPN, FPN_2X, make_case
 
 pytestmark = pytest.mark.fast
 
-ARGUMENTS = argparse.Namespace(size=64, batch=1, depth=18, preset="fast", device="cpu")
+ARGUMENTS = argparse.Namespace(size=64, batch=1, depth=18, preset="paper", device="cpu")
 
 
 def changed_by(name):

@@ -143,7 +143,7 @@ def copied(finished, tmp_path):
 def test_another_config_in_the_same_folder_is_refused(dataset, finished):
     folder, _ = finished
     with pytest.raises(ValueError, match="trained with another config .*choose another OUTPUT_DIR"):
-        run_stages(make_config(dataset, folder, "MODEL.EFPN.PRESET", "paper"))
+        run_stages(make_config(dataset, folder, "MODEL.EFPN.PRESET", "reference"))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from efpn_d2.layers import BottleneckResidualBlock, ResidualBlock, conv_layer
+from efpn_d2.layers import ResidualBlock, conv_layer
 
 pytestmark = pytest.mark.fast
 
@@ -28,19 +28,6 @@ def test_residual_block_by_hand(relu_after_add, expected):
     assert block(torch.tensor([2.0, -2.0]).view(1, 1, 1, 2)).flatten().tolist() == expected
 
 
-def test_bottleneck_block_by_hand():
-    block = BottleneckResidualBlock(4)
-    fill(block, 0.5)
-    x = torch.tensor([1.0, 2.0, 3.0, 4.0]).view(1, 4, 1, 1)
-    # C/4 = 1 channel: 0.5 * 10 = 5, then 2.5, then 1.25 added to each channel.
-    assert block(x).flatten().tolist() == [2.25, 3.25, 4.25, 5.25]
-
-
-def test_bottleneck_has_17_sixteenths_of_c_squared_weights():
-    block = BottleneckResidualBlock(32)
-    assert sum(p.numel() for p in block.parameters() if p.dim() == 4) == 17 * 32**2 // 16
-
-
 @pytest.mark.parametrize("norm", ["GN", "BN"])
 def test_a_normalised_convolution_has_no_bias(norm):
     conv = conv_layer(32, 32, 3, norm=norm)
@@ -48,19 +35,17 @@ def test_a_normalised_convolution_has_no_bias(norm):
     assert conv.norm is not None
 
 
-@pytest.mark.parametrize("block", [ResidualBlock(4), BottleneckResidualBlock(4)])
-def test_the_input_is_not_changed_in_place(block):
+def test_the_input_is_not_changed_in_place():
     x = torch.randn(1, 4, 5, 5)
     before = x.clone()
-    block(x)
+    ResidualBlock(4)(x)
     assert torch.equal(x, before)
 
 
 @pytest.mark.parametrize("norm", ["", "GN"])
-@pytest.mark.parametrize("kind", [ResidualBlock, BottleneckResidualBlock])
-def test_residual_branches_start_small(kind, norm):
+def test_residual_branches_start_small(norm):
     torch.manual_seed(0)
     x = torch.randn(2, 128, 8, 8)
     with torch.no_grad():
-        branch = kind(128, norm=norm)(x) - x
+        branch = ResidualBlock(128, norm=norm)(x) - x
     assert 0.01 < branch.std() < 0.3

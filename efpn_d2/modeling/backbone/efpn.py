@@ -13,16 +13,9 @@ from detectron2.modeling.backbone.resnet import build_resnet_backbone
 from torch import Tensor, nn
 
 from efpn_d2.config import require_node
-from efpn_d2.layers import is_recorded, is_watched
+from efpn_d2.layers import is_watched
 from efpn_d2.modeling.checks import check_extended, check_features, differs_in_width
-from efpn_d2.modeling.lazy import (
-    ExtensionProfiler,
-    LazyComputation,
-    PyramidMaps,
-    build_lazy_computation,
-    is_large,
-    p2_prime_by_parts,
-)
+from efpn_d2.modeling.lazy import LazyComputation, PyramidMaps, build_lazy_computation
 from efpn_d2.modeling.presets import TEXTURES, get_texture
 
 from .enhanced_fpn import EnhancedFPN, build_pyramid
@@ -96,10 +89,10 @@ class EFPN(EnhancedFPN):
         self.extension = extension
         # Set by the builder: how to compute P'2 only where it is read, at inference.
         self.lazy: LazyComputation | None = None
-        self._profiler = ExtensionProfiler()
         self._own_level2 = own_level2
         self.texture = texture if extension.lateral is not None else "none"
-        self.has_parts = self.texture == "c2_prime" and extension.channels == out_channels
+        # Tiles are made of C'2, and of maps of the other levels' width.
+        self.can_be_lazy = self.texture == "c2_prime" and extension.channels == out_channels
         self._out_features = ["p2_prime", *self._out_features]
         self._out_feature_strides["p2_prime"] = shapes["res2"].stride // 2
         self._out_feature_channels["p2_prime"] = extension.channels
@@ -112,60 +105,41 @@ class EFPN(EnhancedFPN):
         Returns:
             ``p2_prime`` (stride 2) and the maps of stock FPN, high to low resolution.
         """
-        if not torch.jit.is_scripting() and self._goes_by_parts(x):
-            return self._outputs_by_parts(x)
+        if not torch.jit.is_scripting() and self._goes_lazily():
+            return self._lazy_outputs(x)
         bottom_up_features = self.bottom_up(x)
         merged = self.top_down(bottom_up_features)
         _, p2_prime = self.extend(bottom_up_features, merged)
         return self.outputs(bottom_up_features, merged, p2_prime)
 
     @torch.jit.unused
-    def _goes_by_parts(self, x: Tensor) -> bool:
-        """A trace or an export would keep the parts of its example."""
-        if self.training or torch.jit.is_tracing() or _is_exporting():
+    def _goes_lazily(self) -> bool:
+        """A trace or an export would keep the tiles of its example."""
+        if self.lazy is None or self.training or torch.jit.is_tracing() or _is_exporting():
             return False
-        if not isinstance(self.bottom_up, ExtendedResNet) or not self.has_parts:
+        if not (self.can_be_lazy and isinstance(self.bottom_up, ExtendedResNet)):
             return False
-        if self.lazy is None and not self._is_worth_dividing(x):
-            return False
-        watched = self._is_watched()
-        if watched and self.lazy is not None:
-            self.lazy.warn_once("a hook waits for calls that would not be made")
-        return not watched
-
-    def _is_watched(self) -> bool:
-        """Whether someone waits for the calls that parts do without, or make many of."""
         own = is_watched(self.bottom_up, within=False)
-        return own or is_watched(self.bottom_up.stages[0]) or is_watched(self.extension)
-
-    def _is_worth_dividing(self, x: Tensor) -> bool:
-        compiled = self.extension._compiled_call_impl is not None
-        if compiled or is_recorded():
+        if own or is_watched(self.bottom_up.stages[0]) or is_watched(self.extension):
+            self.lazy.warn_once("a hook waits for calls that would not be made")
             return False
-        lateral = self.extension.lateral
-        height, width = x.shape[-2:]
-        channels = max(lateral.in_channels, lateral.out_channels)
-        return is_large(x, (height // 2, width // 2), channels)
+        return True
 
     @torch.jit.unused
-    def _outputs_by_parts(self, x: Tensor) -> dict[str, Any]:
-        """As :meth:`forward`; if lazy, with a :class:`LazyP2Prime` in the place of P'2."""
+    def _lazy_outputs(self, x: Tensor) -> dict[str, Any]:
+        """As :meth:`forward`, with a :class:`LazyP2Prime` in the place of P'2."""
         stem_map = self.bottom_up.stem_map(x)
         bottom_up_features = self.bottom_up.stock_outputs(stem_map)
         merged = self.top_down(bottom_up_features)
-        stage2 = self.bottom_up.stages[0]
         maps = PyramidMaps(
             stem_map,
-            self._level2(bottom_up_features, merged),
+            merged["merged2"],
             merged["merged3"],
-            self.bottom_up.c2_prime_of_parts(),
+            self.bottom_up.c2_prime_of_tiles(),
             self.extension,
         )
-        if self.lazy is not None:
-            stock = self.enhance(self.stock_outputs(bottom_up_features, merged))
-            return {"p2_prime": self.lazy.start(maps, stage2), **stock}
-        p2_prime = p2_prime_by_parts(maps, lambda: self._profiler(stage2, self.extension))
-        return self.outputs(bottom_up_features, merged, p2_prime)
+        stock = self.enhance(self.stock_outputs(bottom_up_features, merged))
+        return {"p2_prime": self.lazy.start(maps, self.bottom_up.stages[0]), **stock}
 
     def teacher_maps(self, x: Tensor) -> dict[str, Tensor]:
         """The targets of distillation [paper Eq. 5]: levels 3 and 2 of ``x`` at twice the scale.
@@ -197,12 +171,8 @@ class EFPN(EnhancedFPN):
     ) -> tuple[Tensor, Tensor]:
         """``p3_prime`` (stride 4) and ``p2_prime`` (stride 2) from texture and :meth:`top_down`."""
         texture = bottom_up_features.get(self.texture)
-        level2 = self._level2(bottom_up_features, merged)
+        level2 = bottom_up_features["res2"] if self._own_level2 else merged["merged2"]
         return self.extension(texture, level2, merged["merged3"])
-
-    def _level2(self, bottom_up_features: dict[str, Tensor], merged: dict[str, Tensor]) -> Tensor:
-        """What the extension makes P'3 of, beside merged3."""
-        return bottom_up_features["res2"] if self._own_level2 else merged["merged2"]
 
     def outputs(
         self, bottom_up_features: dict[str, Tensor], merged: dict[str, Tensor], p2_prime: Tensor
@@ -289,7 +259,7 @@ def build_efpn(
     pyramid = build_pyramid(cfg, pyramid_class, bottom_up, top_block, extension=extension)
     enhanced = () if pyramid.enhancement is None else pyramid.enhancement.changed_levels()
     pyramid.lazy = build_lazy_computation(
-        cfg, extension.level2_lateral is not None, enhanced, pyramid.has_parts
+        cfg, extension.level2_lateral is not None, enhanced, pyramid.can_be_lazy
     )
     return pyramid
 

@@ -134,8 +134,8 @@ class ExtendedResNet(ResNet):
                 c2_prime = self.stages[0](stem_map)
         return c2_prime
 
-    def c2_prime_of_parts(self) -> Callable[[Tensor], Tensor]:
-        """:meth:`c2_prime` for many parts of one batch's map, with what they share done once."""
+    def c2_prime_of_tiles(self) -> Callable[[Tensor], Tensor]:
+        """:meth:`c2_prime` for many tiles of one batch's map, with what they share done once."""
         if not self._may_fold():
             return self.c2_prime
         folded = functools.cache(lambda: fold_normalizations(self.stages[0]))

@@ -80,9 +80,7 @@ class PyramidExtension(nn.Module):
         if texture_channels is None:
             texture_channels = c2_channels
         self.lateral = _fpn_conv(texture_channels, own, 1, **options) if texture_channels else None
-        self.output = (
-            _separable_conv(own, norm) if spec.bottleneck else _fpn_conv(own, own, 3, **options)
-        )
+        self.output = _fpn_conv(own, own, 3, **options)
         self.average = fuse_type == "avg"
 
     def forward(
@@ -136,12 +134,4 @@ def _fpn_conv(in_channels: int, out_channels: int, kernel_size: int, **options: 
     """A convolution initialised as FPN initialises its lateral and output convolutions."""
     return conv_layer(
         in_channels, out_channels, kernel_size, initialize=weight_init.c2_xavier_fill, **options
-    )
-
-
-def _separable_conv(channels: int, norm: str) -> nn.Sequential:
-    """Depthwise 3x3 and pointwise 1x1: the ``fast`` output convolution. [ours]"""
-    return nn.Sequential(
-        _fpn_conv(channels, channels, 3, bias=False, groups=channels),
-        _fpn_conv(channels, channels, 1, norm=norm),
     )

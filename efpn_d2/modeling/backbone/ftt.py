@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from efpn_d2.layers import (
     BRANCH_GAIN,
-    BottleneckResidualBlock,
     ResidualBlock,
     SubPixelUpsample,
     add_nearest_up2,
@@ -197,8 +196,6 @@ class _Skip(nn.Sequential):
 
 
 def _blocks(count: int, width: int, spec: ExtensionPreset, norm: str) -> list[nn.Module]:
-    if spec.bottleneck:
-        return [BottleneckResidualBlock(width, norm=norm) for _ in range(count)]
     return [
         ResidualBlock(width, norm=norm, relu_after_add=spec.reference_code) for _ in range(count)
     ]
@@ -215,7 +212,7 @@ def _content_extractor(
 
 
 def _sub_pixel(width: int, spec: ExtensionPreset) -> nn.Module:
-    upsample = SubPixelUpsample(width, width, kernel_size=1 if spec.bottleneck else 3)
+    upsample = SubPixelUpsample(width, width)
     if not spec.reference_code:
         return upsample
     return nn.Sequential(upsample, nn.LeakyReLU(_LEAKY_SLOPE))
@@ -224,11 +221,7 @@ def _sub_pixel(width: int, spec: ExtensionPreset) -> nn.Module:
 def _texture_extractor(
     channels: int, width: int, spec: ExtensionPreset, norm: str
 ) -> nn.Sequential:
-    layers: list[nn.Module] = [
-        conv_layer(
-            channels + width, width, 1 if spec.bottleneck else 3, norm=norm, gain=BRANCH_GAIN
-        )
-    ]
+    layers: list[nn.Module] = [conv_layer(channels + width, width, 3, norm=norm, gain=BRANCH_GAIN)]
     if spec.reference_code:
         layers.append(nn.LeakyReLU(_LEAKY_SLOPE))
     return nn.Sequential(*layers, *_blocks(spec.texture_blocks, width, spec, norm))

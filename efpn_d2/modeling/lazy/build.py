@@ -88,7 +88,7 @@ def queries_p2_prime(cfg: CfgNode) -> bool:
 
 
 def build_lazy_computation(
-    cfg: CfgNode, own_level2: bool, enhanced: Collection[str], has_parts: bool = True
+    cfg: CfgNode, own_level2: bool, enhanced: Collection[str], can_be_lazy: bool
 ) -> LazyComputation | None:
     """What ``MODEL.EFPN.LAZY`` asks for; None: P'2 is dense.
 
@@ -96,7 +96,7 @@ def build_lazy_computation(
         cfg: a config.
         own_level2: whether the pyramid makes level 2 inside of its extension (RetinaNet).
         enhanced: levels that something is inserted into.
-        has_parts: whether P'2 can be computed in parts.
+        can_be_lazy: whether P'2 can be computed in tiles.
 
     Raises:
         ValueError: see :class:`LazyComputation`; or the query's threshold is no objectness.
@@ -107,7 +107,7 @@ def build_lazy_computation(
         return None
     check_objectness("MODEL.EFPN.LAZY_QUERY_THRESHOLD", node.LAZY_QUERY_THRESHOLD)
     reason = ""
-    if not has_parts:
+    if not can_be_lazy:
         reason = "it is for a P'2 as wide as the other levels with C'2 as its texture"
     elif own_level2:
         reason = "the detector reads all of P'2"

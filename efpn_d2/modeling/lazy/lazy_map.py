@@ -9,7 +9,6 @@ from detectron2.structures import Boxes
 from torch import Tensor
 
 from .blocks import Tile
-from .parts import p2_prime_by_parts
 from .profile import ExtensionProfile
 from .tiles import PyramidMaps, Reader, compute_tiles, dense_cost, tiles_cost
 
@@ -82,7 +81,7 @@ class LazyP2Prime:
     def dense(self) -> Tensor:
         """The whole map, (N, C, H, W)."""
         if self._dense is None:
-            self._dense = p2_prime_by_parts(self._maps, self._get_profile)
+            self._dense = self._maps.p2_prime()
             self._rows, self._tiles = {}, None
         return self._dense
 

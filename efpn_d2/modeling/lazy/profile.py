@@ -50,7 +50,7 @@ class ExtensionProfile(NamedTuple):
     output: StepProfile
     """C'2 and P'3 to P'2 (stride 2)."""
 
-    def last_halos(self, reader_halo: int = 0) -> tuple[int, int]:
+    def last_halos(self, reader_halo: int) -> tuple[int, int]:
         """Cells around a region of P'2 that steps ``stage2`` and ``output`` are run on.
 
         That of ``output`` is even, for windows to begin with a whole cell of P'3. C'2 is read less

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from efpn_d2.layers import BottleneckResidualBlock, ResidualBlock
+from efpn_d2.layers import ResidualBlock
 from efpn_d2.modeling import ESPCN, FeatureTextureTransfer, NearestUpsample
 
 pytestmark = pytest.mark.fast
@@ -84,28 +84,23 @@ def test_reference_preset_has_the_widths_of_the_authors_code():
 
 
 @pytest.mark.parametrize(
-    ("preset", "block", "content", "texture", "fold_kernel"),
-    [
-        ("paper", ResidualBlock, 2, 2, 3),
-        ("fast", BottleneckResidualBlock, 2, 2, 1),
-        ("reference", ResidualBlock, 1, 2, 3),
-    ],
+    ("preset", "content", "texture"), [("paper", 2, 2), ("reference", 1, 2), ("slim", 2, 2)]
 )
-def test_presets_have_the_blocks_they_say(preset, block, content, texture, fold_kernel):
+def test_presets_have_the_blocks_they_say(preset, content, texture):
     ftt = FeatureTextureTransfer(8, preset=preset)
 
     def count(module):
-        return sum(isinstance(m, block) for m in module.modules())
+        return sum(isinstance(m, ResidualBlock) for m in module.modules())
 
     assert count(ftt.content_extractor) == content
     assert count(ftt.texture_extractor) == texture
-    assert ftt.texture_extractor[0].kernel_size == (fold_kernel, fold_kernel)
+    assert ftt.texture_extractor[0].kernel_size == (3, 3)
 
 
 @pytest.mark.parametrize(
     "module",
     [
-        *(FeatureTextureTransfer(8, preset=p) for p in ("paper", "reference", "fast")),
+        *(FeatureTextureTransfer(8, preset=p) for p in ("paper", "reference")),
         FeatureTextureTransfer(32, content_blocks=0, texture_blocks=0, norm="GN"),
         FeatureTextureTransfer(8, preset="reference", width=12, content_blocks=0),
         ESPCN(8),
@@ -122,7 +117,7 @@ def test_shape_and_gradient_of_every_part(module):
     assert silent == []
 
 
-@pytest.mark.parametrize("preset", ["paper", "reference", "fast"])
+@pytest.mark.parametrize("preset", ["paper", "reference"])
 def test_p3_prime_starts_near_the_upsampled_p3(preset):
     torch.manual_seed(0)
     p3, p2 = torch.randn(2, 64, 8, 8), torch.randn(2, 64, 16, 16)
@@ -143,7 +138,7 @@ def test_nearest_and_espcn_read_p3_only():
 
 
 def test_unknown_preset_is_one_clear_sentence():
-    with pytest.raises(ValueError, match="MODEL.EFPN.PRESET is 'papr'.*paper, reference, fast"):
+    with pytest.raises(ValueError, match="MODEL.EFPN.PRESET is 'papr'.*paper, reference, slim"):
         FeatureTextureTransfer(8, preset="papr")
 
 

@@ -174,6 +174,45 @@ def test_a_module_that_was_replaced_is_probed_again():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("name", ["bottom_up", "bottom_up.res2.0", "extension"])
+def test_who_waits_for_a_call_gets_it(name, caplog):
+    backbone, seen = build(True), []
+    backbone.get_submodule(name).register_forward_hook(lambda *_: seen.append(name))
+    assert isinstance(backbone(make_images(64, 64))["p2_prime"], torch.Tensor)
+    assert seen == [name] * (2 if "res2" in name else 1)  # of C2 and of C'2
+    assert "a hook waits for calls that would not be made" in caplog.text
+
+
+class Wrapped(nn.Module):
+    """Another bottom-up network, which knows of no tiles."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return self.inner(x)
+
+
+@torch.no_grad()
+def test_another_bottom_up_network_is_dense():
+    backbone, images = build(True), make_images(64, 64)
+    expected = dense_of(backbone(images)["p2_prime"])
+    backbone.bottom_up = Wrapped(backbone.bottom_up)
+    assert torch.equal(backbone(images)["p2_prime"], expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "key", [("PRESET", "slim"), ("TEXTURE", "stem_map"), ("P2_PRIME_CHANNELS", 8)]
+)
+def test_tiles_of_another_texture_or_width_are_not_made(key):
+    backbone = build(False, f"MODEL.EFPN.{key[0]}", key[1])
+    backbone.lazy = build(True).lazy
+    assert isinstance(backbone(make_images(64, 64))["p2_prime"], torch.Tensor)
+
+
+@torch.no_grad()
 def test_an_exported_pyramid_is_dense():
     backbone, images = build(True), make_images(64, 64)
     exported = torch.export.export(backbone, (images,)).module()

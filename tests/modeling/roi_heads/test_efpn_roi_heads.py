@@ -177,9 +177,9 @@ def test_images_without_a_proposal_have_no_detection(cascade, boxes):
 def test_auto_routing_is_that_of_the_preset():
     routing = {
         preset: make_heads(**{"MODEL.EFPN.PRESET": preset}).routing
-        for preset in ("paper", "reference", "fast")
+        for preset in ("paper", "reference", "slim")
     }
-    assert routing == {"paper": "reassign", "reference": "duplicate", "fast": "reassign"}
+    assert routing == {"paper": "reassign", "reference": "duplicate", "slim": "reassign"}
 
 
 def test_small_boxes_read_p2_prime_only_and_large_boxes_never():
