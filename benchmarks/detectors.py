@@ -45,6 +45,8 @@ def _efpn(preset: str, lazy: bool = False) -> list[Any]:
     return ["MODEL.EFPN.PRESET", preset, "MODEL.EFPN.LAZY", lazy]
 
 
+_SLIM = [*_efpn("slim"), "MODEL.EFPN.SMALL_IN_FEATURES", ["stem_map", "p2_prime"]]
+
 DETECTORS = {
     "FPN": Detector(_STOCK),
     **{
@@ -60,9 +62,10 @@ DETECTORS = {
         f"FPN + SGDM at {scale:g} times the side": Detector([*_ENHANCED, *SGDM], scale=scale)
         for scale in (1.19, 1.41, 1.68, 2.0)
     },
-    "EFPN slim": Detector([*_efpn("slim"), *_PROPOSE]),
-    "EFPN slim + SGDM": Detector([*_efpn("slim"), *_PROPOSE, *SGDM]),
-    "EFPN slim of 64 channels + SGDM": Detector(
+    "EFPN slim": Detector([*_SLIM, *_PROPOSE]),
+    "EFPN slim + SGDM": Detector([*_SLIM, *_PROPOSE, *SGDM]),
+    "EFPN slim, P'2 alone": Detector([*_efpn("slim"), *_PROPOSE, *SGDM]),
+    "EFPN slim, P'2 alone, of 64 channels": Detector(
         [*_efpn("slim"), *_PROPOSE, *SGDM, "MODEL.EFPN.P2_PRIME_CHANNELS", 64]
     ),
     **{

@@ -73,7 +73,10 @@ ENTRIES = {
     "FPN trained at 1x, tested at 2x": Entry("fpn_1x_at_2x", "FPN on the image at twice the side"),
     "FPN 1x on the image and 2 x 2 slices": Entry("fpn_1x_slices", "FPN + 2 x 2 slices"),
     "EFPN slim": Entry("slim", "EFPN slim + SGDM"),
-    "EFPN slim, 1/4 of the channels": Entry("slim_quarter", "EFPN slim of 64 channels + SGDM"),
+    "EFPN slim, small heads on P'2 alone": Entry("slim_p2_prime", "EFPN slim, P'2 alone"),
+    "the same, 1/4 of the channels": Entry(
+        "slim_p2_prime_quarter", "EFPN slim, P'2 alone, of 64 channels"
+    ),
     "EFPN wide: paper + SGDM, P'2 in the RPN": Entry(
         "scratch_rpn_sgdm", "EFPN paper + SGDM, P'2 in the RPN, dense"
     ),

@@ -8,8 +8,12 @@ __all__ = ["EQUAL_COST_ROWS", "SCALES"]
 SCALES = (1.19, 1.41, 1.68, 2.0)
 
 ADD_ON = (("add_on", "rest"),)
-BESIDE_P2 = {"MODEL.EFPN.SMALL_IN_FEATURES": ["p2", "p2_prime"]}
-SLIM = {**PROPOSE, **SGDM, "MODEL.EFPN.PRESET": "slim"}
+P2_PRIME_ALONE = ["p2_prime"]
+PRESET_SLIM = {
+    "MODEL.EFPN.PRESET": "slim",
+    "MODEL.EFPN.SMALL_IN_FEATURES": ["stem_map", *P2_PRIME_ALONE],
+}
+SLIM = {**PROPOSE, **SGDM, **PRESET_SLIM}
 
 
 # Sizes of anchors by tools/analyze_dataset.py for the tiny protocol's native1x training set. With
@@ -86,14 +90,24 @@ EQUAL_COST_ROWS = {
         start="",
         options={**SLIM, **ANCHORS["slim"]},
     ),
-    "slim_beside_p2": _slim(
-        "the same, heads that read P2 too", SMALL_IN_FEATURES=["p2", "p2_prime"]
+    "slim_p2_prime": _slim(
+        "the same, small heads that read P'2 alone", SMALL_IN_FEATURES=P2_PRIME_ALONE
     ),
-    "slim_quarter": _slim("the same, a quarter of FPN's channels", P2_PRIME_CHANNELS=16),
+    "slim_p2_prime_quarter": _slim(
+        "the same, small heads that read P'2 alone, of a quarter of FPN's channels",
+        SMALL_IN_FEATURES=P2_PRIME_ALONE,
+        P2_PRIME_CHANNELS=16,
+    ),
     "slim_bn": _slim("the same, batch normalisation in the extension", NORM="BN"),
     "slim_half": _slim("the same, half of FPN's channels", P2_PRIME_CHANNELS=32),
-    "slim_c2_prime": _slim("the same, texture from C'2", TEXTURE="c2_prime"),
-    "slim_without_texture": _slim("the same without texture", TEXTURE="none"),
+    "slim_c2_prime": _slim(
+        "the same, texture from C'2, small heads that read P'2 alone",
+        SMALL_IN_FEATURES=P2_PRIME_ALONE,
+        TEXTURE="c2_prime",
+    ),
+    "slim_without_texture": _slim(
+        "the same without texture", SMALL_IN_FEATURES=P2_PRIME_ALONE, TEXTURE="none"
+    ),
     "slim_nearest": _slim("the same, nearest up-sampling instead of FTT", UPSAMPLER="nearest"),
     "slim_nwd": _slim(
         "the same, anchors assigned by NWD", SIMILARITY="nwd", SIMILARITY_CONSTANTS=NWD_CONSTANTS
@@ -107,13 +121,13 @@ EQUAL_COST_ROWS = {
         "EFPN slim finetuned from the base, all weights",
         "ours",
         FINETUNE,
-        options={**SLIM, **BESIDE_P2},
+        options=SLIM,
     ),
     "slim_add_on": Row(
         "EFPN slim added to the base, which stays as it is",
         "ours",
         ADD_ON,
-        options={**PROPOSE, **BESIDE_P2, "MODEL.EFPN.PRESET": "slim"},
+        options={**PROPOSE, **PRESET_SLIM},
     ),
     "paper_add_on": Row("EFPN paper added to the base, which stays as it is", "ours", ADD_ON),
 }

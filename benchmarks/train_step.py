@@ -52,7 +52,8 @@ DETECTOR_CASES = (
     BASELINE,
     "FPN on the image at twice the side",
     "EFPN slim + SGDM",
-    "EFPN slim of 64 channels + SGDM",
+    "EFPN slim, P'2 alone",
+    "EFPN slim, P'2 alone, of 64 channels",
     "EFPN paper + SGDM, P'2 in the RPN, dense",
 )
 

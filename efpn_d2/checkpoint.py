@@ -8,9 +8,8 @@ import pickle
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any
 
-import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from torch import Tensor, nn
+from torch import nn
 
 if TYPE_CHECKING:
     from fvcore.common.checkpoint import _IncompatibleKeys
@@ -129,8 +128,7 @@ def initialize_extension(model: nn.Module, incompatible: "_IncompatibleKeys") ->
 def initialize_small_heads(model: nn.Module, incompatible: "_IncompatibleKeys") -> list[str]:
     """Copy ``roi_heads.<name>`` to ``roi_heads.small_<name>`` if a checkpoint held only the former.
 
-    A small head that reads P2 and P'2 is the stock head at first: what it reads of P'2 has weight
-    zero. In one that reads only a P'2 of fewer channels, the first layer starts at random.
+    The first layer of a small head starts at random if it reads another number of channels.
 
     What is copied are the model's own weights after loading, so both heads start equal even where a
     shape in the file did not fit (another number of classes).
@@ -162,7 +160,10 @@ def initialize_small_heads(model: nn.Module, incompatible: "_IncompatibleKeys") 
         small = getattr(roi_heads, small_name)
         weights = getattr(roi_heads, stock_name).state_dict()
         small.load_state_dict(
-            {k: pad_inputs(weights[k], own) for k, own in small.state_dict().items()}
+            {
+                key: weights[key] if weights[key].shape == own.shape else own
+                for key, own in small.state_dict().items()
+            }
         )
         complete = not any(key.startswith(f"roi_heads.{stock_name}.") for key in incompatible_keys)
         logger.info(
@@ -192,25 +193,6 @@ def initialize_small_rpn_head(model: nn.Module, incompatible: "_IncompatibleKeys
     if f"{_RPN_HEAD}small_head.{name}" in missing and f"{_RPN_HEAD}{name}" not in missing:
         head = model.proposal_generator.rpn_head.small_head
         nn.init.constant_(head.objectness_logits.bias, math.log(0.01 / 0.99))
-
-
-def pad_inputs(weight: Tensor, like: Tensor) -> Tensor:
-    """The weight of a layer that reads P2 and P'2, from that of one that reads P2 alone.
-
-    Args:
-        weight: (O, C, k, k) or (O, C * S * S); or of any shape, if ``like`` has the same.
-        like: the same with the channels of P'2 after those of P2, or with those of P'2 alone.
-
-    Returns:
-        Of the shape of ``like``, zero for P'2; ``like`` itself if it does not read P2.
-    """
-    if weight.shape == like.shape:
-        return weight
-    if weight.shape[1] > like.shape[1]:
-        return like
-    padded = torch.zeros_like(like)
-    padded[:, : weight.shape[1]] = weight
-    return padded
 
 
 def small_to_stock(roi_heads: nn.Module) -> dict[str, str]:

@@ -236,7 +236,7 @@ def test_a_stock_detector_can_teach_one_with_sgdm(dataset, stages, tmp_path):
 
 SLIM = (
     *("MODEL.EFPN.PRESET", "slim", "MODEL.EFPN.RPN_ON_P2_PRIME", True),
-    *("MODEL.EFPN.SMALL_IN_FEATURES", ["p2", "p2_prime"]),
+    *("MODEL.EFPN.SMALL_IN_FEATURES", ["stem_map", "p2_prime"]),
 )
 
 

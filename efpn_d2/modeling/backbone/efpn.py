@@ -93,9 +93,12 @@ class EFPN(EnhancedFPN):
         self.texture = texture if extension.lateral is not None else "none"
         # Tiles are made of C'2, and of maps of the other levels' width.
         self.can_be_lazy = self.texture == "c2_prime" and extension.channels == out_channels
-        self._out_features = ["p2_prime", *self._out_features]
-        self._out_feature_strides["p2_prime"] = shapes["res2"].stride // 2
-        self._out_feature_channels["p2_prime"] = extension.channels
+        own = {"p2_prime": extension.channels}
+        if self.texture == "stem_map":
+            own["stem_map"] = shapes["stem_map"].channels
+        self._out_features = ["p2_prime", *self._out_features, *(own.keys() - {"p2_prime"})]
+        self._out_feature_strides.update(dict.fromkeys(own, shapes["res2"].stride // 2))
+        self._out_feature_channels.update(own)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """
@@ -103,7 +106,8 @@ class EFPN(EnhancedFPN):
             x: images (N, 3, H, W), H and W multiples of ``size_divisibility``.
 
         Returns:
-            ``p2_prime`` (stride 2) and the maps of stock FPN, high to low resolution.
+            ``p2_prime`` (stride 2) and the maps of stock FPN, high to low resolution; and
+            ``stem_map`` (stride 2), the texture, where that is the stem's.
         """
         if not torch.jit.is_scripting() and self._goes_lazily():
             return self._lazy_outputs(x)
@@ -180,7 +184,10 @@ class EFPN(EnhancedFPN):
         """What :meth:`forward` returns, from its parts."""
         outputs = {"p2_prime": p2_prime}
         outputs.update(self.stock_outputs(bottom_up_features, merged))
-        return self.enhance(outputs)
+        outputs = self.enhance(outputs)
+        if self.texture == "stem_map":
+            outputs["stem_map"] = bottom_up_features["stem_map"]
+        return outputs
 
 
 def _is_exporting() -> bool:

@@ -32,8 +32,8 @@ class SmallHeadMixin(StandardROIHeads):
     """Heads of their own for small boxes, pooled from P'2 [paper IV-A3].
 
     ``small_box_*`` and ``small_mask_*`` are built by the very ``_init_*`` methods of the Detectron2
-    class mixed with, on a config whose input is ``p2_prime``. If they read other levels, too, what
-    is pooled from each is concatenated: P'2 adds its detail to what the stock head sees. [ours]
+    class mixed with, on a config whose input is ``p2_prime``. If they read the stem's map,
+    too, what is pooled from both is concatenated. [ours]
 
     Both heads' predictions are joined in the order of the boxes *before* loss and NMS, so that each
     sample weighs the same whichever head has it, and one per-class NMS sees all boxes; both are
@@ -310,13 +310,14 @@ def _context_levels(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> list[str
     """The maps beside P'2 that the small heads read."""
     node = require_node(cfg, "MODEL.EFPN")
     names = list(node.SMALL_IN_FEATURES)
-    if names not in (["p2_prime"], ["p2", "p2_prime"]):
+    if names not in (["p2_prime"], ["stem_map", "p2_prime"]):
         raise ValueError(
-            f"MODEL.EFPN.SMALL_IN_FEATURES is {names}: use [p2_prime] or [p2, p2_prime]."
+            f"MODEL.EFPN.SMALL_IN_FEATURES is {names}: use [p2_prime] or [stem_map, p2_prime]."
         )
     context = names[:-1]
-    check_features("MODEL.EFPN.SMALL_IN_FEATURES", context, input_shape)
-    check_features("MODEL.EFPN.SMALL_IN_FEATURES", context, cfg.MODEL.ROI_HEADS.IN_FEATURES)
+    check_features(
+        "MODEL.EFPN.SMALL_IN_FEATURES", context, input_shape, hint="set MODEL.EFPN.TEXTURE stem_map"
+    )
     return context
 
 
@@ -336,7 +337,7 @@ def _map_channels(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> list[int]:
 def _balance_maps(head: nn.Module, channels: list[int]) -> None:
     """Scale the first layer's new weights so that each map has the same share of its output.
 
-    Otherwise a P'2 of few channels would hardly be heard beside P2 in a training from scratch.
+    Otherwise the narrower one would have less of it.
 
     Args:
         head: a head of Detectron2.
@@ -347,8 +348,8 @@ def _balance_maps(head: nn.Module, channels: list[int]) -> None:
     first = next(x for x in head.modules() if hasattr(x, "weight"))
     if isinstance(first, nn.ConvTranspose2d):
         raise ValueError(
-            "MODEL.EFPN.SMALL_IN_FEATURES names p2, but MODEL.ROI_MASK_HEAD.NUM_CONV is 0, so that "
-            "no convolution could join the maps: use 1 or more."
+            "MODEL.EFPN.SMALL_IN_FEATURES names two maps, but MODEL.ROI_MASK_HEAD.NUM_CONV is 0: "
+            "no convolution could join them; use 1 or more."
         )
     weight = first.weight.view(len(first.weight), sum(channels), -1)
     for part, own in zip(weight.split(channels, dim=1), channels, strict=True):
