@@ -45,7 +45,7 @@ def _efpn(preset: str, lazy: bool = False) -> list[Any]:
     return ["MODEL.EFPN.PRESET", preset, "MODEL.EFPN.LAZY", lazy]
 
 
-_SLIM = [*_efpn("slim"), "MODEL.EFPN.SMALL_IN_FEATURES", ["stem_map", "p2_prime"]]
+_P2_PRIME_ALONE = ["MODEL.EFPN.SMALL_IN_FEATURES", ["p2_prime"]]
 
 DETECTORS = {
     "FPN": Detector(_STOCK),
@@ -62,11 +62,14 @@ DETECTORS = {
         f"FPN + SGDM at {scale:g} times the side": Detector([*_ENHANCED, *SGDM], scale=scale)
         for scale in (1.19, 1.41, 1.68, 2.0)
     },
-    "EFPN slim": Detector([*_SLIM, *_PROPOSE]),
-    "EFPN slim + SGDM": Detector([*_SLIM, *_PROPOSE, *SGDM]),
-    "EFPN slim, P'2 alone": Detector([*_efpn("slim"), *_PROPOSE, *SGDM]),
+    "EFPN slim": Detector([*_efpn("slim"), *_PROPOSE]),
+    "EFPN slim + SGDM": Detector([*_efpn("slim"), *_PROPOSE, *SGDM]),
+    "EFPN slim, P'2 alone": Detector([*_efpn("slim"), *_PROPOSE, *SGDM, *_P2_PRIME_ALONE]),
     "EFPN slim, P'2 alone, of 64 channels": Detector(
-        [*_efpn("slim"), *_PROPOSE, *SGDM, "MODEL.EFPN.P2_PRIME_CHANNELS", 64]
+        [
+            *(*_efpn("slim"), *_PROPOSE, *SGDM, *_P2_PRIME_ALONE),
+            *("MODEL.EFPN.P2_PRIME_CHANNELS", 64),
+        ]
     ),
     **{
         f"EFPN paper, lazy, {active} % active": Detector(_efpn("paper", lazy=True), active / 100)

@@ -9,11 +9,7 @@ SCALES = (1.19, 1.41, 1.68, 2.0)
 
 ADD_ON = (("add_on", "rest"),)
 P2_PRIME_ALONE = ["p2_prime"]
-PRESET_SLIM = {
-    "MODEL.EFPN.PRESET": "slim",
-    "MODEL.EFPN.SMALL_IN_FEATURES": ["stem_map", *P2_PRIME_ALONE],
-}
-SLIM = {**PROPOSE, **SGDM, **PRESET_SLIM}
+SLIM = {**PROPOSE, **SGDM, "MODEL.EFPN.PRESET": "slim"}
 
 
 # Sizes of anchors by tools/analyze_dataset.py for the tiny protocol's native1x training set. With
@@ -101,12 +97,10 @@ EQUAL_COST_ROWS = {
     "slim_bn": _slim("the same, batch normalisation in the extension", NORM="BN"),
     "slim_half": _slim("the same, half of FPN's channels", P2_PRIME_CHANNELS=32),
     "slim_c2_prime": _slim(
-        "the same, texture from C'2, small heads that read P'2 alone",
-        SMALL_IN_FEATURES=P2_PRIME_ALONE,
-        TEXTURE="c2_prime",
+        "the same, texture from C'2, small heads that read P'2 alone", TEXTURE="c2_prime"
     ),
     "slim_without_texture": _slim(
-        "the same without texture", SMALL_IN_FEATURES=P2_PRIME_ALONE, TEXTURE="none"
+        "the same without texture, small heads that read P'2 alone", TEXTURE="none"
     ),
     "slim_nearest": _slim("the same, nearest up-sampling instead of FTT", UPSAMPLER="nearest"),
     "slim_nwd": _slim(
@@ -127,7 +121,7 @@ EQUAL_COST_ROWS = {
         "EFPN slim added to the base, which stays as it is",
         "ours",
         ADD_ON,
-        options={**PROPOSE, **PRESET_SLIM},
+        options={**PROPOSE, "MODEL.EFPN.PRESET": "slim"},
     ),
     "paper_add_on": Row("EFPN paper added to the base, which stays as it is", "ours", ADD_ON),
 }

@@ -82,9 +82,9 @@ def _efpn_node() -> CN:
     # NMS merges), "none" (P'2 is built but no head reads it: exactly the stock heads), or "auto":
     # the preset's ("duplicate" for reference, else "reassign").
     node.ROUTING = "auto"
-    # The maps that the heads of small boxes pool from, and concatenate: ["p2_prime"], or, where the
-    # texture is the stem's, ["stem_map", "p2_prime"].
-    node.SMALL_IN_FEATURES = ["p2_prime"]
+    # The maps that the heads of small boxes pool from, and concatenate: ["p2_prime"], or
+    # ["stem_map", "p2_prime"]. []: the latter where the texture is the stem's, else the former.
+    node.SMALL_IN_FEATURES = []
     # Start the heads on P'2 from the stock heads, and P'2's lateral and output convolution from
     # P2's, whenever a loaded checkpoint has those but not these.
     node.INIT_FROM_STOCK = True

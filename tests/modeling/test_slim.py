@@ -146,6 +146,7 @@ def test_another_rpn_head_cannot_read_two_widths():
 
 STEM = 64
 BOTH = {"MODEL.EFPN.SMALL_IN_FEATURES": ["stem_map", "p2_prime"]}
+ALONE = {"MODEL.EFPN.SMALL_IN_FEATURES": ["p2_prime"]}
 
 
 def test_small_heads_read_the_stems_map_and_p2_prime_side_by_side():
@@ -169,6 +170,23 @@ def test_small_heads_read_the_stems_map_and_p2_prime_side_by_side():
     expected = torch.zeros(STEM + SLIM)
     expected[3], expected[STEM + 1] = 2.0, 5.0
     torch.testing.assert_close(means, expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "channels"),
+    [
+        ({}, STEM + SLIM),
+        (BOTH, STEM + SLIM),
+        (ALONE, SLIM),
+        ({"MODEL.EFPN.TEXTURE": "none"}, SLIM),
+        ({"MODEL.EFPN.TEXTURE": "c2_prime"}, SLIM),
+    ],
+)
+def test_small_heads_read_the_stems_map_where_it_is_the_texture_or_as_they_are_told(
+    options, channels
+):
+    heads = build(**options).roi_heads
+    assert heads.small_box_head.fc1.in_features == channels * 7**2
 
 
 @pytest.mark.parametrize(("name", "head"), [(FASTER, "box"), (CASCADE_MASK, "box"), (MASK, "mask")])

@@ -120,7 +120,7 @@ class EFPNCascadeROIHeads(SmallHeadMixin, CascadeROIHeads):
         )
         if self.routing != "none":
             # ``CascadeROIHeads`` hands the stages just the maps listed here.
-            self.box_in_features = [self.small_in_feature, *self.box_in_features]
+            self.box_in_features = [*self.small_in_features, *self.box_in_features]
 
     def _forward_box(
         self,
@@ -137,7 +137,7 @@ class EFPNCascadeROIHeads(SmallHeadMixin, CascadeROIHeads):
         if self.routing == "none":
             return super()._run_stage(features, proposals, stage)
         small_features = dict(zip(self.box_in_features, features, strict=True))
-        _, *stock_features = features
+        stock_features = features[len(self.small_in_features) :]
         routes = self._route([x.proposal_boxes for x in proposals])
         if self.training and stage == 0:
             self._log_route(routes)

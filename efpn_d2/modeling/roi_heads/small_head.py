@@ -310,6 +310,8 @@ def _context_levels(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> list[str
     """The maps beside P'2 that the small heads read."""
     node = require_node(cfg, "MODEL.EFPN")
     names = list(node.SMALL_IN_FEATURES)
+    if not names:
+        return ["stem_map"] if "stem_map" in input_shape else []
     if names not in (["p2_prime"], ["stem_map", "p2_prime"]):
         raise ValueError(
             f"MODEL.EFPN.SMALL_IN_FEATURES is {names}: use [p2_prime] or [stem_map, p2_prime]."
