@@ -22,6 +22,7 @@ __all__ = [
     "Entry",
     "Point",
     "make_points",
+    "multiple",
     "neighbours",
     "over_line",
     "render_claims",
@@ -56,13 +57,14 @@ class Entry(NamedTuple):
 
 
 FPN_LINE, SGDM_LINE = "FPN", "FPN + SGDM"
+SLIM, FPN_2X, WIDE = "EFPN slim", "FPN 2x", "EFPN wide: paper + SGDM, P'2 in the RPN"
 ENTRIES = {
     "FPN 1x": Entry("fpn_1x", "FPN", FPN_LINE),
     **{
         f"FPN {x:g}x": Entry(f"fpn_{x:g}x", f"FPN at {x:g} times the side", FPN_LINE)
         for x in SCALES[:-1]
     },
-    "FPN 2x": Entry("fpn_2x", "FPN on the image at twice the side", FPN_LINE),
+    FPN_2X: Entry("fpn_2x", "FPN on the image at twice the side", FPN_LINE),
     "FPN + SGDM 1x": Entry("fpn_sgdm", "FPN + SGDM", SGDM_LINE),
     **{
         f"FPN + SGDM {x:g}x": Entry(
@@ -72,17 +74,14 @@ ENTRIES = {
     },
     "FPN trained at 1x, tested at 2x": Entry("fpn_1x_at_2x", "FPN on the image at twice the side"),
     "FPN 1x on the image and 2 x 2 slices": Entry("fpn_1x_slices", "FPN + 2 x 2 slices"),
-    "EFPN slim": Entry("slim", "EFPN slim + SGDM"),
+    SLIM: Entry("slim", "EFPN slim + SGDM"),
     "EFPN slim, small heads on P'2 alone": Entry("slim_p2_prime", "EFPN slim, P'2 alone"),
     "the same, 1/4 of the channels": Entry(
         "slim_p2_prime_quarter", "EFPN slim, P'2 alone, of 64 channels"
     ),
-    "EFPN wide: paper + SGDM, P'2 in the RPN": Entry(
-        "scratch_rpn_sgdm", "EFPN paper + SGDM, P'2 in the RPN, dense"
-    ),
+    WIDE: Entry("scratch_rpn_sgdm", "EFPN paper + SGDM, P'2 in the RPN, dense"),
     "EFPN, the paper's recipe": Entry("efpn", "EFPN paper, dense"),
 }
-SLIM, FPN_2X = "EFPN slim", "FPN 2x"
 
 
 @dataclass(frozen=True)

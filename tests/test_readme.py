@@ -18,10 +18,17 @@ pytestmark = pytest.mark.fast
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks/RESULTS.md"]
 
 
-def fenced(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def fenced(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """Of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", x.lower()).replace(" ", "-") for x in headings}
 
 
 @pytest.mark.parametrize("name", render_readme.DOCUMENTS)
@@ -49,7 +56,7 @@ def test_the_diff_of_a_real_config_makes_an_efpn(tmp_path):
 
 
 def test_the_config_lines_for_own_data_are_valid():
-    (lines,) = fenced("yaml")
+    (lines,) = fenced("yaml", (ROOT / "docs/datasets.md").read_text())
     cfg = get_cfg()
     efpn_d2.add_efpn_config(cfg)
     cfg.merge_from_other_cfg(type(cfg)(yaml.safe_load(lines)))
@@ -65,11 +72,23 @@ def test_python_example_compiles_and_names_a_config_that_exists():
     assert re.search(r'get_config\("(.+?)"\)', example).group(1) in list_configs()
 
 
-def test_configs_and_files_that_are_named_exist():
-    assert set(re.findall(r"--config-file (\S+\.yaml)", README)) <= set(list_configs())
-    for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", README):
-        assert (ROOT / target).exists(), target
-    for target in re.findall(r"(?:\./|python )((?:tools|demo)/\S+?\.py|train_net\.py)", README):
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_configs_files_and_sections_that_are_named_exist(page):
+    text = page.read_text()
+    # Not those of a run's output folder.
+    assert set(re.findall(r"--config-file ((?!RUN/)\S+/\S+\.yaml)", text)) <= set(list_configs())
+    for target, _, anchor in re.findall(r"\]\((?!https?://)([^)#]*)(#([^)]+))?\)", text):
+        file = page.parent / target if target else page
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), f"{target}#{anchor}"
+    for target in re.findall(r"(?:\./|python )((?:tools|demo)/\S+?\.py|train_net\.py)", text):
         assert (ROOT / target).is_file(), target
-    for target in re.findall(r"(?<!\S)\./(\S+?\.py)", README):
+    for target in re.findall(r"(?<!\S)\./(\S+?\.py)", text):
         assert os.access(ROOT / target, os.X_OK), f"{target} is called as ./{target}"
+
+
+def test_the_readme_keeps_its_budget():
+    assert len(README.splitlines()) <= 120
+    assert len(re.findall(r"^!\[", README, re.MULTILINE)) <= 2
+    tables = [line for line in README.splitlines() if line.startswith("|")]
+    assert max(line.count("|") - 1 for line in tables) <= 5
