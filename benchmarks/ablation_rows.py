@@ -301,11 +301,13 @@ def row_config(
 def lengths(schedule: list[list[Any]]) -> dict[str, tuple[int, float]]:
     """Iterations and learning rate of the parts of a schedule that rows' stages last.
 
-    "base", "distill" and "head" are its own; "rest" is all after the base, "all" is everything.
+    "base", "distill" and "head" are its own; "rest" is all after the base, "all" is everything,
+    and "rest_fast" is the rest at twice the base's rate, for parts that start at random.
     """
     parts = {stage: (iterations, rate) for stage, iterations, rate in schedule}
     rest = parts["distill"][0] + parts["head"][0]
     parts["rest"] = (rest, parts["head"][1])
+    parts["rest_fast"] = (rest, 2 * parts["base"][1])
     parts["all"] = (parts["base"][0] + rest, parts["base"][1])
     return parts
 

@@ -1,6 +1,6 @@
 """The rows compared at equal cost: FPN at several sides, slim P'2, and label assignment."""
 
-from row_parts import FINETUNE, FPN, PROPOSE, SCRATCH, SGDM, STOCK, Row
+from row_parts import FPN, PROPOSE, SCRATCH, SGDM, STOCK, Row
 
 __all__ = ["EQUAL_COST_ROWS", "SCALES"]
 
@@ -8,6 +8,8 @@ __all__ = ["EQUAL_COST_ROWS", "SCALES"]
 SCALES = (1.19, 1.41, 1.68, 2.0)
 
 ADD_ON = (("add_on", "rest"),)
+ADD_ON_FAST = (("add_on", "rest_fast"),)
+FINETUNE_FAST = (("finetune", "rest_fast"),)
 P2_PRIME_ALONE = ["p2_prime"]
 SLIM = {**PROPOSE, **SGDM, "MODEL.EFPN.PRESET": "slim"}
 
@@ -114,13 +116,13 @@ EQUAL_COST_ROWS = {
     "slim_finetuned": Row(
         "EFPN slim finetuned from the base, all weights",
         "ours",
-        FINETUNE,
+        FINETUNE_FAST,
         options=SLIM,
     ),
     "slim_add_on": Row(
         "EFPN slim added to the base, which stays as it is",
         "ours",
-        ADD_ON,
+        ADD_ON_FAST,
         options={**PROPOSE, "MODEL.EFPN.PRESET": "slim"},
     ),
     "paper_add_on": Row("EFPN paper added to the base, which stays as it is", "ours", ADD_ON),
