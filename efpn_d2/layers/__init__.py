@@ -10,7 +10,7 @@ from .dynamic_conv import (
 from .folding import fold_normalizations
 from .observation import is_recorded, is_watched
 from .residual import BRANCH_GAIN, ResidualBlock
-from .sub_pixel import SubPixelUpsample, add_nearest_up2, eq4_permutation, nearest_up2
+from .sub_pixel import SubPixelUpsample, eq4_permutation, nearest_up2
 
 __all__ = [
     "BRANCH_GAIN",
@@ -18,7 +18,6 @@ __all__ = [
     "ResidualBlock",
     "SharedAsymmetricKernels",
     "SubPixelUpsample",
-    "add_nearest_up2",
     "conv_layer",
     "depthwise_per_image",
     "eq4_permutation",

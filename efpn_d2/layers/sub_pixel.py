@@ -5,31 +5,12 @@ from detectron2.layers import Conv2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .observation import is_recorded
-
-__all__ = ["SubPixelUpsample", "add_nearest_up2", "eq4_permutation", "nearest_up2"]
+__all__ = ["SubPixelUpsample", "eq4_permutation", "nearest_up2"]
 
 
 def nearest_up2(x: Tensor) -> Tensor:
     """(N, C, H, W) -> (N, C, 2H, 2W) by nearest neighbours, as in FPN's top-down pathway."""
     return F.interpolate(x, scale_factor=2.0, mode="nearest")
-
-
-def add_nearest_up2(x: Tensor, coarse: Tensor, in_place: bool = True) -> Tensor:
-    """``x + nearest_up2(coarse)``, into ``x`` itself where nothing records what happens to it.
-
-    Args:
-        x: (N, C, 2H, 2W); not to be used afterwards.
-        coarse: (N, C, H, W).
-        in_place: whether nobody else may have kept ``x``.
-    """
-    if is_recorded() or not in_place:
-        return x + nearest_up2(coarse)
-    n, c, height, width = x.shape
-    # Only along rows is a larger map made; its rows are then added twice each.
-    wide = F.interpolate(coarse, size=(height // 2, width), mode="nearest")
-    x.view(n, c, height // 2, 2, width).add_(wide.unsqueeze(3))
-    return x
 
 
 def eq4_permutation(channels: int, factor: int) -> Tensor:

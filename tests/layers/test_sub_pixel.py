@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from efpn_d2.layers import SubPixelUpsample, add_nearest_up2, eq4_permutation, nearest_up2
+from efpn_d2.layers import SubPixelUpsample, eq4_permutation, nearest_up2
 
 pytestmark = pytest.mark.fast
 
@@ -58,22 +58,3 @@ def test_with_equal_channels_it_starts_as_nearest_upsampling():
 def test_nearest_up2_repeats_each_cell():
     x = torch.tensor([[[[1.0, 2.0]]]])
     assert nearest_up2(x).tolist() == [[[[1, 1, 2, 2], [1, 1, 2, 2]]]]
-
-
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_adding_an_upsampled_map_in_place_equals_the_sum(memory_format):
-    x = torch.randn(2, 3, 6, 10).contiguous(memory_format=memory_format)
-    coarse = torch.randn(2, 3, 3, 5).contiguous(memory_format=memory_format)
-    expected = x + nearest_up2(coarse)
-    with torch.no_grad():
-        added = add_nearest_up2(x, coarse)
-    assert torch.equal(added, expected)
-    assert added.data_ptr() == x.data_ptr()
-
-
-def test_adding_an_upsampled_map_changes_nothing_that_gradients_may_need():
-    x, coarse = torch.randn(1, 2, 4, 4), torch.randn(1, 2, 2, 2, requires_grad=True)
-    before = x.clone()
-    added = add_nearest_up2(x, coarse)
-    assert torch.equal(x, before)
-    assert (torch.autograd.grad(added.sum(), coarse)[0] == 4).all()

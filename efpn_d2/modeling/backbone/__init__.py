@@ -1,5 +1,6 @@
+from .build import build_efpn, build_resnet_efpn_backbone, build_retinanet_resnet_efpn_backbone
 from .cem import ContextEnhancementModule
-from .efpn import EFPN, build_efpn, build_resnet_efpn_backbone, build_retinanet_resnet_efpn_backbone
+from .efpn import EFPN
 from .enhanced_fpn import (
     EnhancedFPN,
     build_enhanced_fpn,
@@ -17,6 +18,7 @@ from .extended_resnet import ExtendedResNet
 from .extension import PyramidExtension
 from .fbsm import ForegroundBackgroundSeparationModule
 from .ftt import ESPCN, FeatureTextureTransfer, NearestUpsample
+from .lazy_efpn import LazyEFPN
 from .sgdm import (
     PyramidSGDM,
     RazorDynamicConv,
@@ -34,6 +36,7 @@ __all__ = [
     "ExtendedResNet",
     "FeatureTextureTransfer",
     "ForegroundBackgroundSeparationModule",
+    "LazyEFPN",
     "NearestUpsample",
     "PyramidEnhancement",
     "PyramidExtension",

@@ -1,8 +1,9 @@
 """Stock FPN, without P'2, with what the config inserts into bottom-up network and pyramid."""
 
+import functools
+from collections.abc import Callable
 from typing import Any, TypeVar
 
-import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
@@ -11,13 +12,14 @@ from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
 from detectron2.modeling.backbone.resnet import build_resnet_backbone
 from torch import Tensor, nn
 
-from efpn_d2.layers import add_nearest_up2, is_watched, nearest_up2
+from efpn_d2.layers import nearest_up2
 
 from .enhancement import PyramidEnhancement, build_enhancement
 from .sgdm import add_sgdm_after_stages
 
 __all__ = [
     "EnhancedFPN",
+    "EnhancementBuilder",
     "build_enhanced_fpn",
     "build_pyramid",
     "build_resnet_enhanced_fpn_backbone",
@@ -26,21 +28,26 @@ __all__ = [
 
 
 Pyramid = TypeVar("Pyramid", bound="EnhancedFPN")
+EnhancementBuilder = Callable[[dict[str, ShapeSpec]], PyramidEnhancement | None]
 
 
 class EnhancedFPN(FPN):
-    """Detectron2's FPN whose outputs go through ``enhancement``, if the builder sets one.
+    """Detectron2's FPN whose outputs go through an ``enhancement``.
 
     Without one, the outputs are bitwise equal to those of stock FPN.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, enhancement: EnhancementBuilder | None = None, **kwargs: Any
+    ) -> None:
         """
-        Args: those of Detectron2's ``FPN``.
+        Args:
+            args, kwargs: those of Detectron2's ``FPN``.
+            enhancement: builds it from the pyramid's ``output_shape()``; None: there is none.
         """
         super().__init__(*args, **kwargs)
-        self.enhancement: PyramidEnhancement | None = None
         self._stock_features = list(self._out_features)
+        self.enhancement = None if enhancement is None else enhancement(self.output_shape())
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Images (N, 3, H, W) -> the maps of stock FPN, enhanced, high to low resolution."""
@@ -69,11 +76,7 @@ class EnhancedFPN(FPN):
             if i == 0:
                 last = lateral(last)
             else:
-                own = lateral(bottom_up_features[stage])
-                if torch.jit.is_scripting():
-                    last = own + nearest_up2(last)
-                else:
-                    last = add_nearest_up2(own, last, in_place=not is_watched(lateral))
+                last = lateral(bottom_up_features[stage]) + nearest_up2(last)
                 if self._fuse_type == "avg":
                     last = last / 2
             merged[stage.replace("res", "merged")] = last
@@ -115,7 +118,7 @@ def build_enhanced_fpn(
 
 def build_pyramid(
     cfg: CfgNode,
-    pyramid_class: type[Pyramid],
+    pyramid_class: Callable[..., Pyramid],
     bottom_up: Backbone,
     top_block: nn.Module | None,
     **kwargs: Any,
@@ -131,17 +134,16 @@ def build_pyramid(
     Raises: as the constructor and :func:`build_enhancement`.
     """
     node = cfg.MODEL.FPN
-    pyramid = pyramid_class(
+    return pyramid_class(
         bottom_up=bottom_up,
         in_features=node.IN_FEATURES,
         out_channels=node.OUT_CHANNELS,
         norm=node.NORM,
         top_block=top_block,
         fuse_type=node.FUSE_TYPE,
+        enhancement=functools.partial(build_enhancement, cfg),
         **kwargs,
     )
-    pyramid.enhancement = build_enhancement(cfg, pyramid.output_shape())
-    return pyramid
 
 
 @BACKBONE_REGISTRY.register()

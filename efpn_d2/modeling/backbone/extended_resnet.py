@@ -1,7 +1,6 @@
 """ResNet that also returns a map of stride 2, for P'2 (paper Table I)."""
 
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -12,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from efpn_d2.layers import fold_normalizations, is_recorded, is_watched
 from efpn_d2.modeling.presets import TEXTURES
 
 __all__ = ["ExtendedResNet"]
@@ -121,30 +119,13 @@ class ExtendedResNet(ResNet):
         """C'2 from :meth:`stem_map`: (N, C_stem, H/2, W/2) -> (N, C_res2, H/2, W/2).
 
         Batch normalisation uses its running statistics here, in training too, and does not update
-        them: they stay those of C2, and C'2 sees in training what it sees in inference. At
-        inference it is folded into the convolutions, which differs by float rounding. [ours]
+        them: they stay those of C2, and C'2 sees in training what it sees in inference. [ours]
         """
         # By its index: Detectron2 removes the attribute ``res2`` from a network to be scripted.
         if torch.jit.is_scripting():
-            c2_prime = self.stages[0](stem_map)
-        elif self._may_fold():
-            c2_prime = fold_normalizations(self.stages[0])(stem_map)
-        else:
-            with _running_statistics(self.stages[0]):
-                c2_prime = self.stages[0](stem_map)
-        return c2_prime
-
-    def c2_prime_of_tiles(self) -> Callable[[Tensor], Tensor]:
-        """:meth:`c2_prime` for many tiles of one batch's map, with what they share done once."""
-        if not self._may_fold():
-            return self.c2_prime
-        folded = functools.cache(lambda: fold_normalizations(self.stages[0]))
-        return lambda stem_map: folded()(stem_map)
-
-    @torch.jit.unused
-    def _may_fold(self) -> bool:
-        """Whether a copy may run in the place of stage 2."""
-        return not (is_recorded() or is_watched(self.stages[0]))
+            return self.stages[0](stem_map)
+        with _running_statistics(self.stages[0]):
+            return self.stages[0](stem_map)
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Channels and strides of the maps that :meth:`forward` returns."""

@@ -3,11 +3,10 @@
 from typing import Any
 
 import fvcore.nn.weight_init as weight_init
-import torch
 from detectron2.layers import Conv2d
 from torch import Tensor, nn
 
-from efpn_d2.layers import add_nearest_up2, conv_layer, is_recorded, is_watched, nearest_up2
+from efpn_d2.layers import conv_layer, nearest_up2
 from efpn_d2.modeling.presets import get_preset
 
 from .ftt import build_upsampler
@@ -117,17 +116,8 @@ class PyramidExtension(nn.Module):
         return self.output(self._fuse(self.lateral(texture), p3_prime))
 
     def _fuse(self, lateral: Tensor, top_down: Tensor) -> Tensor:
-        # In a script nothing is changed in place, and hooks do not run.
-        in_place = not torch.jit.is_scripting() and not self._laterals_are_watched()
-        fused = add_nearest_up2(lateral, top_down, in_place)
-        if not self.average:
-            return fused
-        return fused / 2 if is_recorded() or not in_place else fused.div_(2)
-
-    @torch.jit.unused
-    def _laterals_are_watched(self) -> bool:
-        laterals = (self.lateral, self.level2_lateral)
-        return any(conv is not None and is_watched(conv) for conv in laterals)
+        fused = lateral + nearest_up2(top_down)
+        return fused / 2 if self.average else fused
 
 
 def _fpn_conv(in_channels: int, out_channels: int, kernel_size: int, **options: Any) -> Conv2d:

@@ -16,9 +16,7 @@ from efpn_d2.layers import (
     BRANCH_GAIN,
     ResidualBlock,
     SubPixelUpsample,
-    add_nearest_up2,
     conv_layer,
-    is_watched,
     nearest_up2,
 )
 from efpn_d2.modeling.presets import ExtensionPreset, get_preset
@@ -101,13 +99,8 @@ class FeatureTextureTransfer(nn.Module):
         """P'3 from :meth:`upsample` of p3, the texture of p2, and p3 itself."""
         p3_prime = self.texture_extractor(torch.cat([p2, up], dim=1)) + up
         if self.tail is not None:
-            in_place = not torch.jit.is_scripting() and not self._tail_is_watched()
-            p3_prime = add_nearest_up2(self.tail(p3_prime), p3, in_place)
+            p3_prime = self.tail(p3_prime) + nearest_up2(p3)
         return p3_prime
-
-    @torch.jit.unused
-    def _tail_is_watched(self) -> bool:
-        return self.tail is not None and is_watched(self.tail)
 
 
 class ESPCN(nn.Module):

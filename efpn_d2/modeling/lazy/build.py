@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 from torch import nn
@@ -88,15 +88,13 @@ def queries_p2_prime(cfg: CfgNode) -> bool:
 
 
 def build_lazy_computation(
-    cfg: CfgNode, own_level2: bool, enhanced: Collection[str], can_be_lazy: bool
+    cfg: CfgNode, bottom_up: nn.Module, extension: nn.Module
 ) -> LazyComputation | None:
     """What ``MODEL.EFPN.LAZY`` asks for; None: P'2 is dense.
 
     Args:
         cfg: a config.
-        own_level2: whether the pyramid makes level 2 inside of its extension (RetinaNet).
-        enhanced: levels that something is inserted into.
-        can_be_lazy: whether P'2 can be computed in tiles.
+        bottom_up, extension: of the pyramid.
 
     Raises:
         ValueError: see :class:`LazyComputation`; or the query's threshold is no objectness.
@@ -107,9 +105,10 @@ def build_lazy_computation(
         return None
     check_objectness("MODEL.EFPN.LAZY_QUERY_THRESHOLD", node.LAZY_QUERY_THRESHOLD)
     reason = ""
-    if not can_be_lazy:
+    own_texture = getattr(bottom_up, "texture", "") != "c2_prime" or extension.lateral is None
+    if own_texture or extension.channels != cfg.MODEL.FPN.OUT_CHANNELS:
         reason = "it is for a P'2 as wide as the other levels with C'2 as its texture"
-    elif own_level2:
+    elif extension.level2_lateral is not None:
         reason = "the detector reads all of P'2"
     elif "p2_prime" in cfg.MODEL.RPN.IN_FEATURES or (
         node.RPN_ON_P2_PRIME and not queries_p2_prime(cfg)
@@ -119,8 +118,6 @@ def build_lazy_computation(
         reason = "MODEL.ROI_HEADS.IN_FEATURES names p2_prime"
     elif "p2_prime" in cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES:
         reason = "MODEL.SEM_SEG_HEAD.IN_FEATURES names p2_prime"
-    elif "p2_prime" in enhanced:
-        reason = "the config inserts a block on p2_prime"
     if reason:
         logger.warning(_DENSE.format(reason))
         return None

@@ -5,6 +5,7 @@ import torch
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 
+from efpn_d2.modeling.backbone import LazyEFPN
 from efpn_d2.modeling.lazy import LazyP2Prime
 from efpn_d2.modeling.lazy_rpn_head import LazyRPNHead
 from tests.modeling.helpers import tiny_config, training_input
@@ -119,7 +120,7 @@ def test_keys_are_those_of_the_stock_head():
 
 def test_without_a_threshold_all_of_p2_prime_is_scored(caplog):
     model = build(0.0)
-    assert model.backbone.lazy is None
+    assert not isinstance(model.backbone, LazyEFPN)
     assert "the RPN reads all of P'2" in caplog.text
 
 

@@ -1,0 +1,140 @@
+"""The registered builders of the extended pyramid."""
+
+import functools
+import logging
+from collections.abc import Callable
+
+from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY
+from detectron2.modeling.backbone import Backbone
+from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
+from detectron2.modeling.backbone.resnet import build_resnet_backbone
+from torch import nn
+
+from efpn_d2.config import require_node
+from efpn_d2.modeling.checks import check_extended, check_features, differs_in_width
+from efpn_d2.modeling.lazy import build_lazy_computation
+from efpn_d2.modeling.presets import get_texture
+
+from .efpn import EFPN, refuse_bottom_up
+from .enhanced_fpn import build_pyramid
+from .extended_resnet import ExtendedResNet
+from .extension import PyramidExtension
+from .lazy_efpn import LazyEFPN
+from .sgdm import add_sgdm_after_stages
+
+__all__ = ["build_efpn", "build_resnet_efpn_backbone", "build_retinanet_resnet_efpn_backbone"]
+
+logger = logging.getLogger(__name__)
+
+
+def build_efpn(
+    cfg: CfgNode,
+    bottom_up: Backbone,
+    top_block: nn.Module | None,
+    pyramid_class: Callable[..., EFPN] = EFPN,
+) -> EFPN:
+    """EFPN on ``bottom_up``, all else as ``MODEL.FPN`` and ``MODEL.EFPN`` say.
+
+    Args:
+        cfg: a config.
+        bottom_up: see :class:`EFPN`; changed in place by :func:`add_sgdm_after_stages`.
+        top_block: see Detectron2's ``FPN``.
+        pyramid_class: :class:`EFPN`, which is :class:`LazyEFPN` where ``MODEL.EFPN.LAZY`` asks for
+            it, or a subclass with the same constructor.
+
+    Raises: as :class:`EFPN`, :func:`add_sgdm_after_stages` and :func:`build_pyramid`, and
+        KeyError if ``add_efpn_config`` was not called.
+    """
+    node = require_node(cfg, "MODEL.EFPN")
+    add_sgdm_after_stages(cfg, bottom_up)
+    shapes = bottom_up.output_shape()
+    texture = get_texture(node.TEXTURE, node.PRESET)
+    if not shapes.keys() >= {"res2", *({texture} - {"none"})}:
+        refuse_bottom_up(shapes, texture)
+    extension = PyramidExtension(
+        shapes["res2"].channels,
+        cfg.MODEL.FPN.OUT_CHANNELS,
+        texture_channels=0 if texture == "none" else shapes[texture].channels,
+        p2_prime_channels=node.P2_PRIME_CHANNELS,
+        preset=node.PRESET,
+        upsampler=node.UPSAMPLER,
+        width=node.WIDTH,
+        content_blocks=node.CONTENT_BLOCKS,
+        texture_blocks=node.TEXTURE_BLOCKS,
+        norm=node.NORM,
+        fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
+        own_level2="res2" not in cfg.MODEL.FPN.IN_FEATURES,
+    )
+    if node.COMPILE:
+        # In place: the names of the parameters stay. Sizes of images change from batch to batch.
+        extension.compile(backend=node.COMPILE, dynamic=True)
+    lazy = None
+    if pyramid_class is EFPN:
+        lazy = build_lazy_computation(cfg, bottom_up, extension)
+    if lazy is not None:
+        pyramid_class = functools.partial(LazyEFPN, lazy=lazy)
+    return build_pyramid(cfg, pyramid_class, bottom_up, top_block, extension=extension)
+
+
+def build_extended_resnet(cfg: CfgNode, input_shape: ShapeSpec) -> ExtendedResNet:
+    """The configured ResNet or ResNeXt, with the texture that ``MODEL.EFPN`` asks for.
+
+    Raises: as :class:`ExtendedResNet` and :func:`~efpn_d2.modeling.presets.get_texture`, and
+        KeyError if ``add_efpn_config`` was not called.
+    """
+    node = require_node(cfg, "MODEL.EFPN")
+    texture = get_texture(node.TEXTURE, node.PRESET)
+    return ExtendedResNet.from_resnet(build_resnet_backbone(cfg, input_shape), texture)
+
+
+@BACKBONE_REGISTRY.register()
+def build_resnet_efpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> EFPN:
+    """EFPN on a ResNet or ResNeXt, for two-stage detectors: ``p2_prime, p2, ..., p6``.
+
+    Raises:
+        ValueError: the configured network cannot be extended, or the RPN reads a map that it does
+            not return.
+        KeyError: ``add_efpn_config`` was not called.
+    """
+    bottom_up = build_extended_resnet(cfg, input_shape)
+    backbone = build_efpn(cfg, bottom_up, LastLevelMaxPool())
+    _check_readers(cfg, backbone)
+    return backbone
+
+
+def _check_readers(cfg: CfgNode, backbone: EFPN) -> None:
+    """What a two-stage detector would otherwise fail on later, or never."""
+    if cfg.MODEL.META_ARCHITECTURE not in ("GeneralizedRCNN", "DistillationRCNN"):
+        return
+    if cfg.MODEL.PROPOSAL_GENERATOR.NAME in ("RPN", "EFPNRPN"):
+        check_features("MODEL.RPN.IN_FEATURES", cfg.MODEL.RPN.IN_FEATURES, backbone.output_shape())
+    heads = cfg.MODEL.ROI_HEADS.NAME
+    if heads in ("StandardROIHeads", "CascadeROIHeads") and not cfg.MODEL.EFPN.RPN_ON_P2_PRIME:
+        logger.warning(
+            f"MODEL.ROI_HEADS.NAME is {heads}, which does not read P'2: to use it, set "
+            f"{heads.replace('Standard', 'EFPN').replace('Cascade', 'EFPNCascade')}."
+        )
+
+
+@BACKBONE_REGISTRY.register()
+def build_retinanet_resnet_efpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> EFPN:
+    """EFPN on a ResNet or ResNeXt, for RetinaNet: ``p2_prime, p3, ..., p7``.
+
+    ``MODEL.FPN.IN_FEATURES`` stays RetinaNet's own (res3 to res5); the level 2 that FTT and P'2
+    read is made inside ``extension``, so that a stock RetinaNet checkpoint fits too. With res2 in
+    front of it, ``p2`` is built and returned as well.
+
+    Raises: as :func:`build_resnet_efpn_backbone`.
+    """
+    bottom_up = build_extended_resnet(cfg, input_shape)
+    c5_channels = bottom_up.output_shape()["res5"].channels
+    backbone = build_efpn(cfg, bottom_up, LastLevelP6P7(c5_channels, cfg.MODEL.FPN.OUT_CHANNELS))
+    shapes = backbone.output_shape()
+    names = cfg.MODEL.RETINANET.IN_FEATURES
+    check_features("MODEL.RETINANET.IN_FEATURES", names, shapes)
+    if differs_in_width([shapes[name] for name in names]):
+        # Detectron2's head takes one number of channels.
+        check_extended(cfg, "MODEL.EFPN.PRESET", [])
+    return backbone
