@@ -2,6 +2,9 @@
 
 from detectron2.config import CfgNode as CN
 
+# Of MODEL.EFPN: Eq. 2 with minimum level 1, and the paper's value for TT100K (1400 px input).
+SMALL_BOX_SIZE = 56.0
+
 
 def add_efpn_config(cfg: CN) -> None:
     """Add the nodes of this package, those of the table below, in place.
@@ -77,7 +80,7 @@ def _efpn_node() -> CN:
     # A box with sqrt(w * h) below this many pixels of the network's input is read from P'2 by a
     # head of its own. 56.0 is Eq. 2 with minimum level 1 and the paper's value for TT100K (1400 px
     # input); 112.0 is the paper's value for COCO (800 px input). Write the ".0": configs are typed.
-    node.SMALL_BOX_SIZE = 56.0
+    node.SMALL_BOX_SIZE = SMALL_BOX_SIZE
     # What happens to small boxes: "reassign" (P'2 instead of P2), "duplicate" (both score them and
     # NMS merges), "none" (P'2 is built but no head reads it: exactly the stock heads), or "auto":
     # the preset's ("duplicate" for reference, else "reassign").

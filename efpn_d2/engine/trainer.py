@@ -108,7 +108,16 @@ class EFPNTrainer(DefaultTrainer):
         )
 
     def build_hooks(self) -> list[HookBase]:
-        """Detectron2's hooks, after those that make the training resumable."""
+        """Detectron2's hooks, after those that make the training resumable.
+
+        Raises:
+            ValueError: precise statistics of batch normalisation are asked for where C'2 is made.
+        """
+        if self.cfg.TEST.PRECISE_BN.ENABLED and _runs_stage2_twice(self.model):
+            raise ValueError(
+                "TEST.PRECISE_BN.ENABLED is on, which is for modules that run once per image, but "
+                "C'2 is a second run of stage 2: turn it off, or set MODEL.EFPN.PRESET slim."
+            )
         # Here, for these hooks are the first to hold the checkpointer.
         self.checkpointer = self.build_checkpointer()
         self._resume_hook = ResumeHook(self.data_loader)
@@ -119,6 +128,10 @@ class EFPNTrainer(DefaultTrainer):
     def seed(self) -> int:
         """The base seed: ``cfg.SEED``, or the one drawn in its place."""
         return self._resume_hook.seed
+
+
+def _runs_stage2_twice(model: nn.Module) -> bool:
+    return any(getattr(m, "texture", "") == "c2_prime" for m in model.modules())
 
 
 @contextlib.contextmanager

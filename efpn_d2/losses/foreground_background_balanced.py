@@ -48,6 +48,8 @@ def foreground_background_balanced_loss(
 def covered_cells(boxes: list[Boxes], size: tuple[int, int], stride: int) -> Tensor:
     """The cells that any box covers, each box rounded outward to whole cells and clipped.
 
+    A box whose second corner is not right of and below the first covers nothing.
+
     Args:
         boxes: of N images, in pixels of the network's input.
         size: (H, W) of the map.
@@ -61,6 +63,7 @@ def covered_cells(boxes: list[Boxes], size: tuple[int, int], stride: int) -> Ten
 
 def _covered_cells(boxes: Tensor, size: tuple[int, int], stride: int) -> Tensor:
     height, width = size
+    boxes = boxes[(boxes[:, 2:] > boxes[:, :2]).all(dim=1)]
     x1, y1 = (
         (boxes[:, i] / stride).floor().long().clamp(0, s) for i, s in ((0, width), (1, height))
     )

@@ -125,6 +125,16 @@ def test_resuming_with_another_stream_is_said(dataset, tmp_path, caplog):
     assert "another data stream (images per process 2 -> 3)" in caplog.text
 
 
+def test_precise_statistics_are_refused_where_stage_2_runs_twice(dataset, tmp_path):
+    opts = ("TEST.PRECISE_BN.ENABLED", True, "TEST.PRECISE_BN.NUM_ITER", 2)
+    with pytest.raises(ValueError, match="PRECISE_BN.ENABLED.*MODEL.EFPN.PRESET slim"):
+        EFPNTrainer(config(dataset, tmp_path, *opts))
+    slim = ("MODEL.EFPN.PRESET", "slim", "SOLVER.MAX_ITER", 1, "DATASETS.TEST", ())
+    trainer = EFPNTrainer(config(dataset, tmp_path, *opts, *slim))
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+
+
 def test_core_sampler_trains_too(dataset, tmp_path):
     cfg = config(dataset, tmp_path, *STOCK_OPTS, "SOLVER.MAX_ITER", 1)
     cfg.DATALOADER.SAMPLER_TRAIN = "RandomSubsetTrainingSampler"

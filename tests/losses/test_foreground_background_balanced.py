@@ -73,6 +73,13 @@ def test_covered_cells_equal_a_loop_over_cells(stride, count):
     assert torch.equal(covered_cells([Boxes(rows)], (9, 11), stride)[0], expected)
 
 
+def test_a_box_with_its_corners_exchanged_covers_nothing_and_erases_nothing():
+    good, inverted = [4.0, 4.0, 12.0, 12.0], [14.0, 8.0, 2.0, 10.0]
+    expected = covered_slowly([good], (8, 8), 2)
+    assert torch.equal(covered_cells([boxes(good, inverted)], (8, 8), 2)[0], expected)
+    assert not covered_cells([boxes(inverted)], (8, 8), 2).any()
+
+
 def test_no_gradient_flows_to_the_target():
     features, targets = (torch.randn(1, 2, 4, 4, requires_grad=True) for _ in range(2))
     losses = foreground_background_balanced_loss(features, targets, [boxes((0, 0, 2, 2))], 1)

@@ -1,13 +1,15 @@
 """Detector that learns P'3 and P'2 from what it sees at twice the scale (paper III-C)."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone, GeneralizedRCNN
 from detectron2.structures import Boxes, ImageList, Instances
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from efpn_d2.losses import foreground_background_balanced_loss
 from efpn_d2.modeling.freezing import eval_frozen_modules
@@ -144,7 +146,8 @@ class DistillationRCNN(GeneralizedRCNN):
         of all levels; so Eq. 5 teaches the extension alone, as in the stage ``distill``. [ours]
         """
         inputs = ({k: v.detach() for k, v in maps.items()} for maps in (bottom_up, merged))
-        return self.backbone.extend(*inputs)
+        with _without_momentum(self.backbone.extension):
+            return self.backbone.extend(*inputs)
 
     def _distillation_losses(
         self, maps: dict[str, Tensor], teacher_images: Tensor, instances: list[Instances]
@@ -176,3 +179,17 @@ class DistillationRCNN(GeneralizedRCNN):
         finally:
             for module in training:
                 module.training = True
+
+
+@contextlib.contextmanager
+def _without_momentum(module: nn.Module) -> Iterator[None]:
+    """Let batch normalisations keep their running statistics as they are."""
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
+    momenta = [m.momentum for m in norms]
+    try:
+        for norm in norms:
+            norm.momentum = 0.0
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum

@@ -90,14 +90,14 @@ class EFPNCascadeROIHeads(SmallHeadMixin, CascadeROIHeads):
     def __init__(
         self,
         *,
-        routing: str,
+        routing: str = "auto",
         small_box_heads: list[nn.Module] | None = None,
         small_box_predictors: list[nn.Module] | None = None,
         **kwargs: Any,
     ) -> None:
         """
         Args:
-            routing: ``reassign`` or ``none``, see :class:`SmallHeadMixin`.
+            routing: ``reassign``, ``none`` or ``auto``, see :class:`SmallHeadMixin`.
             small_box_heads, small_box_predictors: one per stage, like ``box_heads`` and
                 ``box_predictors``; None without routing.
             kwargs: those of :class:`SmallHeadMixin` and of ``CascadeROIHeads``.

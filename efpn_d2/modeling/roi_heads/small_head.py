@@ -11,7 +11,7 @@ from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
-from efpn_d2.config import require_node
+from efpn_d2.config import SMALL_BOX_SIZE, require_node
 from efpn_d2.modeling.checks import check_features, check_objectness
 from efpn_d2.modeling.lazy import LazyP2Prime
 from efpn_d2.modeling.presets import get_preset
@@ -43,8 +43,8 @@ class SmallHeadMixin(StandardROIHeads):
     def __init__(
         self,
         *,
-        small_box_size: float,
-        routing: str,
+        small_box_size: float = SMALL_BOX_SIZE,
+        routing: str = "auto",
         small_in_feature: str = "p2_prime",
         lazy_min_objectness: float = 0.0,
         small_box_pooler: nn.Module | None = None,
@@ -61,7 +61,7 @@ class SmallHeadMixin(StandardROIHeads):
             small_box_size: boxes with sqrt(w * h) below it, in pixels of the network's input, are
                 small.
             routing: ``reassign``: small boxes go to the small head only; ``duplicate``: to both
-                heads; ``none``: there is no small head.
+                heads; ``none``: there is no small head; ``auto``: ``reassign`` if there is one.
             small_in_feature: the map that the small heads pool from.
             lazy_min_objectness: least objectness, from 0 to 1, of a small proposal that a lazy map
                 is computed for; the others are dropped.
@@ -76,6 +76,8 @@ class SmallHeadMixin(StandardROIHeads):
                 ``lazy_min_objectness`` is not from 0 to 1.
         """
         super().__init__(**kwargs)
+        if routing == "auto":
+            routing = "none" if small_box_head is None else "reassign"
         if small_box_size <= 0:
             raise ValueError(
                 f"MODEL.EFPN.SMALL_BOX_SIZE is {small_box_size}, but it is a length in pixels: use "

@@ -4,10 +4,12 @@ import pytest
 import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_roi_heads
+from detectron2.modeling.roi_heads import CascadeROIHeads, StandardROIHeads
 from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
+from efpn_d2.modeling import EFPNCascadeROIHeads, EFPNROIHeads
 from tests.modeling.helpers import tiny_config, training_input, without_gradient
 
 pytestmark = pytest.mark.fast
@@ -29,6 +31,23 @@ def make_features(seed: int = 0) -> dict[str, torch.Tensor]:
         k: torch.randn(2, CHANNELS, SIZE[0] // s, SIZE[1] // s, generator=generator)
         for k, s in STRIDES.items()
     }
+
+
+@pytest.mark.parametrize(
+    ("ours", "stock"),
+    [(EFPNROIHeads, StandardROIHeads), (EFPNCascadeROIHeads, CascadeROIHeads)],
+)
+def test_they_take_the_arguments_of_the_stock_heads_alone(ours, stock):
+    cfg = tiny_config()
+    cfg.MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG = True
+    shapes = {k: ShapeSpec(channels=CHANNELS, stride=s) for k, s in STRIDES.items()}
+    arguments = stock.from_config(cfg, shapes)
+    heads = ours(**arguments)
+    assert (heads.routing, heads.small_box_size) == ("none", 56.0)
+    assert heads.state_dict().keys() == stock(**arguments).state_dict().keys()
+    own = ours.from_config(cfg, shapes)
+    del own["routing"]
+    assert ours(**own).routing == "reassign"
 
 
 def make_proposals(boxes: list) -> list[Instances]:
