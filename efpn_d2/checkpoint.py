@@ -44,6 +44,30 @@ class EFPNCheckpointer(DetectionCheckpointer):
         super().__init__(model, save_dir, **kwargs)
         self.path_manager = _AtomicPathManager(self.path_manager)
         self._init_from_stock = init_from_stock
+        self._resumes = False
+
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
+        """As in the base class.
+
+        Raises:
+            ValueError: the checkpoint to resume from has other tensors than the model, or its
+                optimizer was for other parameters.
+        """
+        self._resumes = resume and self.has_checkpoint()
+        try:
+            return super().resume_or_load(path, resume=resume)
+        except ValueError as error:
+            if not self._resumes or "parameter group" not in str(error):
+                raise
+            raise ValueError(self._misfit("other parameters are frozen")) from error
+        finally:
+            self._resumes = False
+
+    def _misfit(self, what: str) -> str:
+        return (
+            f"'{self.get_checkpoint_file()}' is of another detector than the config's ({what}): "
+            "resume with the config that it was trained by, or start without --resume."
+        )
 
     def get_checkpoint_file(self) -> str:
         """As in the base class.
@@ -80,6 +104,12 @@ class EFPNCheckpointer(DetectionCheckpointer):
         incompatible.unexpected_keys[:] = [
             key for key in incompatible.unexpected_keys if _DCLOSS not in key
         ]
+        if self._resumes:
+            shapes = [key for key, *_ in incompatible.incorrect_shapes]
+            found = [*shapes, *incompatible.missing_keys, *incompatible.unexpected_keys]
+            if found:
+                what = f"{len({*found})} tensors differ, such as {found[0]}"
+                raise ValueError(self._misfit(what))
         if self._init_from_stock:
             self._initialize_new_parts(incompatible)
         return incompatible

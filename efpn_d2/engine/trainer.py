@@ -26,6 +26,7 @@ from ..modeling.meta_arch import EFPNWithTTA
 from .batch_norm import ShareBatchNorm
 from .resumable_loader import build_resumable_train_loader
 from .resume_hook import ResumeHook
+from .resumption import explain_resumption
 from .training_loop import build_training_loop, training_options
 
 
@@ -106,6 +107,18 @@ class EFPNTrainer(DefaultTrainer):
             init_from_stock=self.cfg.MODEL.EFPN.INIT_FROM_STOCK,
             trainer=weakref.proxy(self),
         )
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """As in the base class, but it says what resumes otherwise than the config has it.
+
+        Raises:
+            ValueError: the checkpoint to resume from is of another detector.
+        """
+        resumes = resume and self.checkpointer.has_checkpoint()
+        with contextlib.ExitStack() as stack:
+            if resumes:
+                stack.enter_context(explain_resumption(self))
+            super().resume_or_load(resume)
 
     def build_hooks(self) -> list[HookBase]:
         """Detectron2's hooks, after those that make the training resumable.

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 from detectron2.engine import HookBase
@@ -123,6 +125,49 @@ def test_resuming_with_another_stream_is_said(dataset, tmp_path, caplog):
     caplog.clear()
     trainer.resume_or_load(resume=True)
     assert "another data stream (images per process 2 -> 3)" in caplog.text
+
+
+@pytest.fixture(scope="module")
+def finished(dataset, tmp_path_factory):
+    """The folder of a training of two iterations."""
+    folder = tmp_path_factory.mktemp("finished")
+    train(config(dataset, folder, "SOLVER.MAX_ITER", 2))
+    return folder
+
+
+def resumed(dataset, folder, *opts):
+    trainer = EFPNTrainer(config(dataset, folder, *opts))
+    trainer.resume_or_load(resume=True)
+    return trainer
+
+
+def test_what_resumes_otherwise_than_the_config_has_it_is_said(dataset, finished, caplog):
+    resumed(dataset, finished)
+    assert "resumes with" not in caplog.text
+    resumed(
+        dataset, finished, "SOLVER.BASE_LR", 0.5, "SOLVER.WEIGHT_DECAY", 0.25,
+        "SOLVER.MOMENTUM", 0.75,
+    )  # fmt: skip
+    for key, value in (("BASE_LR", 0.5), ("WEIGHT_DECAY", 0.25), ("MOMENTUM", 0.75)):
+        assert len(re.findall(rf"SOLVER.{key} is {value} .* resumes with", caplog.text)) == 1
+
+
+def test_a_training_that_is_finished_says_so(dataset, finished, caplog):
+    resumed(dataset, finished, "SOLVER.MAX_ITER", 2)
+    assert "has 2 iterations, and SOLVER.MAX_ITER is 2" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("opts", "what"),
+    [
+        (("MODEL.ROI_HEADS.NUM_CLASSES", 5), "tensors differ, such as roi_heads.box_predictor"),
+        (("MODEL.SGDM.AFTER_STAGES", ["res3"]), "such as backbone.bottom_up.res3"),
+        (("MODEL.BACKBONE.FREEZE_AT", 3), "other parameters are frozen"),
+    ],
+)
+def test_another_detector_is_not_resumed(dataset, finished, opts, what):
+    with pytest.raises(ValueError, match=f"model_final.pth' is of another detector.*{what}"):
+        resumed(dataset, finished, *opts)
 
 
 def test_precise_statistics_are_refused_where_stage_2_runs_twice(dataset, tmp_path):
