@@ -74,7 +74,7 @@ class SizeBinnedCOCOEvaluator(ProtocolEvaluator):
     ) -> dict[str, dict[str, float]]:
         """See the base class."""
         metrics = {}
-        for task in (task for task in self._tasks_of(results) if task != "keypoints"):
+        for task in (task for task in self._found_tasks if task != "keypoints"):
             result = evaluate_coco(
                 self._coco_api.dataset,
                 results,
@@ -88,7 +88,9 @@ class SizeBinnedCOCOEvaluator(ProtocolEvaluator):
         return metrics
 
     def _tasks_from_predictions(self, predictions: list[dict[str, Any]]) -> list[str]:
-        return [task for task in self._tasks_of(predictions) if task == "keypoints"]
+        # Here, for the evaluation of keypoints gives every result a mask.
+        self._found_tasks = self._tasks_of(predictions)
+        return [task for task in self._found_tasks if task == "keypoints"]
 
     def _metrics(self, task: str, result: CocoResult) -> dict[str, float]:
         metrics = result.metrics()

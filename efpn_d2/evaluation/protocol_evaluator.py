@@ -68,6 +68,8 @@ class ProtocolEvaluator(COCOEvaluator):
                 _check_file(read_json(json_file)[0], json_file)
             raise
         _check_file(self._coco_api.dataset, self._metadata.json_file)
+        # For keypoints, which the base class evaluates: see _slim_dataset.
+        self._coco_api.dataset.setdefault("info", {})
         if has_file:
             self._map_categories()
         self._dataset_name = dataset_name
