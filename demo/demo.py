@@ -24,7 +24,7 @@ from efpn_d2.inference import DrawingPredictor, load_inference_config
 from efpn_d2.inference.files import IMAGE_SUFFIXES, find_images, plan_outputs
 from efpn_d2.inference.video import VideoReader, VideoWriter
 from efpn_d2.inference.window import check_display, show
-from efpn_d2.tool_support import error_text, positive
+from efpn_d2.tool_support import draw_without_window, error_text, positive
 
 logger = logging.getLogger("efpn_d2.demo")
 
@@ -144,6 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0, or 1 if an input could not be read. Arguments that cannot be followed
         exit with 2, as argparse does.
     """
+    draw_without_window()
     parser = build_parser()
     args = parser.parse_args(argv)
     setup_logger(name="efpn_d2")

@@ -21,7 +21,7 @@ from ..data.datasets import (
 )
 from ..model_zoo import get_config_file
 from ..modeling.meta_arch import check_multi_scale_test
-from ..tool_support import error_text
+from ..tool_support import draw_without_window, error_text
 
 __all__ = ["parse_args", "refusals_as_sentences", "setup"]
 
@@ -34,6 +34,7 @@ def parse_args(epilog: str | None) -> argparse.Namespace:
     Args:
         epilog: shown after the help.
     """
+    draw_without_window()
     parser = default_argument_parser(epilog=epilog)
     add_dataset_arguments(parser)
     args = parser.parse_args()
