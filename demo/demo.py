@@ -16,10 +16,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from detectron2.data.detection_utils import read_image
 from detectron2.utils.logger import setup_logger
 from tqdm import tqdm
 
+from efpn_d2.data.image_reading import read_image
 from efpn_d2.inference import DrawingPredictor, load_inference_config
 from efpn_d2.inference.files import IMAGE_SUFFIXES, find_images, plan_outputs
 from efpn_d2.inference.video import VideoReader, VideoWriter
@@ -64,7 +64,7 @@ def run_on_images(
     progress = tqdm(inputs, unit="image")
     for i, path in enumerate(progress):
         try:
-            image = read_image(str(path), format="BGR")
+            image = read_image(path, "BGR")
         except Exception as error:  # Pillow raises nearly anything on damaged files
             progress.clear()  # keeps the line below off the bar
             logger.warning(f"Skipped '{path}', which cannot be read as an image: {error}")

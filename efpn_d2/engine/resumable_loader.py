@@ -17,7 +17,6 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import (
     DatasetFromList,
-    DatasetMapper,
     build_detection_train_loader,
     get_detection_dataset_dicts,
 )
@@ -27,6 +26,7 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..data.class_balance import class_balance_factors
+from ..data.mappers import DetectionMapper
 from .seeding import Purpose, derive_seed, seeded_cpu_rng
 
 logger = logging.getLogger(__name__)
@@ -184,7 +184,7 @@ def build_resumable_train_loader(
 
     Args:
         cfg: a config.
-        mapper: from record to model input; default ``DatasetMapper(cfg, is_train=True)``.
+        mapper: from record to model input; default ``DetectionMapper(cfg, is_train=True)``.
 
     Returns:
         An endless loader of lists of ``SOLVER.IMS_PER_BATCH / world size`` mapped records.
@@ -223,7 +223,7 @@ def build_resumable_train_loader(
         return build_detection_train_loader(cfg, mapper=mapper)
     return DataLoader(
         SeededMapDataset(
-            DatasetFromList(records, copy=False), mapper or DatasetMapper(cfg, is_train=True)
+            DatasetFromList(records, copy=False), mapper or DetectionMapper(cfg, is_train=True)
         ),
         batch_sampler=_build_batch_sampler(cfg, records),
         num_workers=cfg.DATALOADER.NUM_WORKERS,

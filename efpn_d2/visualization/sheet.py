@@ -63,12 +63,13 @@ class ImageRecord:
 
         Raises:
             OSError: the file is missing or no image; the message names it.
+            ValueError: it has more than 8 bits per channel; the message names it.
         """
         if isinstance(self.image, np.ndarray):
             return self.image
-        from detectron2.data.detection_utils import read_image  # turns by the EXIF tag, too
+        from ..data.image_reading import read_image  # only here: importing this stays cheap
 
-        return read_image(str(self.image), format="RGB")
+        return read_image(self.image, "RGB")
 
     def match(self, score_threshold: float) -> MatchResult:
         """Match the detections to the ground truth at IoU 0.5."""

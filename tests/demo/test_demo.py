@@ -110,14 +110,17 @@ def test_unreadable_images_are_named_and_the_others_go_on(
     monkeypatch.setattr(demo, "setup_logger", lambda **_: None)  # it keeps records from caplog
     (image_dir / "damaged.png").write_bytes((image_dir / "0.png").read_bytes()[:500])
     (image_dir / "text.jpg").write_text("no image")
+    cv2.imwrite(str(image_dir / "16_bits.png"), np.full((48, 64), 1000, dtype=np.uint16))
     missing = image_dir / "missing.jpg"
     out = tmp_path / "out"
     assert run(config_file, "--input", image_dir, missing, "--output", out) == 1
     assert sorted(p.name for p in out.iterdir()) == ["0.png", "1.png", "2.png"]
     skipped = [r.getMessage() for r in caplog.records if "Skipped" in r.getMessage()]
-    assert len(skipped) == 3
-    assert all(any(n in s for s in skipped) for n in ("damaged.png", "text.jpg", "missing.jpg"))
-    assert "3 of 6 images could not be read" in caplog.records[-1].getMessage()
+    assert len(skipped) == 4
+    names = ("damaged.png", "text.jpg", "missing.jpg", "16_bits.png")
+    assert all(any(n in s for s in skipped) for n in names)
+    assert "convert it to 8 bits" in next(s for s in skipped if "16_bits.png" in s)
+    assert "4 of 7 images could not be read" in caplog.records[-1].getMessage()
 
 
 @pytest.mark.usefixtures("fake_detector")

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import load_coco_json
 
 from .files import read_json, write_json
+from .loading import load_coco
 from .paths import dataset_root
 from .validation import Report
 
@@ -121,7 +121,7 @@ def register_prepared(name: str) -> bool:
         MetadataCatalog.remove(name)
     description, _ = read_json(files.description)
     image_root = _image_root(description, files)
-    DatasetCatalog.register(name, partial(load_coco_json, json_file, image_root, name))
+    DatasetCatalog.register(name, partial(load_coco, json_file, image_root, name))
     MetadataCatalog.get(name).set(
         json_file=json_file,
         image_root=image_root,

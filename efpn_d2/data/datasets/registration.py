@@ -10,10 +10,10 @@ from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import load_coco_json, register_coco_instances
 from detectron2.utils.file_io import PathManager
 
 from .categories import check_num_classes
+from .loading import load_coco
 from .paths import path_candidates
 from .prepared import protocol_metadata, register_prepared
 from .synthetic import CLASS_NAMES, synthetic_paths
@@ -59,7 +59,7 @@ def _load_synthetic(name: str, json_file: str, image_root: str) -> list[dict[str
             f"Data set '{name}' has not been generated at {json_file}: run `python "
             "tools/make_synthetic.py`, or point DETECTRON2_DATASETS to the folder it wrote to."
         )
-    return load_coco_json(json_file, image_root, name)
+    return load_coco(json_file, image_root, name)
 
 
 def register_coco_sets(entries: Iterable[Sequence[str]]) -> None:
@@ -86,7 +86,13 @@ def register_coco_sets(entries: Iterable[Sequence[str]]) -> None:
 
 def _register_coco_set(name: str, json_file: str, image_root: str) -> None:
     if name not in DatasetCatalog.list():
-        register_coco_instances(name, protocol_metadata(json_file), json_file, image_root)
+        DatasetCatalog.register(name, partial(load_coco, json_file, image_root, name))
+        MetadataCatalog.get(name).set(
+            json_file=json_file,
+            image_root=image_root,
+            evaluator_type="coco",
+            **protocol_metadata(json_file),
+        )
         return
     metadata = MetadataCatalog.get(name)
     known = (metadata.get("json_file"), metadata.get("image_root"))
