@@ -6,12 +6,13 @@ import os
 
 import numpy as np
 from detectron2.data import detection_utils
+from detectron2.data import transforms as T
 from detectron2.utils.file_io import PathManager
 from PIL import Image
 
 from .datasets.validation.image_files import mode_problem
 
-__all__ = ["check_pixels", "read_image"]
+__all__ = ["check_pixels", "read_image", "vanishes"]
 
 
 def check_pixels(path: str | os.PathLike[str]) -> None:
@@ -47,3 +48,16 @@ def read_image(path: str | os.PathLike[str], image_format: str) -> np.ndarray:
     """
     check_pixels(path)
     return detection_utils.read_image(os.fspath(path), format=image_format)
+
+
+def vanishes(width: int, height: int, shortest: int, longest: int) -> bool:
+    """Whether an image is so long and narrow that Detectron2's resizing leaves no pixel of it.
+
+    Args:
+        width, height: of the image.
+        shortest: what its shorter side is brought to, as ``INPUT.MIN_SIZE_TEST``; 0: no resizing.
+        longest: what its longer side has at most, as ``INPUT.MAX_SIZE_TEST``.
+    """
+    if shortest == 0:
+        return False
+    return min(T.ResizeShortestEdge.get_output_shape(height, width, shortest, longest)) < 1

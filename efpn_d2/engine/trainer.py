@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from ..checkpoint import EFPNCheckpointer
+from ..config import check_input_format
 from ..data.mappers import DetectionMapper, build_train_mapper
 from ..evaluation import build_evaluator
 from ..modeling.backbone import check_enhancement
@@ -61,8 +62,10 @@ class EFPNTrainer(DefaultTrainer):
         """As in the base class.
 
         Raises:
-            ValueError: the config switches on what the named heads or backbone do not know.
+            ValueError: the config switches on what the named heads or backbone do not know, or
+                its images are not of three colours.
         """
+        check_input_format(cfg)
         check_gradient_balance(cfg)
         check_mask_supervision(cfg)
         check_similarity(cfg)
