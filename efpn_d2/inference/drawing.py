@@ -15,7 +15,7 @@ class DrawingPredictor:
     def __init__(self, cfg: CfgNode, zoom: int = 1) -> None:
         """
         Args:
-            cfg: see :class:`EFPNPredictor`; class names are those of its first test data set.
+            cfg: see :class:`EFPNPredictor`; for the names of classes see :func:`find_class_names`.
             zoom: whole factor by which pictures are enlarged.
         """
         self._class_names = find_class_names(cfg)

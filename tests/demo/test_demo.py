@@ -100,6 +100,7 @@ def test_class_names_are_known_without_the_data(config_file, monkeypatch, tmp_pa
 def test_data_set_that_is_not_there_shows_numbers(config_file):
     entry = [["mine", "no/such.json", "no/such"]]
     options = ["COCO_DATA.REGISTER", repr(entry), "DATASETS.TEST", "('mine',)"]
+    options += ["DATASETS.TRAIN", "()"]
     assert find_class_names(load_inference_config(config_file, options)) == []
 
 
