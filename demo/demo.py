@@ -8,23 +8,25 @@ Examples:
 """
 
 import argparse
+import errno
 import logging
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
-from detectron2.data.detection_utils import read_image
 from detectron2.utils.logger import setup_logger
 from tqdm import tqdm
 
+from efpn_d2.data.image_reading import read_image
 from efpn_d2.inference import DrawingPredictor, load_inference_config
 from efpn_d2.inference.files import IMAGE_SUFFIXES, find_images, plan_outputs
 from efpn_d2.inference.video import VideoReader, VideoWriter
 from efpn_d2.inference.window import check_display, show
-from efpn_d2.tool_support import error_text, positive
+from efpn_d2.tool_support import draw_without_window, error_text, positive
 
 logger = logging.getLogger("efpn_d2.demo")
 
@@ -55,37 +57,54 @@ def build_detector(args: argparse.Namespace) -> DrawingPredictor:
 def run_on_images(
     detect: DrawingPredictor, inputs: Sequence[Path], outputs: Sequence[Path] | None
 ) -> int:
-    """Detect in every image that can be read.
+    """Detect in every image; what goes wrong with one is said, and the others go on.
 
     Returns:
-        The exit code: 1 if any could not.
+        The exit code: 1 if anything went wrong with any.
     """
-    unreadable, total = 0, 0
+    failed: Counter[str] = Counter()
+    total = 0
     progress = tqdm(inputs, unit="image")
     for i, path in enumerate(progress):
+        step = "could not be read"
         try:
-            image = read_image(str(path), format="BGR")
-        except Exception as error:  # Pillow raises nearly anything on damaged files
+            image = read_image(path, "BGR")
+            step = "could not be worked on"
+            picture, count = detect(image)
+            step = "could not be written"
+            if outputs is not None:
+                write_picture(outputs[i], picture)
+        # Pillow raises nearly anything on damaged files, and so does a network on odd images.
+        except Exception as error:
             progress.clear()  # keeps the line below off the bar
-            logger.warning(f"Skipped '{path}', which cannot be read as an image: {error}")
-            unreadable += 1
+            logger.warning(f"Skipped '{path}', which {step}: {error_text(error)}")
+            logger.debug("", exc_info=True)
+            failed[step] += 1
             continue
-        picture, count = detect(image)
         total += count
-        if outputs is None:
-            if show(picture, wait=0):
-                break
-            continue
-        outputs[i].parent.mkdir(parents=True, exist_ok=True)
-        if not cv2.imwrite(str(outputs[i]), picture):
-            raise OSError(f"Cannot write the picture '{outputs[i]}'.")
+        if outputs is None and show(picture, wait=0):
+            break
     where = ""
     if outputs:
         where = f", written to {outputs[0] if len(outputs) == 1 else outputs[0].parent}"
-    print(f"{total} objects in {len(inputs) - unreadable} of {len(inputs)} images{where}")
-    if unreadable:
-        logger.error(f"{unreadable} of {len(inputs)} images could not be read, see above.")
-    return int(unreadable > 0)
+    print(f"{total} objects in {len(inputs) - failed.total()} of {len(inputs)} images{where}")
+    for step, number in failed.items():
+        logger.error(f"{number} of {len(inputs)} images {step}, see above.")
+    return int(failed.total() > 0)
+
+
+def write_picture(path: Path, picture: np.ndarray) -> None:
+    """Write a picture; its folder is made.
+
+    Raises:
+        OSError: it cannot be written.
+        cv2.error: its format cannot hold it, as JPEG cannot hold sides above 65535 pixels.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not cv2.imwrite(str(path), picture):
+        raise OSError(f"'{path}' cannot be written: choose another output, or make room there.")
 
 
 def run_on_video(detect: DrawingPredictor, video: VideoReader, writer: VideoWriter | None) -> int:
@@ -112,6 +131,18 @@ def run_on_video(detect: DrawingPredictor, video: VideoReader, writer: VideoWrit
     return int(count == 0)
 
 
+def check_folders(outputs: Sequence[Path]) -> None:
+    """Check that the folders of outputs are some, or can be made.
+
+    Raises:
+        NotADirectoryError: a file is in their way.
+    """
+    for folder in {output.absolute().parent for output in outputs}:
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        if not there.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "it is no folder", str(there))
+
+
 def prepare(args: argparse.Namespace) -> Callable[[], int]:
     """Everything that can go wrong because of the arguments; what is left is the work itself."""
     if not 0 <= args.confidence_threshold <= 1:
@@ -123,6 +154,7 @@ def prepare(args: argparse.Namespace) -> Callable[[], int]:
     if args.input:
         inputs = find_images(args.input)
         outputs = plan_outputs(inputs, args.output) if args.output else None
+        check_folders(outputs or ())
         for output in outputs or ():
             if not cv2.haveImageWriter(str(output)):
                 raise ValueError(
@@ -133,6 +165,10 @@ def prepare(args: argparse.Namespace) -> Callable[[], int]:
     video = VideoReader(0 if args.webcam else args.video_input)
     source = Path("webcam.mp4" if args.webcam else args.video_input)
     output = plan_outputs([source], args.output, ".mp4")[0] if args.output else None
+    if output:
+        check_folders([output])
+        if output.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder", str(output))
     writer = VideoWriter(output, video.fps) if output else None
     return partial(run_on_video, build_detector(args), video, writer)
 
@@ -144,6 +180,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0, or 1 if an input could not be read. Arguments that cannot be followed
         exit with 2, as argparse does.
     """
+    draw_without_window()
     parser = build_parser()
     args = parser.parse_args(argv)
     setup_logger(name="efpn_d2")
@@ -152,7 +189,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         run = prepare(args)
     except (OSError, ValueError) as error:
         parser.error(error_text(error))
-    return run()
+    try:
+        return run()
+    except OSError as error:
+        logger.error(error_text(error))
+        return 1
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from efpn_d2.data.datasets.synthetic import SyntheticConfig, generate_synthetic
 from efpn_d2.engine import EFPNTrainer
 from efpn_d2.inference import load_inference_config
 from efpn_d2.run_record import collect_run_record, headline, timed, write_json
-from efpn_d2.tool_support import error_text, positive
+from efpn_d2.tool_support import draw_without_window, error_text, positive
 from efpn_d2.visualization.coco_records import load_image_records
 from efpn_d2.visualization.sheet import write_image_sheet
 
@@ -114,6 +114,7 @@ def write_sheet(cfg: CfgNode, path: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run the demo and return the content of ``results.json``."""
+    draw_without_window()
     parser = build_parser()
     args = parser.parse_args(argv)
     sheet, results = args.output / "sheet.png", args.output / "results.json"

@@ -53,6 +53,22 @@ def require_node(cfg: CN, name: str) -> CN:
     return node
 
 
+def check_input_format(cfg: CN) -> None:
+    """Check that images come as three channels of colour, which all of this package works on.
+
+    Args:
+        cfg: a config.
+
+    Raises:
+        ValueError: ``INPUT.FORMAT`` is another one that Detectron2 has.
+    """
+    if cfg.INPUT.FORMAT not in ("BGR", "RGB"):
+        raise ValueError(
+            f"INPUT.FORMAT is {cfg.INPUT.FORMAT}: use BGR or RGB, as which grey images are read "
+            "with three equal channels."
+        )
+
+
 def _efpn_node() -> CN:
     node = CN()
     # Inside of the extension: "paper" (the article as written), "reference" (the arithmetic of the

@@ -1,9 +1,10 @@
-"""What the command-line tools share: types of arguments, and errors as sentences."""
+"""What the command-line tools share: arguments, errors as sentences, figures without a window."""
 
 import argparse
+import os
 from collections.abc import Callable
 
-__all__ = ["at_least", "error_text", "not_negative", "positive"]
+__all__ = ["at_least", "draw_without_window", "error_text", "not_negative", "positive"]
 
 
 def at_least(least: int) -> Callable[[str], int]:
@@ -40,3 +41,12 @@ def error_text(error: Exception) -> str:
     if isinstance(error, (FileExistsError, NotADirectoryError)):
         return f"{path} is in the way, or on the way, of a folder and is none: choose another."
     return f"{path}: {(error.strerror or 'it cannot be read or written').lower()}."
+
+
+def draw_without_window() -> None:
+    """Let Matplotlib draw into files alone, in this process and in those that it starts.
+
+    For the start of a command, as long as Matplotlib is not imported: that fails if ``MPLBACKEND``
+    names what is not installed here, and notebooks leave such a value to the commands they run.
+    """
+    os.environ["MPLBACKEND"] = "agg"

@@ -1,5 +1,8 @@
 import argparse
+import os
 import re
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,3 +51,25 @@ def test_errors_of_the_system_are_sentences(tmp_path):
         assert text.startswith(f"'{path}' {message}") and "Errno" not in text
     assert error_text(FileNotFoundError("It is gone: look elsewhere.")).startswith("It is gone")
     assert error_text(ValueError("x must be 1.")) == "x must be 1."
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "train_net.py",
+        "demo/demo.py",
+        "demo/run_demo.py",
+        "tools/analyze_dataset.py",
+        "tools/run_stages.py",
+        "tools/visualize_features.py",
+    ],
+)
+def test_commands_that_draw_need_no_backend_with_a_window(script, monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "module://of_a_notebook")
+    monkeypatch.setattr(sys, "argv", [script, "--help"])
+    runpy.run_path(str(ROOT / script))
+    assert os.environ["MPLBACKEND"] == "module://of_a_notebook"  # imported, it changes nothing
+    with pytest.raises(SystemExit) as exit_info:
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+    assert exit_info.value.code == 0
+    assert os.environ["MPLBACKEND"] == "agg"

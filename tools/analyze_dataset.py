@@ -21,7 +21,7 @@ from efpn_d2.analysis import analyze_dataset, format_analysis, format_settings
 from efpn_d2.analysis.figure import write_analysis_figure
 from efpn_d2.data.image_annotations import load_records
 from efpn_d2.inference import load_inference_config
-from efpn_d2.tool_support import error_text
+from efpn_d2.tool_support import draw_without_window, error_text
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -41,6 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; what cannot be done ends the program in one sentence."""
+    draw_without_window()
     args = build_parser().parse_args(argv)
     setup_logger(name="efpn_d2")
     try:

@@ -29,7 +29,7 @@ from efpn_d2.inference.files import find_images
 from efpn_d2.inference.foreground_masks import ForegroundMaskExtractor, draw_masks
 from efpn_d2.inference.image_figures import Crop
 from efpn_d2.inference.pyramids import parse_pyramid_source
-from efpn_d2.tool_support import error_text, positive
+from efpn_d2.tool_support import draw_without_window, error_text, positive
 from efpn_d2.visualization.channels import REDUCTIONS
 from efpn_d2.visualization.distance_curves import read_distances, write_distance_curves
 
@@ -156,6 +156,7 @@ def parse_crop(text: str) -> Crop:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; what cannot be done ends the program in one sentence."""
+    draw_without_window()
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv[:1] == ["--masks"]:
         argv[0] = "masks"

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.data import DatasetCatalog
-from detectron2.data.datasets import load_coco_json
 
 from .datasets import register_coco_sets, register_synthetic
 from .datasets.categories import category_names
+from .datasets.loading import load_coco
 from .datasets.prepared import register_prepared
 
 __all__ = ["find_records", "load_records"]
@@ -27,7 +27,7 @@ def load_records(source: str, coco_sets: Sequence[Sequence[str]] = ()) -> list[d
     """
     if Path(source).is_file():
         category_names(source)  # says what is wrong with a file that is no COCO JSON
-        return load_coco_json(source, "")
+        return load_coco(source, "", None)
     register_synthetic()
     register_prepared(source)
     register_coco_sets(coco_sets)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -9,10 +10,44 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetMapper
 
 from .augmentation import CopyPasteMapper, SmallObjectCopyPaste, color_jitter, with_scale_jitter
+from .datasets.loading import float_coordinates
+from .image_reading import check_pixels
 
-__all__ = ["build_distillation_mapper", "build_train_mapper"]
+__all__ = ["DetectionMapper", "build_distillation_mapper", "build_train_mapper"]
 
 Mapper = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+class DetectionMapper(DatasetMapper):
+    """:class:`DatasetMapper` that scales boxes of integers right, and refuses images above 8 bits.
+
+    Boxes and polygons of floats come out as from the base class, to the last bit.
+    """
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """As in the base class.
+
+        Raises:
+            ValueError: the image's values would be cut; see :func:`check_pixels`.
+        """
+        check_pixels(dataset_dict["file_name"])
+        if "annotations" in dataset_dict:
+            annotations = [float_coordinates(a) for a in dataset_dict["annotations"]]
+            dataset_dict = {**dataset_dict, "annotations": annotations}
+        return super().__call__(dataset_dict)
+
+    def _transform_annotations(
+        self, dataset_dict: dict[str, Any], transforms: Any, image_shape: tuple[int, int]
+    ) -> None:
+        """As in the base class, which makes no boxes of masks where there is no object."""
+        if all(a.get("iscrowd", 0) for a in dataset_dict["annotations"]):
+            without = copy.copy(self)
+            without.recompute_boxes = False
+            super(DetectionMapper, without)._transform_annotations(
+                dataset_dict, transforms, image_shape
+            )
+            return
+        super()._transform_annotations(dataset_dict, transforms, image_shape)
 
 
 def build_train_mapper(cfg: CfgNode) -> Mapper:
@@ -47,7 +82,7 @@ def build_distillation_mapper(cfg: CfgNode) -> Mapper:
 def _build(cfg: CfgNode, color_strength: float, color_key: str) -> Mapper:
     options = DatasetMapper.from_config(cfg, is_train=True)
     options["augmentations"] = [*options["augmentations"], *color_jitter(color_strength, color_key)]
-    mapper = DatasetMapper(**options)
+    mapper = DetectionMapper(**options)
     copy_paste = SmallObjectCopyPaste.from_config(cfg)
     return mapper if copy_paste is None else CopyPasteMapper(mapper, copy_paste)
 

@@ -18,10 +18,11 @@ from ..data.datasets import (
     apply_dataset_arguments,
     check_files_exist,
     register_datasets,
+    suspicions,
 )
 from ..model_zoo import get_config_file
 from ..modeling.meta_arch import check_multi_scale_test
-from ..tool_support import error_text
+from ..tool_support import draw_without_window, error_text
 
 __all__ = ["parse_args", "refusals_as_sentences", "setup"]
 
@@ -34,6 +35,7 @@ def parse_args(epilog: str | None) -> argparse.Namespace:
     Args:
         epilog: shown after the help.
     """
+    draw_without_window()
     parser = default_argument_parser(epilog=epilog)
     add_dataset_arguments(parser)
     args = parser.parse_args()
@@ -54,8 +56,9 @@ def setup(args: argparse.Namespace) -> CfgNode:
         cfg = _load_config(args)
         splits = ("TEST",) if args.eval_only else ("TRAIN", "TEST")
         register_datasets(cfg, splits)
-        check_files_exist(cfg, splits)
         _check_weights(cfg, args)
+        check_files_exist(cfg, splits)
+        warnings = suspicions(cfg, splits)
         if args.eval_only and cfg.TEST.AUG.ENABLED:
             check_multi_scale_test(cfg)
     without_cuda = cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available()
@@ -64,6 +67,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
     cfg.freeze()
     default_setup(cfg, args)
     logger = setup_logger(cfg.OUTPUT_DIR, comm.get_rank(), name="efpn_d2")
+    for warning in warnings:
+        logger.warning(warning)
     if without_cuda:
         logger.info("CUDA is not available: running on the CPU.")
     if args.resume and not _last_checkpoint(cfg):

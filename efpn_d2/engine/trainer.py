@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from detectron2.config import CfgNode
+from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, HookBase, defaults
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
@@ -16,7 +17,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from ..checkpoint import EFPNCheckpointer
-from ..data.mappers import build_train_mapper
+from ..config import check_input_format
+from ..data.mappers import DetectionMapper, build_train_mapper
 from ..evaluation import build_evaluator
 from ..modeling.backbone import check_enhancement
 from ..modeling.box_similarity import check_similarity
@@ -61,8 +63,10 @@ class EFPNTrainer(DefaultTrainer):
         """As in the base class.
 
         Raises:
-            ValueError: the config switches on what the named heads or backbone do not know.
+            ValueError: the config switches on what the named heads or backbone do not know, or
+                its images are not of three colours.
         """
+        check_input_format(cfg)
         check_gradient_balance(cfg)
         check_mask_supervision(cfg)
         check_similarity(cfg)
@@ -73,6 +77,12 @@ class EFPNTrainer(DefaultTrainer):
     def build_train_loader(cls, cfg: CfgNode) -> DataLoader:
         """See :func:`build_resumable_train_loader`; images as ``cfg.DATA`` says."""
         return build_resumable_train_loader(cfg, mapper=build_train_mapper(cfg))
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> DataLoader:
+        """Detectron2's, with :class:`DetectionMapper`."""
+        mapper = DetectionMapper(cfg, is_train=False)
+        return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
 
     @classmethod
     def build_evaluator(

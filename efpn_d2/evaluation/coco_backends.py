@@ -115,6 +115,8 @@ def _slim_dataset(dataset: dict[str, Any], shape: str) -> tuple[dict[str, Any], 
         if annotation["image_id"] in of_image
     ]
     slim = {
+        # pycocotools 2.0.9 and 2.0.10 copy it into the results, and fail without.
+        "info": {},
         "images": [
             {"id": number, "height": height, "width": width, "file_name": ""}
             for number, (height, width) in enumerate(sizes, start=1)

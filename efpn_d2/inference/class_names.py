@@ -1,30 +1,105 @@
 """Names of the classes that a model tells apart."""
 
 import logging
+from collections.abc import Iterator
+from functools import reduce
+from pathlib import Path
 
-from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
+from detectron2.config import CfgNode, get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils.file_io import PathManager
+from yaml import YAMLError
 
-from ..data.datasets import register_datasets
-from ..data.datasets.categories import category_names
+from ..config import add_efpn_config
+from ..data.datasets import register_synthetic
+from ..data.datasets.categories import category_names, num_classes_key
+from ..data.datasets.paths import path_candidates
+from ..data.datasets.prepared import register_prepared
+from ..data.datasets.registration import SYNTHETIC_PREFIX
 
 logger = logging.getLogger(__name__)
 
+# What a config or a file that is not as expected raises.
+_ERRORS = (AssertionError, AttributeError, KeyError, OSError, TypeError, ValueError, YAMLError)
+
 
 def find_class_names(cfg: CfgNode) -> list[str]:
-    """Class names of the first data set of ``DATASETS.TEST``, which need not be on disk.
+    """Names of a detector's classes, of the first data set that has as many.
+
+    The data sets are those of the ``config.yaml`` that a training leaves beside ``MODEL.WEIGHTS``,
+    then those of ``cfg``. A set in COCO format is known by its JSON alone; it needs no images.
+
+    Args:
+        cfg: the detector's config.
 
     Returns:
         The names by class id. Empty, with a warning that says why, if they cannot be known.
     """
-    if not cfg.DATASETS.TEST:
-        logger.warning("DATASETS.TEST is empty: classes are shown as numbers.")
+    key = num_classes_key(cfg)
+    if key is None:
         return []
+    number = reduce(lambda node, part: node[part], key.split("."), cfg)
+    reasons = []
+    for name, own_cfg in _data_sets(cfg):
+        try:
+            names = _names_of(name, own_cfg)
+        except _ERRORS as error:
+            reasons.append(f"{name}: {error}".rstrip("."))
+            continue
+        if len(names) == number:
+            return names
+        reasons.append(f"{name} has {len(names)} classes")
+    found = "; ".join(dict.fromkeys(reasons)) or "the config names none"
+    logger.warning(
+        f"Classes are shown as numbers: {key} is {number}, and no data set with as many names is "
+        f"known ({found})."
+    )
+    return []
+
+
+def _data_sets(cfg: CfgNode) -> Iterator[tuple[str, CfgNode]]:
+    """Names of data sets, those that say most of the detector first, each with its config."""
+    trained = _config_of_training(cfg.MODEL.WEIGHTS)
+    if trained is not None:
+        for name in (*trained.DATASETS.TRAIN, *trained.DATASETS.TEST):
+            yield name, trained
+    for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
+        yield name, cfg
+
+
+def _config_of_training(weights: str) -> CfgNode | None:
+    """The config beside a file of weights; None where there is none that can be read."""
+    path = Path(weights).parent / "config.yaml"
+    if not weights or "://" in weights or not path.is_file():
+        return None
+    cfg = get_cfg()
+    add_efpn_config(cfg)
     try:
-        register_datasets(cfg)
-        metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0])
-        names = metadata.get("thing_classes")
-        return list(names if names else category_names(metadata.json_file))
-    except (AttributeError, OSError, ValueError) as error:
-        logger.warning(f"Classes are shown as numbers, for their names are not known: {error}")
-        return []
+        cfg.merge_from_file(str(path), allow_unsafe=False)
+    except _ERRORS as error:
+        logger.debug("%s is no config of this version: %s", path, error)
+        return None
+    return cfg
+
+
+def _names_of(name: str, cfg: CfgNode) -> list[str]:
+    """Class names of a data set by its name in a config.
+
+    Raises:
+        ValueError: it is not known.
+        AttributeError, OSError, KeyError, TypeError: it is not as expected.
+    """
+    for own_name, json_file, _ in cfg.COCO_DATA.REGISTER:
+        if own_name == name:
+            places = path_candidates(json_file)
+            there = next((place for place in places if PathManager.isfile(place)), None)
+            if there is None:
+                raise FileNotFoundError(f"{json_file} is not there")
+            return list(category_names(there))
+    if name.startswith(SYNTHETIC_PREFIX):
+        register_synthetic()
+    register_prepared(name)
+    if name not in DatasetCatalog.list():
+        raise ValueError("no such data set is registered")
+    metadata = MetadataCatalog.get(name)
+    return list(metadata.get("thing_classes") or category_names(metadata.json_file))

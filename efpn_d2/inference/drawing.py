@@ -5,6 +5,7 @@ from detectron2.config import CfgNode
 
 from ..visualization.instances import draw_detections
 from .class_names import find_class_names
+from .image_arrays import to_bgr
 from .predictor import EFPNPredictor
 
 
@@ -14,7 +15,7 @@ class DrawingPredictor:
     def __init__(self, cfg: CfgNode, zoom: int = 1) -> None:
         """
         Args:
-            cfg: see :class:`EFPNPredictor`; class names are those of its first test data set.
+            cfg: see :class:`EFPNPredictor`; for the names of classes see :func:`find_class_names`.
             zoom: whole factor by which pictures are enlarged.
         """
         self._class_names = find_class_names(cfg)
@@ -24,11 +25,15 @@ class DrawingPredictor:
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, int]:
         """
         Args:
-            image: (H, W, 3) uint8 BGR.
+            image: as :class:`EFPNPredictor` takes it.
 
         Returns:
             The (H * zoom, W * zoom, 3) uint8 BGR picture, and the number of detections.
+
+        Raises:
+            ValueError: it is no such image.
         """
+        image = to_bgr(image)
         found = self._predictor(image)["instances"].to("cpu")
         picture = draw_detections(
             image[:, :, ::-1],

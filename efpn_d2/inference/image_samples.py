@@ -4,22 +4,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetMapper
 from detectron2.data import transforms as T
-from detectron2.data.detection_utils import check_image_size, read_image
+from detectron2.data.detection_utils import check_image_size
 from torch import Tensor
+
+from ..data.image_reading import read_image
+from ..data.mappers import DetectionMapper
 
 __all__ = ["build_test_mapper", "check_image", "cut_padding"]
 
 
-def build_test_mapper(cfg: CfgNode, scale: int = 1) -> DatasetMapper:
+def build_test_mapper(cfg: CfgNode, scale: int = 1) -> DetectionMapper:
     """Loads an image with its boxes, if it has any, at ``scale`` times the scale of testing.
 
     Crowds are no objects, as in training.
     """
     short, long = scale * cfg.INPUT.MIN_SIZE_TEST, scale * cfg.INPUT.MAX_SIZE_TEST
     resize = T.ResizeShortestEdge([short, short], long)
-    return DatasetMapper(is_train=True, augmentations=[resize], image_format=cfg.INPUT.FORMAT)
+    return DetectionMapper(is_train=True, augmentations=[resize], image_format=cfg.INPUT.FORMAT)
 
 
 def check_image(record: Mapping[str, Any], image_format: str) -> tuple[int, int]:
@@ -34,7 +36,7 @@ def check_image(record: Mapping[str, Any], image_format: str) -> tuple[int, int]
     """
     path = record["file_name"]
     try:
-        image = read_image(str(path), image_format)
+        image = read_image(path, image_format)
     except Exception as error:  # Pillow raises nearly anything on damaged files
         raise ValueError(f"'{path}' cannot be read as an image: {error}") from error
     check_image_size(dict(record), image)

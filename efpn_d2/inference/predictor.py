@@ -12,10 +12,12 @@ from detectron2.engine import DefaultPredictor
 from yaml import YAMLError
 
 from ..checkpoint import EFPNCheckpointer
-from ..config import add_efpn_config
+from ..config import add_efpn_config, check_input_format
+from ..data.image_reading import vanishes
 from ..logs import without_messages
 from ..model_zoo import get_config_file
 from ..modeling.meta_arch import EFPNWithTTA
+from .image_arrays import to_bgr
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +41,7 @@ def load_inference_config(
     Raises:
         FileNotFoundError: there is neither such a file nor such a packaged config.
         ValueError: the file is no config, or ``opts`` are no pairs of a known key and a fitting
-            value.
+            value, or ``INPUT.FORMAT`` is neither BGR nor RGB.
     """
     cfg = get_cfg()
     add_efpn_config(cfg)
@@ -52,6 +54,7 @@ def load_inference_config(
         cfg.merge_from_list(list(opts))
     except _CONFIG_ERRORS as error:
         raise ValueError(f"Cannot apply the options {list(opts)}: {_reason(error)}.") from error
+    check_input_format(cfg)
     if score_threshold is not None:
         cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = score_threshold
         cfg.MODEL.RETINANET.SCORE_THRESH_TEST = score_threshold
@@ -88,8 +91,10 @@ class EFPNPredictor(DefaultPredictor):
 
         Raises:
             FileNotFoundError: ``MODEL.WEIGHTS`` names no file.
-            ValueError: ``TEST.AUG.ENABLED``, for a detector that has no multi-scale test.
+            ValueError: ``TEST.AUG.ENABLED``, for a detector that has no multi-scale test, or
+                ``INPUT.FORMAT`` is neither BGR nor RGB.
         """
+        check_input_format(cfg)
         weights = cfg.MODEL.WEIGHTS
         if not weights:
             logger.warning("MODEL.WEIGHTS is empty: this detector has learned nothing.")
@@ -112,17 +117,24 @@ class EFPNPredictor(DefaultPredictor):
         """As ``DefaultPredictor``.
 
         Args:
-            original_image: (H, W, 3), as ``cv2.imread`` gives it.
+            original_image: uint8 as ``cv2.imread`` gives it: (H, W, 3) BGR. Of (H, W, 4) the alpha
+                is dropped, and grey, (H, W) or (H, W, 1), is repeated.
 
         Raises:
-            ValueError: there is no image.
+            ValueError: it is anything else, or nothing would be left of its shorter side; the
+                message says what to do.
         """
-        if original_image is None:
-            raise ValueError("The image is None: cv2.imread could not read its file.")
+        original_image = to_bgr(original_image)
+        height, width = original_image.shape[:2]
         if self.multi_scale is None:
+            node = self.cfg.INPUT
+            if vanishes(width, height, node.MIN_SIZE_TEST, node.MAX_SIZE_TEST):
+                raise ValueError(
+                    f"The image of {width} x {height} pixels is too narrow for INPUT.MAX_SIZE_TEST "
+                    f"{node.MAX_SIZE_TEST}: nothing is left of its shorter side; cut it into tiles."
+                )
             return super().__call__(original_image)
         image = original_image[:, :, ::-1] if self.input_format == "RGB" else original_image
-        height, width = image.shape[:2]
         pixels = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
         with torch.no_grad():
             return self.multi_scale([{"image": pixels, "height": height, "width": width}])[0]

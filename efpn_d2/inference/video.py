@@ -98,7 +98,7 @@ class VideoWriter:
             size = (frame.shape[1], frame.shape[0])
             self._writer = cv2.VideoWriter(str(self.path), codec, self._fps, size)
             if not self._writer.isOpened():
-                with contextlib.suppress(FileNotFoundError):
+                with contextlib.suppress(OSError):
                     self.path.unlink()
                 raise OSError(f"OpenCV cannot write the video '{self.path}'.")
         self._writer.write(frame)

@@ -100,6 +100,7 @@ def test_class_names_are_known_without_the_data(config_file, monkeypatch, tmp_pa
 def test_data_set_that_is_not_there_shows_numbers(config_file):
     entry = [["mine", "no/such.json", "no/such"]]
     options = ["COCO_DATA.REGISTER", repr(entry), "DATASETS.TEST", "('mine',)"]
+    options += ["DATASETS.TRAIN", "()"]
     assert find_class_names(load_inference_config(config_file, options)) == []
 
 
@@ -110,14 +111,53 @@ def test_unreadable_images_are_named_and_the_others_go_on(
     monkeypatch.setattr(demo, "setup_logger", lambda **_: None)  # it keeps records from caplog
     (image_dir / "damaged.png").write_bytes((image_dir / "0.png").read_bytes()[:500])
     (image_dir / "text.jpg").write_text("no image")
+    cv2.imwrite(str(image_dir / "16_bits.png"), np.full((48, 64), 1000, dtype=np.uint16))
     missing = image_dir / "missing.jpg"
     out = tmp_path / "out"
     assert run(config_file, "--input", image_dir, missing, "--output", out) == 1
     assert sorted(p.name for p in out.iterdir()) == ["0.png", "1.png", "2.png"]
     skipped = [r.getMessage() for r in caplog.records if "Skipped" in r.getMessage()]
-    assert len(skipped) == 3
-    assert all(any(n in s for s in skipped) for n in ("damaged.png", "text.jpg", "missing.jpg"))
-    assert "3 of 6 images could not be read" in caplog.records[-1].getMessage()
+    assert len(skipped) == 4
+    names = ("damaged.png", "text.jpg", "missing.jpg", "16_bits.png")
+    assert all(any(n in s for s in skipped) for n in names)
+    assert "convert it to 8 bits" in next(s for s in skipped if "16_bits.png" in s)
+    assert "4 of 7 images could not be read" in caplog.records[-1].getMessage()
+
+
+def test_an_image_that_fails_does_not_take_the_others_along(
+    config_file, image_dir, tmp_path, caplog, capsys, monkeypatch
+):
+    monkeypatch.setattr(demo, "setup_logger", lambda **_: None)  # it keeps records from caplog
+    cv2.imwrite(str(image_dir / "00_strip.png"), np.zeros((1, 5000, 3), dtype=np.uint8))
+    out = tmp_path / "out"
+    (out / "1.png").mkdir(parents=True)
+    args = ("--input", image_dir, "--output", out, "--confidence-threshold", 0.0)
+    assert run(config_file, *args) == 1
+    assert sorted(p.name for p in out.iterdir() if p.is_file()) == ["0.png", "2.png"]
+    skipped = [r.getMessage() for r in caplog.records if "Skipped" in r.getMessage()]
+    assert len(skipped) == 2
+    assert "00_strip.png" in skipped[0] and "INPUT.MAX_SIZE_TEST" in skipped[0]
+    assert "1.png" in skipped[1] and "is a folder" in skipped[1]
+    ends = [record.getMessage() for record in caplog.records[-2:]]
+    assert all("1 of 4 images" in end for end in ends)
+    assert "10 objects in 2 of 4 images" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("no_detector")
+def test_a_file_in_the_way_of_the_output_is_named_before_the_work(
+    config_file, image_dir, tmp_path, capsys
+):
+    (tmp_path / "taken").write_text("")
+    for output in (tmp_path / "taken", tmp_path / "taken" / "below"):
+        message = refused(capsys, config_file, "--input", image_dir, "--output", output)
+        assert f"'{tmp_path / 'taken'}' is in the way" in message
+    source = tmp_path / "in.avi"
+    writer = cv2.VideoWriter(str(source), cv2.VideoWriter_fourcc(*"MJPG"), 12, (64, 48))
+    writer.write(np.zeros((48, 64, 3), dtype=np.uint8))
+    writer.release()
+    (tmp_path / "videos" / "in.mp4").mkdir(parents=True)
+    args = ("--video-input", source, "--output", tmp_path / "videos")
+    assert "in.mp4' is a folder" in refused(capsys, config_file, *args)
 
 
 @pytest.mark.usefixtures("fake_detector")

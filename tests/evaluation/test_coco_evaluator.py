@@ -28,6 +28,7 @@ def dataset(tmp_path):
             annotation |= {"category_id": category_id, "bbox": [x, y, w, h], "area": w * h}
             annotations.append(annotation | {"segmentation": polygon})
     coco = {
+        "info": {},  # which the base class needs with pycocotools 2.0.9 and 2.0.10
         "images": [{"id": i, "file_name": f"{i}.png", "width": 99, "height": 99} for i in BOXES],
         "annotations": annotations,
         "categories": [{"id": 7, "name": "a"}, {"id": 9, "name": "b"}],

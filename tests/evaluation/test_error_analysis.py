@@ -132,6 +132,7 @@ def pycocotools_found_scores(truth, found) -> np.ndarray:
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO()
         coco.dataset = {
+            "info": {},
             "images": truth.images,
             "categories": [{"id": k} for k in truth.category_ids],
             "annotations": annotations,

@@ -20,7 +20,8 @@ def ground_truth(objects, num_images=1):
     coco = COCO()
     annotations = [{"id": i + 1, **obj} for i, obj in enumerate(objects)]
     images = [{"id": i + 1, "width": 500, "height": 500} for i in range(num_images)]
-    coco.dataset = {"images": images, "annotations": annotations, "categories": CATEGORIES}
+    coco.dataset = {"info": {}, "images": images, "annotations": annotations}
+    coco.dataset["categories"] = CATEGORIES
     coco.createIndex()
     return coco
 

@@ -4,6 +4,7 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 
+from efpn_d2.engine import EFPNTrainer
 from efpn_d2.inference import EFPNPredictor, load_inference_config
 
 from ..demo.conftest import CONFIG
@@ -77,3 +78,69 @@ def test_several_scales_of_a_detector_that_has_none(config_file):
     opts = ["TEST.AUG.ENABLED", "True", "MODEL.ROI_HEADS.NAME", "StandardROIHeads"]
     with pytest.raises(ValueError, match="no keypoints, but MODEL.KEYPOINT_ON is True"):
         EFPNPredictor(load_inference_config(config_file, [*opts, "MODEL.KEYPOINT_ON", "True"]))
+
+
+@pytest.fixture(scope="module")
+def predictor(tmp_path_factory):
+    path = tmp_path_factory.mktemp("predictor") / "tiny.yaml"
+    path.write_text(CONFIG)
+    torch.manual_seed(0)
+    return EFPNPredictor(load_inference_config(str(path), score_threshold=0.0))
+
+
+GREY = np.random.default_rng(0).integers(0, 256, (48, 64), dtype=np.uint8)
+COLOURS = np.random.default_rng(1).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("image", "same"),
+    [
+        (GREY, np.stack([GREY] * 3, axis=2)),
+        (GREY[:, :, None], np.stack([GREY] * 3, axis=2)),
+        (np.dstack([COLOURS, GREY]), COLOURS),
+        (np.asfortranarray(COLOURS), COLOURS),
+    ],
+)
+def test_grey_and_alpha_are_what_they_look_like(predictor, image, same):
+    found, expected = (predictor(x)["instances"] for x in (image, same))
+    assert len(found) == 5 and found.image_size == (48, 64)
+    assert torch.equal(found.pred_boxes.tensor, expected.pred_boxes.tensor)
+    assert torch.equal(found.scores, expected.scores)
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (None, ("None", "cv2.imread")),
+        (torch.from_numpy(COLOURS), ("torch.Tensor", "NumPy array of uint8")),
+        ([[1, 2], [3, 4]], ("list", "NumPy array of uint8")),
+        (COLOURS.astype(np.uint16), ("uint16", "0 to 255")),
+        (COLOURS.astype(np.float32), ("float32", "0 to 255")),
+        (COLOURS / 255, ("float64", "multiplied by 255")),
+        (COLOURS > 9, ("bool", "multiplied by 255")),
+        (COLOURS.transpose(2, 0, 1), ("(3, 48, 64)", "transpose(1, 2, 0)")),
+        (COLOURS[None], ("(1, 48, 64, 3)", "(height, width, 3)")),
+        (np.dstack([GREY, GREY]), ("(48, 64, 2)", "(height, width, 3)")),
+        (COLOURS[:0], ("(0, 64, 3)", "no pixels")),
+        (COLOURS[0, 0], ("(3,)", "(height, width, 3)")),
+        (COLOURS[:1].repeat(80, axis=1), ("5120 x 1 ", "INPUT.MAX_SIZE_TEST 96")),
+    ],
+)
+def test_any_other_image_is_refused_in_one_sentence(predictor, image, words):
+    with pytest.raises(ValueError) as error:
+        predictor(image)
+    message = str(error.value)
+    assert [word for word in words if word not in message] == []
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("image_format", ["L", "YUV-BT.601"])
+def test_other_formats_of_the_input_are_refused(config_file, image_format):
+    with pytest.raises(ValueError, match=f"^INPUT.FORMAT is {image_format}: use BGR or RGB"):
+        load_inference_config(config_file, ["INPUT.FORMAT", image_format])
+    cfg = load_inference_config(config_file).clone()
+    cfg.defrost()
+    cfg.INPUT.FORMAT = image_format
+    for build in (EFPNPredictor, EFPNTrainer.build_model):
+        with pytest.raises(ValueError, match="INPUT.FORMAT"):
+            build(cfg)

@@ -1,7 +1,12 @@
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+import analyze_dataset
 from analyze_dataset import main
 from tests.analysis.helpers import analysis_config
 
@@ -109,3 +114,12 @@ def test_mistakes_end_in_one_sentence(workplace, arguments, message):
         main(arguments)
     text = str(exit_info.value)
     assert text.startswith("error: ") and message in text and "\n" not in text
+
+
+def test_a_notebooks_backend_for_figures_is_not_needed(workplace):
+    """Notebooks leave it in the environment of the commands that they start."""
+    env = os.environ | {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    command = [sys.executable, analyze_dataset.__file__, "--dataset", "train.json"]
+    child = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert child.returncode == 0, child.stderr
+    assert Path("output/analysis/analysis.png").stat().st_size > 10000

@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import logging
-import os
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from detectron2.data import detection_utils
 from detectron2.data import transforms as T
 
 from ..datasets.files import read_json, write_atomically, write_json
@@ -23,6 +21,7 @@ from ..datasets.prepared import PreparedFiles, protocol_metadata
 from ..datasets.source import RawDataset
 from ..datasets.validation import Report
 from ..datasets.validation.image_files import inspect_images
+from ..image_reading import read_image
 from .plan import BalanceOptions, Crop, plan_crops
 
 __all__ = ["balance_dataset"]
@@ -137,7 +136,7 @@ def _crop_image(task: tuple[Path, list[tuple[Path, Crop]]]) -> int:
     from PIL import Image
 
     source, members = task
-    pixels = detection_utils.read_image(os.fspath(source), format="RGB")
+    pixels = read_image(source, "RGB")
     for path, crop in members:
         x0, y0, x1, y1 = crop.window
         encoded = io.BytesIO()

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import load_coco_json
 
 from .files import read_json, write_json
+from .keypoints import common_keypoints, keypoint_metadata
+from .loading import load_coco
+from .names import unique_names
 from .paths import dataset_root
 from .validation import Report
 
@@ -91,6 +93,7 @@ def write_prepared(
         "protocol": protocol,
         "evaluated_classes": None if evaluated_classes is None else list(evaluated_classes),
         "classes": [c["name"] for c in sorted(coco["categories"], key=lambda c: c["id"])],
+        "keypoints": list(common_keypoints(coco["categories"]) or ()),
     }
     write_json(files.description, description, indent=1)
 
@@ -121,13 +124,13 @@ def register_prepared(name: str) -> bool:
         MetadataCatalog.remove(name)
     description, _ = read_json(files.description)
     image_root = _image_root(description, files)
-    DatasetCatalog.register(name, partial(load_coco_json, json_file, image_root, name))
+    DatasetCatalog.register(name, partial(load_coco, json_file, image_root, name))
     MetadataCatalog.get(name).set(
         json_file=json_file,
         image_root=image_root,
         evaluator_type="coco",
         prepared=True,
-        **_metadata(description),
+        **_metadata(description, json_file),
     )
     return True
 
@@ -148,7 +151,7 @@ def prepared_image_root(json_file: Path) -> str:
 
 
 def protocol_metadata(json_file: str) -> dict[str, Any]:
-    """The metadata ``protocol`` and ``evaluated_classes`` of any COCO JSON.
+    """The metadata ``protocol``, ``evaluated_classes`` and keypoints of any COCO JSON.
 
     A prepared data set says them; for all others they are "coco" and no entry.
     """
@@ -157,11 +160,18 @@ def protocol_metadata(json_file: str) -> dict[str, Any]:
     if "://" in str(json_file) or not description.is_file():
         return {"protocol": "coco"}
     content = json.loads(description.read_text())
-    return {key: value for key, value in _metadata(content).items() if key != "thing_classes"}
+    metadata = _metadata(content, json_file)
+    return {key: value for key, value in metadata.items() if key != "thing_classes"}
 
 
-def _metadata(description: dict[str, Any]) -> dict[str, Any]:
-    metadata = {"protocol": description["protocol"], "thing_classes": description["classes"]}
+def _metadata(description: dict[str, Any], json_file: str) -> dict[str, Any]:
+    classes = description["classes"]
+    if len(set(classes)) < len(classes):  # prepared by a version that let equal names be
+        classes = unique_names(
+            sorted(read_json(json_file)[0]["categories"], key=lambda category: category["id"])
+        )
+    metadata = {"protocol": description["protocol"], "thing_classes": classes}
+    metadata |= keypoint_metadata(description.get("keypoints"))
     if description["evaluated_classes"] is not None:
         metadata["evaluated_classes"] = description["evaluated_classes"]
     return metadata

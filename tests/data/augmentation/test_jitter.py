@@ -7,7 +7,7 @@ from PIL import Image
 
 from efpn_d2.config import add_efpn_config
 from efpn_d2.data.augmentation import color_jitter, with_scale_jitter
-from efpn_d2.data.mappers import build_distillation_mapper, build_train_mapper
+from efpn_d2.data.mappers import DetectionMapper, build_distillation_mapper, build_train_mapper
 
 pytestmark = pytest.mark.fast
 
@@ -30,7 +30,7 @@ def augmentations(mapper):
 def test_without_options_it_is_detectron2s_mapper(cfg):
     mapper = build_train_mapper(cfg)
     stock = DatasetMapper(cfg, is_train=True)
-    assert type(mapper) is DatasetMapper
+    assert type(mapper) is DetectionMapper
     assert repr(mapper.augmentations) == repr(stock.augmentations)
     assert with_scale_jitter(cfg) is cfg
 
