@@ -1,11 +1,11 @@
 """What the standard and the cascade heads share: the routing and the heads that read P'2."""
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
-from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads.roi_heads import StandardROIHeads, select_foreground_proposals
 from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.utils.events import get_event_storage
@@ -22,6 +22,7 @@ from .routing import is_small_box, join_routes
 __all__ = ["ROUTINGS", "SmallHeadMixin"]
 
 ROUTINGS = ("reassign", "duplicate", "none")
+P2_PRIME = "p2_prime"
 
 Features = dict[str, Tensor]
 Predictions = tuple[Tensor, Tensor]
@@ -45,14 +46,12 @@ class SmallHeadMixin(StandardROIHeads):
         *,
         small_box_size: float = SMALL_BOX_SIZE,
         routing: str = "auto",
-        small_in_feature: str = "p2_prime",
+        small_in_features: Sequence[str] = (P2_PRIME,),
         lazy_min_objectness: float = 0.0,
         small_box_pooler: nn.Module | None = None,
-        small_box_context: nn.ModuleDict | None = None,
         small_box_head: nn.Module | None = None,
         small_box_predictor: nn.Module | None = None,
         small_mask_pooler: nn.Module | None = None,
-        small_mask_context: nn.ModuleDict | None = None,
         small_mask_head: nn.Module | None = None,
         **kwargs: Any,
     ) -> None:
@@ -62,13 +61,11 @@ class SmallHeadMixin(StandardROIHeads):
                 small.
             routing: ``reassign``: small boxes go to the small head only; ``duplicate``: to both
                 heads; ``none``: there is no small head; ``auto``: ``reassign`` if there is one.
-            small_in_feature: the map that the small heads pool from.
+            small_in_features: the maps of stride 2 that the small heads pool from.
             lazy_min_objectness: least objectness, from 0 to 1, of a small proposal that a lazy map
                 is computed for; the others are dropped.
             small_box_pooler, small_box_head, small_box_predictor: like ``box_*``.
             small_mask_pooler, small_mask_head: like ``mask_*``; None: the stock mask head has all.
-            small_box_context, small_mask_context: poolers of the other maps that the small heads
-                read, by name; None: there are none.
             kwargs: of the Detectron2 class mixed with.
 
         Raises:
@@ -92,15 +89,12 @@ class SmallHeadMixin(StandardROIHeads):
         self.lazy_min_objectness = lazy_min_objectness
         self.small_box_size = small_box_size
         self.routing = routing
-        self.small_in_feature = small_in_feature
+        self.small_in_features = tuple(small_in_features)
         self.small_box_pooler = small_box_pooler
         self.small_box_head = small_box_head
         self.small_box_predictor = small_box_predictor
         self.small_mask_pooler = small_mask_pooler
         self.small_mask_head = small_mask_head
-        self.small_box_context = small_box_context
-        self.small_mask_context = small_mask_context
-        self.small_in_features = (*(small_box_context or ()), small_in_feature)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
@@ -120,6 +114,8 @@ class SmallHeadMixin(StandardROIHeads):
         ret["small_box_size"] = node.SMALL_BOX_SIZE
         ret["routing"] = _routing(cfg)
         ret["lazy_min_objectness"] = node.LAZY_MIN_OBJECTNESS
+        if ret["routing"] != "none":
+            ret["small_in_features"] = _small_in_features(cfg, input_shape)
         return ret
 
     @classmethod
@@ -131,7 +127,6 @@ class SmallHeadMixin(StandardROIHeads):
             for head in small.get("box_heads", [small.get("box_head")]):
                 _balance_maps(head, _map_channels(cfg, input_shape))
             small = balance_predictors(small, cfg)
-            ret["small_box_context"] = _context_poolers(cfg, cfg.MODEL.ROI_BOX_HEAD, input_shape)
             names = ("box_pooler", "box_head", "box_heads", "box_predictor", "box_predictors")
             ret.update({f"small_{name}": small[name] for name in names if name in small})
         return ret
@@ -144,7 +139,6 @@ class SmallHeadMixin(StandardROIHeads):
             small_cfg = _small_config(cfg, input_shape)
             small = super()._init_mask_head(small_cfg, _joined_shape(cfg, input_shape))
             _balance_maps(small["mask_head"], _map_channels(cfg, input_shape))
-            ret["small_mask_context"] = _context_poolers(cfg, cfg.MODEL.ROI_MASK_HEAD, input_shape)
             ret["small_mask_pooler"] = small["mask_pooler"]
             ret["small_mask_head"] = small["mask_head"]
         return ret
@@ -157,10 +151,10 @@ class SmallHeadMixin(StandardROIHeads):
         targets: list[Instances] | None = None,
     ) -> tuple[list[Instances], dict[str, Tensor]]:
         """As in the class mixed with, without the small proposals that a lazy P'2 is not worth."""
-        p2_prime = features.get(self.small_in_feature)
+        p2_prime = features.get(P2_PRIME)
         if isinstance(p2_prime, LazyP2Prime):
             if self.training:  # the backbone alone is in evaluation mode
-                features = {**features, self.small_in_feature: p2_prime.dense()}
+                features = {**features, P2_PRIME: p2_prime.dense()}
             else:
                 proposals = [self._worth_computing(x) for x in proposals]
         return super().forward(images, features, proposals, targets)
@@ -193,24 +187,15 @@ class SmallHeadMixin(StandardROIHeads):
 
     def _pool_small_boxes(self, features: Features, boxes: list[Boxes]) -> Tensor:
         """What the small box head reads, from all its maps: (number of boxes, C, S, S)."""
-        return self._pool_all(self.small_box_pooler, self.small_box_context, features, boxes)
+        return self._pool_all(self.small_box_pooler, features, boxes)
 
     def _pool_small_masks(self, features: Features, boxes: list[Boxes]) -> Tensor:
         """What the small mask head reads, from all its maps: (number of boxes, C, S, S)."""
-        return self._pool_all(self.small_mask_pooler, self.small_mask_context, features, boxes)
+        return self._pool_all(self.small_mask_pooler, features, boxes)
 
-    def _pool_all(
-        self,
-        pooler: nn.Module,
-        context: nn.ModuleDict | None,
-        features: Features,
-        boxes: list[Boxes],
-    ) -> Tensor:
-        pooled = self._pool_small(pooler, features[self.small_in_feature], boxes)
-        if context is None:
-            return pooled
-        others = [self._pool_small(x, features[name], boxes) for name, x in context.items()]
-        return torch.cat([*others, pooled], dim=1)
+    def _pool_all(self, pooler: nn.Module, features: Features, boxes: list[Boxes]) -> Tensor:
+        pooled = [self._pool_small(pooler, features[x], boxes) for x in self.small_in_features]
+        return torch.cat(pooled, dim=1)
 
     def _tie_unread_map(
         self, result: dict[str, Tensor] | list[Instances], features: Features
@@ -221,10 +206,10 @@ class SmallHeadMixin(StandardROIHeads):
         ``DistributedDataParallel`` would wait. The sum is one over no element, so it is 0 whatever
         the map contains.
         """
-        if not self.training or self.small_in_feature not in features:
+        if not self.training or P2_PRIME not in features:
             return result
         name = next(iter(result))
-        return {**result, name: result[name] + features[self.small_in_feature][:0].sum()}
+        return {**result, name: result[name] + features[P2_PRIME][:0].sum()}
 
     def _forward_mask(
         self, features: Features, instances: list[Instances]
@@ -298,43 +283,40 @@ def _small_config(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> CfgNode:
     """A copy of ``cfg`` whose ROI heads read P'2 only."""
     check_features(
         f"MODEL.ROI_HEADS.NAME {cfg.MODEL.ROI_HEADS.NAME}",
-        ["p2_prime"],
+        [P2_PRIME],
         input_shape,
         hint="set MODEL.BACKBONE.NAME to build_resnet_efpn_backbone",
     )
     cfg = cfg.clone()
     cfg.defrost()
-    cfg.MODEL.ROI_HEADS.IN_FEATURES = ["p2_prime"]
+    cfg.MODEL.ROI_HEADS.IN_FEATURES = [P2_PRIME]
     return cfg
 
 
-def _context_levels(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> list[str]:
-    """The maps beside P'2 that the small heads read."""
-    node = require_node(cfg, "MODEL.EFPN")
-    names = list(node.SMALL_IN_FEATURES)
+def _small_in_features(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> list[str]:
+    """The maps that the small heads read, P'2 last, as they are concatenated."""
+    names = list(require_node(cfg, "MODEL.EFPN").SMALL_IN_FEATURES)
     if not names:
-        return ["stem_map"] if "stem_map" in input_shape else []
-    if names not in (["p2_prime"], ["stem_map", "p2_prime"]):
+        return [x for x in ("stem_map", P2_PRIME) if x in input_shape]
+    if names not in ([P2_PRIME], ["stem_map", P2_PRIME]):
         raise ValueError(
             f"MODEL.EFPN.SMALL_IN_FEATURES is {names}: use [p2_prime] or [stem_map, p2_prime]."
         )
-    context = names[:-1]
     check_features(
-        "MODEL.EFPN.SMALL_IN_FEATURES", context, input_shape, hint="set MODEL.EFPN.TEXTURE stem_map"
+        "MODEL.EFPN.SMALL_IN_FEATURES", names, input_shape, hint="set MODEL.EFPN.TEXTURE stem_map"
     )
-    return context
+    return names
 
 
 def _joined_shape(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, ShapeSpec]:
     """``input_shape`` with all channels that the small heads read in ``p2_prime``."""
     channels = sum(_map_channels(cfg, input_shape))
-    return {**input_shape, "p2_prime": ShapeSpec(channels, stride=input_shape["p2_prime"].stride)}
+    return {**input_shape, P2_PRIME: ShapeSpec(channels, stride=input_shape[P2_PRIME].stride)}
 
 
 def _map_channels(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> list[int]:
-    """Channels of the maps that the small heads read, P'2 last, as they are concatenated."""
-    names = [*_context_levels(cfg, input_shape), "p2_prime"]
-    return [input_shape[name].channels for name in names]
+    """Channels of the maps that the small heads read."""
+    return [input_shape[name].channels for name in _small_in_features(cfg, input_shape)]
 
 
 @torch.no_grad()
@@ -358,19 +340,3 @@ def _balance_maps(head: nn.Module, channels: list[int]) -> None:
     weight = first.weight.view(len(first.weight), sum(channels), -1)
     for part, own in zip(weight.split(channels, dim=1), channels, strict=True):
         part.mul_((sum(channels) / (len(channels) * own)) ** 0.5)
-
-
-def _context_poolers(
-    cfg: CfgNode, head: CfgNode, input_shape: dict[str, ShapeSpec]
-) -> nn.ModuleDict | None:
-    """Poolers of the maps beside P'2, as the node ``head`` of the config says."""
-    poolers = {
-        name: ROIPooler(
-            output_size=head.POOLER_RESOLUTION,
-            scales=(1 / input_shape[name].stride,),
-            sampling_ratio=head.POOLER_SAMPLING_RATIO,
-            pooler_type=head.POOLER_TYPE,
-        )
-        for name in _context_levels(cfg, input_shape)
-    }
-    return nn.ModuleDict(poolers) if poolers else None

@@ -218,7 +218,7 @@ def test_with_the_stock_weights_in_both_heads_the_loss_is_the_mean_over_all_boxe
     """Where both heads have the same weights and maps, who has a box must not change its weight."""
     heads = make_heads(mask=True)
     # With P2 in the place of P'2 and everything on one level, both heads see the same.
-    heads.small_in_feature, heads.box_in_features, heads.mask_in_features = "p2", ["p2"], ["p2"]
+    heads.small_in_features, heads.box_in_features, heads.mask_in_features = ["p2"], ["p2"], ["p2"]
     heads.box_pooler = copy.deepcopy(heads.small_box_pooler)
     heads.mask_pooler = copy.deepcopy(heads.small_mask_pooler)
     for part in ("box_head", "box_predictor", "mask_head"):
