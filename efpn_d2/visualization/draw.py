@@ -1,13 +1,12 @@
 """Boxes and labels that leave the object itself uncovered, whatever its size."""
 
 from collections.abc import Sequence
-from functools import lru_cache
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from .fonts import draw_text, fit_text, text_length
 from .labels import leader_line, place_labels
 from .matching import MatchResult
 
@@ -15,6 +14,7 @@ GREEN, BLUE, RED = (40, 225, 70), (70, 145, 255), (255, 55, 55)
 YELLOW, GREY, DARK = (255, 214, 50), (185, 185, 185), (18, 18, 22)
 FONT_SIZE = 11
 _DASH = 4  # pixels on, pixels off
+_AROUND = 4  # pixels of a label's ground left and right of its text, together
 
 
 class Mark(NamedTuple):
@@ -36,7 +36,8 @@ def draw_marks(
     """Enlarge an image and draw boxes around, and labels beside, its objects.
 
     Every line lies outside its box and labels keep clear of all boxes, so no pixel of an object is
-    painted by its own mark. Labels that find no free place are left out.
+    painted by its own mark. Labels that find no free place are left out; those that are wider than
+    the picture end in an ellipsis.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -59,15 +60,16 @@ def draw_marks(
 
     picture = Image.fromarray(canvas)
     pen = ImageDraw.Draw(picture)
-    sizes = [text_size(mark.text) for mark in marks]
+    texts = [fit_text(mark.text, canvas.shape[1] - _AROUND, FONT_SIZE) for mark in marks]
+    sizes = [text_size(text) for text in texts]
     places = place_labels(np.array(outlines).reshape(-1, 4), np.array(sizes), canvas.shape[:2])
     for mark, outline, size, place in zip(marks, outlines, sizes, places, strict=True):
         line = place and leader_line(np.array(outline), place, size)
         if line:
             pen.line(line, fill=mark.color)
-    for mark, place in zip(marks, places, strict=True):
+    for mark, text, place in zip(marks, texts, places, strict=True):
         if place:
-            write_text(pen, place, mark.text, mark.color)
+            write_text(pen, place, text, mark.color)
     return np.array(picture)
 
 
@@ -155,20 +157,11 @@ def _paint_outline(
             side[(x + y) // _DASH % 2 == 1] = DARK
 
 
-@lru_cache(maxsize=8)
-def load_font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, from Matplotlib's own files: the same letters on every machine."""
-    from matplotlib import get_data_path  # only here: importing this module stays cheap
-
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(Path(get_data_path(), "fonts", "ttf", name)), size)
-
-
 def text_size(text: str) -> tuple[int, int]:
     """Width and height in pixels that a label takes, its dark ground included; (0, 0) if empty."""
     if not text:
         return 0, 0
-    return int(np.ceil(load_font(FONT_SIZE).getlength(text))) + 4, FONT_SIZE + 3
+    return int(np.ceil(text_length(text, FONT_SIZE))) + _AROUND, FONT_SIZE + 3
 
 
 def write_text(
@@ -178,4 +171,5 @@ def write_text(
     x, y = place
     width, height = text_size(text)
     pen.rectangle((x, y, x + width - 1, y + height - 1), fill=DARK)
-    pen.text((x + 2, y + height / 2), text, fill=color, font=load_font(FONT_SIZE), anchor="lm")
+    place = (x + _AROUND // 2, y + height / 2)
+    draw_text(pen, place, text, fill=color, size=FONT_SIZE, anchor="lm")

@@ -35,6 +35,9 @@ def place_labels(
         place = None
         if w > 0:
             corners = _candidates(box, w, h)
+            # Wide labels of boxes at a side have their place only where they are moved inward.
+            moved = np.column_stack([corners[:, 0].clip(0, max(width - w, 0)), corners[:, 1]])
+            corners = np.concatenate([corners, moved])
             inside = (corners >= 0).all(axis=1)
             inside &= (corners[:, 0] + w <= width) & (corners[:, 1] + h <= height)
             areas = np.hstack([corners, corners + (w, h)])

@@ -17,9 +17,9 @@ from .draw import (
     Mark,
     class_name,
     draw_marks,
-    load_font,
     match_marks,
 )
+from .fonts import draw_text, fit_text, load_font
 from .matching import MatchResult, match_detections
 
 _MARGIN, _CAPTION, _HEADER = 8, 22, 64
@@ -281,7 +281,8 @@ def _header(
 ) -> np.ndarray:
     picture = Image.new("RGB", (width, _HEADER), (250, 250, 250))
     pen = ImageDraw.Draw(picture)
-    pen.text((_MARGIN, 8), title, fill=DARK, font=load_font(18, bold=True))
+    title = fit_text(title, width - 2 * _MARGIN, 18, bold=True)
+    draw_text(pen, (_MARGIN, 8), title, fill=DARK, size=18, bold=True)
     counts = f"{len(results)} images, {count_text(results)} (score >= {threshold:g}, IoU >= 0.5)"
     counts += f"; {shown} shown: most missed, most objects, clean"
     pen.text((_MARGIN, 38), counts, fill=(70, 70, 70), font=load_font(13))
@@ -307,7 +308,8 @@ def _row(left: np.ndarray, right: np.ndarray, caption: str, width: int) -> np.nd
     """The two panels of an image side by side, under their caption."""
     height = _CAPTION + left.shape[0] + _MARGIN
     picture = Image.new("RGB", (width, height), (250, 250, 250))
-    ImageDraw.Draw(picture).text((_MARGIN, 3), caption, fill=DARK, font=load_font(12))
+    caption = fit_text(caption, width - 2 * _MARGIN, 12)
+    draw_text(ImageDraw.Draw(picture), (_MARGIN, 3), caption, fill=DARK, size=12)
     picture.paste(Image.fromarray(left), (_MARGIN, _CAPTION))
     picture.paste(Image.fromarray(right), ((width + _MARGIN) // 2, _CAPTION))
     return np.array(picture)
