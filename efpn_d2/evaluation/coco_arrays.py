@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.datasets.names import unique_names
 from ..data.datasets.record_checks import (
     ANNOTATION,
     CATEGORY,
@@ -82,7 +83,7 @@ def load_ground_truth(json_file: str | Path, excused_fields: Sequence[str] = ())
     check_content(content, str(json_file), **lists)
     images, annotations = content["images"], content["annotations"]
     categories = sorted(content["categories"], key=lambda entry: entry["id"])
-    names = [entry["name"] for entry in categories]
+    names = unique_names(categories)
     category_ids = [entry["id"] for entry in categories]
     where = f"annotations[{{}}] of {json_file}"
     image, boxes, classes = _columns(annotations, images, category_ids, where)

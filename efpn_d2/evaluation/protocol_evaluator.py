@@ -13,6 +13,7 @@ from detectron2.evaluation import COCOEvaluator
 from tabulate import tabulate
 
 from ..data.datasets.files import read_json
+from ..data.datasets.names import unique_names
 from ..data.datasets.record_checks import (
     ANNOTATION,
     CATEGORY,
@@ -85,6 +86,12 @@ class ProtocolEvaluator(COCOEvaluator):
         if "thing_dataset_id_to_contiguous_id" not in self._metadata.as_dict():
             ids = sorted(self._coco_api.getCatIds())
             self._metadata.thing_dataset_id_to_contiguous_id = {k: i for i, k in enumerate(ids)}
+
+    def _class_names(self) -> dict[int, str]:
+        """Names of the file's categories by their ids, each another."""
+        categories = sorted(self._coco_api.cats.values(), key=lambda category: category["id"])
+        names = unique_names(categories)
+        return {c["id"]: name for c, name in zip(categories, names, strict=True)}
 
     @abstractmethod
     def evaluate_results(

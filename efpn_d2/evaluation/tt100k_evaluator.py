@@ -51,7 +51,7 @@ class TT100KEvaluator(ProtocolEvaluator):
         """
         super().__init__(dataset_name, *args, **kwargs)
         self._score_thresholds = list(score_thresholds)
-        ids = {category["name"]: category["id"] for category in self._coco_api.cats.values()}
+        ids = {name: category_id for category_id, name in self._class_names().items()}
         names = list(classes) or self._metadata.get("evaluated_classes")
         self._classes = list(names or _classes_of_release(ids, dataset_name))
         missing = [name for name in self._classes if name not in ids]

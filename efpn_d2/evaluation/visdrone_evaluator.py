@@ -62,7 +62,7 @@ class VisDroneEvaluator(ProtocolEvaluator):
         metrics["objects"] = int(result.objects.sum())
         self._log(metrics)
         per_class = np.where(result.images > 0, 100 * result.precision.mean(axis=1), np.nan)
-        names = [self._coco_api.cats[label]["name"] for label in classes]
+        names = [self._class_names()[label] for label in classes]
         rows = [
             [name, f"{images}", f"{objects}", percent_cell(ap, images)]
             for name, images, objects, ap in zip(

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..datasets.names import unique_names
+
 __all__ = ["BalanceOptions", "Crop", "count_by_class", "plan_crops"]
 
 # Windows that are tried for one that cuts no object, before the best of them is taken.
@@ -104,9 +106,11 @@ def plan_crops(coco: dict[str, Any], options: BalanceOptions) -> list[Crop]:
 
 
 def count_by_class(coco: dict[str, Any]) -> dict[str, int]:
-    """Objects of each class by its name; crowds do not count."""
+    """Objects of each class by its name, of several the ids behind it; crowds do not count."""
     counts = Counter(a["category_id"] for a in coco["annotations"] if not a["iscrowd"])
-    return {category["name"]: counts[category["id"]] for category in coco["categories"]}
+    names = unique_names(coco["categories"])
+    ids = [category["id"] for category in coco["categories"]]
+    return {name: counts[id] for name, id in zip(names, ids, strict=True)}
 
 
 def _draw_crop(

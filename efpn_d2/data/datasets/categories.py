@@ -12,6 +12,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
+from .names import unique_names
 from .record_checks import (
     ANNOTATION,
     CATEGORY,
@@ -37,6 +38,8 @@ _NOT_IGNORED = Kind(
 
 def category_names(json_file: str) -> tuple[str, ...]:
     """The classes of a COCO JSON in the order of their ids, which is the order Detectron2 uses.
+
+    A name that several have is followed by the id, see :func:`.names.unique_names`.
 
     Raises:
         ValueError: the file is no COCO JSON, or has a record that Detectron2 could not load.
@@ -85,7 +88,7 @@ def _read_summary(path: str, _modified: int) -> _Summary:
                 "each an id of its own, or let tools/prepare_dataset.py do it."
             )
     missing = Counter(key for a in annotations for key in _EVALUATED_KEYS if key not in a)
-    return _Summary(tuple(entry["name"] for entry in categories), tuple(missing.items()))
+    return _Summary(tuple(unique_names(categories)), tuple(missing.items()))
 
 
 def _loaded_annotation(category_ids: set[int]) -> tuple[Field, ...]:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from detectron2.data import MetadataCatalog
 from detectron2.data.datasets import load_coco_json
+
+from .names import unique_names
 
 __all__ = ["float_coordinates", "load_coco"]
 
 
 def load_coco(json_file: str, image_root: str, name: str | None) -> list[dict[str, Any]]:
-    """Load a COCO JSON by Detectron2's ``load_coco_json``; see :func:`float_coordinates`.
+    """Load a COCO JSON by Detectron2's ``load_coco_json``.
+
+    Coordinates are as of :func:`float_coordinates`, names of classes as of :func:`unique_names`.
 
     Args:
         json_file: the file.
@@ -20,7 +25,21 @@ def load_coco(json_file: str, image_root: str, name: str | None) -> list[dict[st
     Returns:
         Records of Detectron2's format.
     """
-    records = load_coco_json(json_file, image_root, name)
+    if name is None:
+        records = load_coco_json(json_file, image_root)
+    else:
+        # Metadata once set cannot be changed, so the loader sets others.
+        own = f"{name}, as in its file"
+        try:
+            records = load_coco_json(json_file, image_root, own)
+            classes = MetadataCatalog.get(own)
+            ids = classes.thing_dataset_id_to_contiguous_id
+            categories = [{"id": id, "name": classes.thing_classes[i]} for id, i in ids.items()]
+        finally:
+            MetadataCatalog.remove(own)
+        MetadataCatalog.get(name).set(
+            thing_classes=unique_names(categories), thing_dataset_id_to_contiguous_id=ids
+        )
     for record in records:
         record["annotations"] = [float_coordinates(a) for a in record["annotations"]]
     return records

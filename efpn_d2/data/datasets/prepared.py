@@ -14,6 +14,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from .files import read_json, write_json
 from .loading import load_coco
+from .names import unique_names
 from .paths import dataset_root
 from .validation import Report
 
@@ -127,7 +128,7 @@ def register_prepared(name: str) -> bool:
         image_root=image_root,
         evaluator_type="coco",
         prepared=True,
-        **_metadata(description),
+        **_metadata(description, json_file),
     )
     return True
 
@@ -157,11 +158,17 @@ def protocol_metadata(json_file: str) -> dict[str, Any]:
     if "://" in str(json_file) or not description.is_file():
         return {"protocol": "coco"}
     content = json.loads(description.read_text())
-    return {key: value for key, value in _metadata(content).items() if key != "thing_classes"}
+    metadata = _metadata(content, json_file)
+    return {key: value for key, value in metadata.items() if key != "thing_classes"}
 
 
-def _metadata(description: dict[str, Any]) -> dict[str, Any]:
-    metadata = {"protocol": description["protocol"], "thing_classes": description["classes"]}
+def _metadata(description: dict[str, Any], json_file: str) -> dict[str, Any]:
+    classes = description["classes"]
+    if len(set(classes)) < len(classes):  # prepared by a version that let equal names be
+        classes = unique_names(
+            sorted(read_json(json_file)[0]["categories"], key=lambda category: category["id"])
+        )
+    metadata = {"protocol": description["protocol"], "thing_classes": classes}
     if description["evaluated_classes"] is not None:
         metadata["evaluated_classes"] = description["evaluated_classes"]
     return metadata

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from ..names import unique_names
 from .report import Report
 
 __all__ = ["check_categories"]
@@ -12,6 +13,8 @@ __all__ = ["check_categories"]
 
 def check_categories(categories: list[Any], report: Report) -> list[dict[str, Any]]:
     """Check the classes; their ids stay as they are, also with gaps, which Detectron2 closes.
+
+    A name that several have is followed by the id.
 
     Raises:
         ValueError: there is none, a class lacks id or name, or two have the same id: then no
@@ -37,12 +40,18 @@ def check_categories(categories: list[Any], report: Report) -> list[dict[str, An
     for name, number in Counter(category["name"] for category in categories).items():
         if number > 1:
             same = [category["id"] for category in categories if category["name"] == name]
-            message = f"the name '{name}' is used for the ids {same}, which stay separate classes"
+            message = f"the name '{name}' is used for the ids {same}, which now follow it"
             report.add(
-                "duplicate_category_name", message, file=report.source, id=same[1], field="name"
+                "duplicate_category_name",
+                message,
+                file=report.source,
+                id=same[1],
+                field="name",
+                action="corrected",
             )
     _note_gaps(sorted(ids), report)
-    return [dict(category) for category in categories]
+    names = unique_names(categories)
+    return [dict(category, name=name) for category, name in zip(categories, names, strict=True)]
 
 
 def _note_gaps(ids: list[int], report: Report) -> None:

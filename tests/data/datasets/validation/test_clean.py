@@ -316,9 +316,18 @@ def test_classes_that_cannot_be_told_apart(clean, categories, message):
         clean([], categories=categories)
 
 
-def test_equal_names_are_reported(clean):
-    _, report = clean([box()], categories=[{"id": 1, "name": "a"}, {"id": 2, "name": "a"}])
-    assert [(f.kind, f.id) for f in report.problems] == [("duplicate_category_name", 2)]
+def test_equal_names_are_told_apart_by_their_ids(clean):
+    categories = [{"id": 1, "name": "a"}, {"id": 4, "name": "b"}, {"id": 7, "name": "a"}]
+    coco, report = clean([box()], categories=categories)
+    assert [(f.kind, f.id) for f in report.problems] == [("duplicate_category_name", 7)]
+    assert [(c["id"], c["name"]) for c in coco["categories"]] == [
+        (1, "a (1)"),
+        (4, "b"),
+        (7, "a (7)"),
+    ]
+    report.count(coco)
+    objects = {name: row["objects"] for name, row in report.counts["by_class"].items()}
+    assert objects == {"a (1)": 1, "b": 0, "a (7)": 0}
 
 
 @pytest.mark.parametrize("content", [[], {"images": []}, {"images": {}, "annotations": []}])
