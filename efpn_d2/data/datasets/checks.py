@@ -8,7 +8,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
-from .categories import incomplete_annotations
+from .json_summary import read_summary
 from .registration import SYNTHETIC_PREFIX
 
 _USES = {"TRAIN": "at the start of the training", "TEST": "at the evaluation"}
@@ -60,7 +60,7 @@ def _ways_out(name: str, split: str) -> str:
 def _check_annotations(name: str, json_file: str, evaluator_type: str | None) -> None:
     if evaluator_type != "coco":
         return
-    for key, count in incomplete_annotations(json_file).items():
+    for key, count in read_summary(json_file).missing:
         raise ValueError(
             f"Data set '{name}' cannot be evaluated, because '{key}' is missing in {count} of "
             f"the annotations in {json_file}, and COCO's evaluation reads it: add it, or leave the "

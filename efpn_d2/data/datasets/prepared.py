@@ -13,6 +13,7 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from .files import read_json, write_json
+from .keypoints import common_keypoints, keypoint_metadata
 from .loading import load_coco
 from .names import unique_names
 from .paths import dataset_root
@@ -92,6 +93,7 @@ def write_prepared(
         "protocol": protocol,
         "evaluated_classes": None if evaluated_classes is None else list(evaluated_classes),
         "classes": [c["name"] for c in sorted(coco["categories"], key=lambda c: c["id"])],
+        "keypoints": list(common_keypoints(coco["categories"]) or ()),
     }
     write_json(files.description, description, indent=1)
 
@@ -149,7 +151,7 @@ def prepared_image_root(json_file: Path) -> str:
 
 
 def protocol_metadata(json_file: str) -> dict[str, Any]:
-    """The metadata ``protocol`` and ``evaluated_classes`` of any COCO JSON.
+    """The metadata ``protocol``, ``evaluated_classes`` and keypoints of any COCO JSON.
 
     A prepared data set says them; for all others they are "coco" and no entry.
     """
@@ -169,6 +171,7 @@ def _metadata(description: dict[str, Any], json_file: str) -> dict[str, Any]:
             sorted(read_json(json_file)[0]["categories"], key=lambda category: category["id"])
         )
     metadata = {"protocol": description["protocol"], "thing_classes": classes}
+    metadata |= keypoint_metadata(description.get("keypoints"))
     if description["evaluated_classes"] is not None:
         metadata["evaluated_classes"] = description["evaluated_classes"]
     return metadata

@@ -24,6 +24,7 @@ __all__ = [
     "Kind",
     "check_content",
     "check_records",
+    "check_same_kind",
     "one_of",
 ]
 
@@ -101,6 +102,24 @@ def check_records(
             problem = _field_problem(record, field)
             if problem:
                 raise ValueError(f"{place} has {problem}: {remedy}.")
+
+
+def check_same_kind(ids: Sequence[int | str], source: str) -> None:
+    """Check that ids of images have an order, which Detectron2 brings them into.
+
+    Args:
+        ids: numbers and texts.
+        source: what the file is called in the message.
+
+    Raises:
+        ValueError: there are some of both.
+    """
+    kinds = {isinstance(id, str): id for id in ids}
+    if len(kinds) > 1:
+        raise ValueError(
+            f"'{source}' has numbers and texts as ids of images, such as {kinds[False]!r} and "
+            f"{kinds[True]!r}, which have no order: use one kind."
+        )
 
 
 def _are_plain(records: Sequence[dict[str, Any]], field: Field) -> bool:

@@ -13,6 +13,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
 from .categories import check_num_classes
+from .json_summary import read_summary
+from .keypoints import check_keypoints, keypoint_metadata
 from .loading import load_coco
 from .paths import path_candidates
 from .prepared import protocol_metadata, register_prepared
@@ -91,7 +93,7 @@ def _register_coco_set(name: str, json_file: str, image_root: str) -> None:
             json_file=json_file,
             image_root=image_root,
             evaluator_type="coco",
-            **protocol_metadata(json_file),
+            **{**_keypoints_of(json_file), **protocol_metadata(json_file)},
         )
         return
     metadata = MetadataCatalog.get(name)
@@ -101,6 +103,13 @@ def _register_coco_set(name: str, json_file: str, image_root: str) -> None:
             f"COCO_DATA.REGISTER cannot register '{name}' with {(json_file, image_root)}, because "
             f"a data set of that name already uses {known}: choose another name."
         )
+
+
+def _keypoints_of(json_file: str) -> dict[str, Any]:
+    try:
+        return keypoint_metadata(read_summary(json_file).keypoint_names)
+    except (OSError, ValueError):
+        return {}  # it is refused where it is used
 
 
 def _existing(path: str, name: str) -> str:
@@ -128,7 +137,8 @@ def register_datasets(cfg: CfgNode, splits: Sequence[str] = ("TRAIN", "TEST")) -
         splits: keys of ``cfg.DATASETS``; ``("TEST",)`` where nothing is to be trained.
 
     Raises:
-        ValueError: a data set is not registered, or has not as many classes as the model.
+        ValueError: a data set is not registered, or has not as many classes or, if
+            ``MODEL.KEYPOINT_ON``, keypoints as the model.
         FileNotFoundError: see :func:`register_coco_sets` and :func:`register_prepared`.
     """
     if "COCO_DATA" not in cfg:
@@ -151,3 +161,4 @@ def register_datasets(cfg: CfgNode, splits: Sequence[str] = ("TRAIN", "TEST")) -
                     f"{SYNTHETIC_PREFIX}native{{1x,2x}}_{{train,val}} or Detectron2's own names."
                 )
             check_num_classes(cfg, name)
+            check_keypoints(cfg, name, evaluated=key == "TEST")

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ..record_checks import check_same_kind
 from .image_files import ImageFacts, inspect_images
 from .report import Report
 
@@ -57,12 +58,7 @@ def check_images(
     """
     checked = CheckedImages()
     listed = _distinct(records, checked, report)
-    kinds = {type(record["id"]): record["id"] for record in listed}
-    if len(kinds) > 1:
-        raise ValueError(
-            f"'{report.source}' has numbers and texts as ids of images, such as {kinds[int]!r} and "
-            f"{kinds[str]!r}, which have no order: use one kind."
-        )
+    check_same_kind([record["id"] for record in listed], report.source)
     paths = [image_root / record["file_name"] for record in listed]
     all_facts = inspect_images(paths, decode=decode, workers=workers, progress=progress)
     for record, facts in zip(listed, all_facts, strict=True):
