@@ -18,6 +18,7 @@ from ..data.datasets import (
     apply_dataset_arguments,
     check_files_exist,
     register_datasets,
+    suspicions,
 )
 from ..model_zoo import get_config_file
 from ..modeling.meta_arch import check_multi_scale_test
@@ -55,8 +56,9 @@ def setup(args: argparse.Namespace) -> CfgNode:
         cfg = _load_config(args)
         splits = ("TEST",) if args.eval_only else ("TRAIN", "TEST")
         register_datasets(cfg, splits)
-        check_files_exist(cfg, splits)
         _check_weights(cfg, args)
+        check_files_exist(cfg, splits)
+        warnings = suspicions(cfg, splits)
         if args.eval_only and cfg.TEST.AUG.ENABLED:
             check_multi_scale_test(cfg)
     without_cuda = cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available()
@@ -65,6 +67,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
     cfg.freeze()
     default_setup(cfg, args)
     logger = setup_logger(cfg.OUTPUT_DIR, comm.get_rank(), name="efpn_d2")
+    for warning in warnings:
+        logger.warning(warning)
     if without_cuda:
         logger.info("CUDA is not available: running on the CPU.")
     if args.resume and not _last_checkpoint(cfg):

@@ -6,7 +6,7 @@ A training or evaluation script calls :func:`register_datasets` once its config 
 """
 
 from .arguments import add_dataset_arguments, apply_dataset_arguments
-from .checks import check_files_exist
+from .checks import check_files_exist, suspicions
 from .registration import register_coco_sets, register_datasets, register_synthetic
 
 __all__ = [
@@ -16,4 +16,5 @@ __all__ = [
     "register_coco_sets",
     "register_datasets",
     "register_synthetic",
+    "suspicions",
 ]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
+from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
+from .image_checks import check_images, image_sizes
 from .json_summary import read_summary
 from .registration import SYNTHETIC_PREFIX
 
@@ -15,24 +17,25 @@ _USES = {"TRAIN": "at the start of the training", "TEST": "at the evaluation"}
 
 
 def check_files_exist(cfg: CfgNode, splits: Sequence[str] = ("TRAIN", "TEST")) -> None:
-    """Check the COCO JSONs of registered data sets, which Detectron2 opens only when it needs them.
+    """Check the files of registered data sets, which Detectron2 opens only when it needs them.
 
     That is after the training for those of ``DATASETS.TEST``. An address such as ``s3://...`` and
     data sets without a JSON are not looked at. What a JSON holds is looked at where
-    :func:`register_datasets` reads it, too: in data sets that Detectron2 does not know by name.
+    :func:`register_datasets` reads it, too: in data sets that Detectron2 does not know by name and
+    that are not prepared. Of these, the main process reads the images' headers as well.
 
     Args:
         cfg: a config that :func:`register_datasets` has seen; may be frozen.
         splits: keys of ``cfg.DATASETS``; ``("TEST",)`` where nothing is to be trained.
 
     Raises:
-        FileNotFoundError: a file is missing.
-        ValueError: a file of ``DATASETS.TEST`` lacks what COCO's evaluation reads.
+        FileNotFoundError: a JSON is missing.
+        ValueError: a file of ``DATASETS.TEST`` lacks what COCO's evaluation reads, or images cannot
+            be used.
     """
     for split in splits:
         for name in cfg.DATASETS[split]:
-            metadata = MetadataCatalog.get(name)
-            json_file = metadata.get("json_file")
+            json_file = MetadataCatalog.get(name).get("json_file")
             if json_file is None or "://" in str(json_file):
                 continue
             if not PathManager.isfile(json_file):
@@ -40,9 +43,42 @@ def check_files_exist(cfg: CfgNode, splits: Sequence[str] = ("TRAIN", "TEST")) -
                     f"DATASETS.{split} names '{name}', but its file {json_file} does not exist, "
                     f"which would have shown only {_USES[split]}: {_ways_out(name, split)}."
                 )
-            # Those that Detectron2 knows by name have their classes, and are not read for them.
-            if split == "TEST" and not metadata.get("thing_classes"):
-                _check_annotations(name, json_file, metadata.get("evaluator_type"))
+    for split, name, json_file in _unchecked(cfg, splits):
+        if split == "TEST":
+            _check_annotations(cfg, name, json_file)
+        if comm.is_main_process():
+            _check_images(cfg, split, name, json_file)
+
+
+def suspicions(cfg: CfgNode, splits: Sequence[str] = ("TRAIN", "TEST")) -> list[str]:
+    """What is possible in the data sets of a config, but hardly meant.
+
+    Args:
+        cfg, splits: as for :func:`check_files_exist`, which has passed.
+
+    Returns:
+        Warnings.
+    """
+    texts = {}
+    for _, name, json_file in _unchecked(cfg, splits):
+        suspicion = read_summary(json_file).suspicion
+        if suspicion:
+            texts[name] = f"Data set '{name}', {json_file}: {suspicion}."
+    return list(texts.values())
+
+
+def _unchecked(cfg: CfgNode, splits: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """Split, name and JSON of data sets that nobody has looked at before.
+
+    Those that Detectron2 knows by name, and prepared ones, have their classes.
+    """
+    for split in splits:
+        for name in cfg.DATASETS[split]:
+            metadata = MetadataCatalog.get(name)
+            json_file = metadata.get("json_file")
+            is_local = json_file is not None and "://" not in str(json_file)
+            if is_local and not metadata.get("thing_classes"):
+                yield split, name, json_file
 
 
 def _ways_out(name: str, split: str) -> str:
@@ -57,12 +93,33 @@ def _ways_out(name: str, split: str) -> str:
     return ", or ".join(ways)
 
 
-def _check_annotations(name: str, json_file: str, evaluator_type: str | None) -> None:
-    if evaluator_type != "coco":
+def _check_annotations(cfg: CfgNode, name: str, json_file: str) -> None:
+    if MetadataCatalog.get(name).get("evaluator_type") != "coco":
         return
-    for key, count in read_summary(json_file).missing:
+    summary = read_summary(json_file)
+    for key, count in summary.missing:
         raise ValueError(
             f"Data set '{name}' cannot be evaluated, because '{key}' is missing in {count} of "
             f"the annotations in {json_file}, and COCO's evaluation reads it: add it, or leave the "
             "set out of DATASETS.TEST."
         )
+    unreadable = dict(summary.unreadable)
+    if "bbox" in unreadable:
+        raise ValueError(unreadable["bbox"])
+    for task, key in (("segm", "MASK_ON"), ("keypoints", "KEYPOINT_ON")):
+        if cfg.MODEL[key] and task in unreadable:
+            raise ValueError(
+                f"Data set '{name}' cannot be evaluated with MODEL.{key}, because "
+                f"{unreadable[task]}: add them, leave these objects or the set out of "
+                f"DATASETS.TEST, or set MODEL.{key} to False."
+            )
+
+
+def _check_images(cfg: CfgNode, split: str, name: str, json_file: str) -> None:
+    image_root = MetadataCatalog.get(name).get("image_root")
+    if image_root is None or "://" in str(image_root):
+        return
+    images = read_summary(json_file).images
+    if split == "TRAIN" and cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
+        images = [image for image in images if image.has_object]
+    check_images(name, images, image_root, image_sizes(cfg, split))

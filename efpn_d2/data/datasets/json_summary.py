@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from detectron2.utils.file_io import PathManager
 
+from .box_format import suspect_boxes
 from .keypoints import common_keypoints
 from .names import unique_names
 from .record_checks import (
@@ -20,6 +21,7 @@ from .record_checks import (
     IMAGE,
     INTEGER,
     NAME,
+    NUMBER,
     SIZE,
     Field,
     Kind,
@@ -28,7 +30,7 @@ from .record_checks import (
     one_of,
 )
 
-__all__ = ["JsonSummary", "read_summary"]
+__all__ = ["ImageEntry", "JsonSummary", "read_summary"]
 
 # Beside the box and the ids, without which not even training works.
 _EVALUATED_KEYS = ("area", "iscrowd")
@@ -40,6 +42,24 @@ _NOT_IGNORED = Kind(
 )
 
 
+# What the evaluators read beside it; who lacks an area is counted.
+_EVALUATED = (
+    Field("area", NUMBER, False),
+    Field("visdrone_category", INTEGER, False),
+    Field("visdrone_score", NUMBER, False),
+)
+
+
+class ImageEntry(NamedTuple):
+    """What a COCO JSON says of an image."""
+
+    file_name: str
+    width: float
+    height: float
+    #: Whether it has an object that is no crowd.
+    has_object: bool
+
+
 class JsonSummary(NamedTuple):
     """What is kept of a COCO JSON."""
 
@@ -49,6 +69,11 @@ class JsonSummary(NamedTuple):
     missing: tuple[tuple[str, int], ...]
     #: The keypoints that all categories with keypoints have; None: they differ.
     keypoint_names: tuple[str, ...] | None
+    images: tuple[ImageEntry, ...]
+    #: By task of the evaluation, what it could not read; tasks for which all is there are out.
+    unreadable: tuple[tuple[str, str], ...]
+    #: What the boxes look like, if not like x, y, width and height; else empty.
+    suspicion: str
 
 
 def read_summary(json_file: str) -> JsonSummary:
@@ -78,9 +103,41 @@ def _read_summary(path: str, _modified: int) -> JsonSummary:
     categories = sorted(content["categories"], key=lambda entry: entry["id"])
     annotations = content.get("annotations", ())
     missing = Counter(key for a in annotations for key in _EVALUATED_KEYS if key not in a)
+    images = content.get("images", ())
+    with_object = {a["image_id"] for a in annotations if not a.get("iscrowd", 0)}
+    sizes = {image["id"]: (image["width"], image["height"]) for image in images}
+    suspicion = suspect_boxes(annotations, sizes)
     return JsonSummary(
-        tuple(unique_names(categories)), tuple(missing.items()), common_keypoints(categories)
+        tuple(unique_names(categories)),
+        tuple(missing.items()),
+        common_keypoints(categories),
+        tuple(
+            ImageEntry(i["file_name"], i["width"], i["height"], i["id"] in with_object)
+            for i in images
+        ),
+        tuple(_unreadable(annotations, path)),
+        "" if suspicion is None else suspicion.message,
     )
+
+
+def _unreadable(annotations: Sequence[dict[str, Any]], path: str) -> Iterator[tuple[str, str]]:
+    """Tasks of COCO's evaluation, each with what it could not read."""
+    try:
+        check_content({"annotations": annotations}, path, annotations=_EVALUATED)
+    except ValueError as error:
+        yield "bbox", str(error)
+    for task, key, is_there in (
+        ("segm", "segmentation", lambda a: bool(a.get("segmentation"))),
+        ("keypoints", "keypoints", lambda a: a.get("keypoints") and "num_keypoints" in a),
+    ):
+        without = [number for number, a in enumerate(annotations) if not is_there(a)]
+        if without:
+            keys = "keypoints or num_keypoints" if task == "keypoints" else key
+            yield (
+                task,
+                f"{len(without)} of the {len(annotations)} annotations in {path} have no {keys}, "
+                f"the first of them annotations[{without[0]}]",
+            )
 
 
 def _check_loaded(content: Any, path: str) -> None:

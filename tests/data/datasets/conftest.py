@@ -6,6 +6,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from efpn_d2.config import add_efpn_config
 
+from .trees import write_image
+
 BUILTIN_SETS = set(DatasetCatalog.list())  # conftest files are imported before any test runs
 
 
@@ -35,11 +37,11 @@ def cfg():
 
 @pytest.fixture
 def write_coco(tmp_path):
-    """Writes a COCO JSON of one image and box below ``tmp_path`` and creates its image folder."""
+    """Writes a COCO JSON of one box below ``tmp_path``, and its image, of 8 x 8 pixels."""
 
     def write(name="signs", classes=("stop", "yield"), folder="mine", without=()):
         image_dir = tmp_path / folder / "images"
-        image_dir.mkdir(parents=True, exist_ok=True)
+        write_image(image_dir / "a.jpg", 8, 8)
         annotation = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 4, 4]}
         annotation |= {"area": 16, "iscrowd": 0}
         content = {

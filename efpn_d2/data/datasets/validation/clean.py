@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..box_format import suspect_boxes
 from .annotations import AnnotationChecks, is_json
 from .categories import check_categories
 from .images import check_images
@@ -52,6 +53,9 @@ def clean_coco(
         workers=workers,
         progress=report.name if progress else "",
     )
+    suspicion = suspect_boxes(content["annotations"], images.sizes)
+    if suspicion is not None:
+        report.add(suspicion.kind, suspicion.message, file=report.source, field="bbox")
     checks = AnnotationChecks(images, {category["id"] for category in categories}, report)
     annotations = checks.check(content["annotations"])
     result = {

@@ -10,7 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["ImageFacts", "inspect_images", "mode_problem", "rotate_points"]
+from ...image_reading import mode_problem
+
+__all__ = ["ImageFacts", "inspect_images", "rotate_points"]
 
 _EXIF_ORIENTATION = 0x0112
 # The end of a complete file; others are decoded to see whether they are whole.
@@ -43,7 +45,12 @@ class ImageFacts(NamedTuple):
 
 
 def inspect_images(
-    paths: list[Path], *, decode: bool = False, workers: int = 4, progress: str = ""
+    paths: list[Path],
+    *,
+    decode: bool = False,
+    quick: bool = False,
+    workers: int = 4,
+    progress: str = "",
 ) -> list[ImageFacts]:
     """Inspect image files in threads.
 
@@ -51,6 +58,7 @@ def inspect_images(
         paths: of the files.
         decode: decode all images, which finds damage inside of a file, but takes far longer. Else
             that is done only for files that do not end as their format says.
+        quick: not even for files whose format has no certain end.
         workers: number of threads.
         progress: label of a bar with the time left; empty: no bar.
 
@@ -61,7 +69,8 @@ def inspect_images(
     from tqdm import tqdm
 
     limit = Image.MAX_IMAGE_PIXELS
-    inspect = partial(_inspect, decode=decode, max_pixels=None if limit is None else 2 * limit)
+    max_pixels = None if limit is None else 2 * limit
+    inspect = partial(_inspect, decode=decode, quick=quick, max_pixels=max_pixels)
     with _no_pixel_limit(), ThreadPoolExecutor(max(workers, 1)) as pool:
         results: Iterable[ImageFacts] = pool.map(inspect, paths)
         return list(
@@ -82,7 +91,7 @@ def _no_pixel_limit() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = limit
 
 
-def _inspect(path: Path, decode: bool, max_pixels: int | None) -> ImageFacts:
+def _inspect(path: Path, decode: bool, quick: bool, max_pixels: int | None) -> ImageFacts:
     from PIL import Image
 
     if not path.is_file():
@@ -97,7 +106,8 @@ def _inspect(path: Path, decode: bool, max_pixels: int | None) -> ImageFacts:
             width, height = image.size if orientation < 5 else image.size[::-1]
             facts = ImageFacts(width, height, image.mode, orientation)
             problem = _pixel_problem(facts, max_pixels)
-            if not problem[0] and not _ends_as_it_should(path, image.format):
+            has_an_end = image.format in _LAST_BYTES or not quick
+            if not problem[0] and has_an_end and not _ends_as_it_should(path, image.format):
                 image.load()
     except Exception as error:  # decoders raise all kinds of errors on damaged files
         message = f"it cannot be read ({type(error).__name__}: {error}); get the file again"
@@ -116,20 +126,6 @@ def _pixel_problem(facts: ImageFacts, max_pixels: int | None) -> tuple[str, str]
             "which Detectron2 reads images with, opens; cut it into tiles",
         )
     return "", ""
-
-
-def mode_problem(mode: str) -> str:
-    """What Detectron2 would do to pixels of a mode, and what to do; empty if it reads them right.
-
-    Args:
-        mode: Pillow's name of the pixel format.
-    """
-    if not mode.startswith("I;16") and mode not in ("I", "F"):
-        return ""
-    return (
-        f"its pixels are of Pillow's mode {mode}, and Detectron2 would cut all values above 255; "
-        "convert it to 8 bits"
-    )
 
 
 def _ends_as_it_should(path: Path, image_format: str | None) -> bool:

@@ -34,6 +34,8 @@ KINDS = {
     "empty_box": "boxes whose width or height is zero or negative",
     "box_outside_image": "boxes that do not touch their image",
     "box_leaves_image": "boxes that leave their image",
+    "boxes_like_corners": "boxes that look like corners, not like x, y, width and height",
+    "boxes_like_fractions": "boxes that look like fractions of the image's sides, not like pixels",
     "invalid_area": "areas that are no positive number",
     "invalid_segmentation": "segmentations without a valid polygon or run-length encoding",
     "not_finite": "further fields with NaN or infinity",
