@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -34,6 +35,19 @@ class DetectionMapper(DatasetMapper):
             annotations = [float_coordinates(a) for a in dataset_dict["annotations"]]
             dataset_dict = {**dataset_dict, "annotations": annotations}
         return super().__call__(dataset_dict)
+
+    def _transform_annotations(
+        self, dataset_dict: dict[str, Any], transforms: Any, image_shape: tuple[int, int]
+    ) -> None:
+        """As in the base class, which makes no boxes of masks where there is no object."""
+        if all(a.get("iscrowd", 0) for a in dataset_dict["annotations"]):
+            without = copy.copy(self)
+            without.recompute_boxes = False
+            super(DetectionMapper, without)._transform_annotations(
+                dataset_dict, transforms, image_shape
+            )
+            return
+        super()._transform_annotations(dataset_dict, transforms, image_shape)
 
 
 def build_train_mapper(cfg: CfgNode) -> Mapper:

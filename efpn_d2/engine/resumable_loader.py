@@ -17,6 +17,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import (
     DatasetFromList,
+    DatasetMapper,
     build_detection_train_loader,
     get_detection_dataset_dicts,
 )
@@ -25,8 +26,10 @@ from detectron2.data.samplers import RepeatFactorTrainingSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from ..data.augmentation import CopyPasteMapper
 from ..data.class_balance import class_balance_factors
 from ..data.mappers import DetectionMapper
+from ..data.object_checks import check_objects
 from .seeding import Purpose, derive_seed, seeded_cpu_rng
 
 logger = logging.getLogger(__name__)
@@ -190,8 +193,9 @@ def build_resumable_train_loader(
         An endless loader of lists of ``SOLVER.IMS_PER_BATCH / world size`` mapped records.
 
     Raises:
-        ValueError: the batch does not divide among the processes, a record lacks its size, or
-            ``DATA.BALANCE_CLASSES`` does not go with the sampler or the data set.
+        ValueError: the batch does not divide among the processes, a record lacks its size, objects
+            lack masks or keypoints that are trained on, or ``DATA.BALANCE_CLASSES`` does not go
+            with the sampler or the data set.
     """
     sampler_name = cfg.DATALOADER.SAMPLER_TRAIN
     if _balances_classes(cfg) and sampler_name != "TrainingSampler":
@@ -199,20 +203,17 @@ def build_resumable_train_loader(
             f"DATA.BALANCE_CLASSES repeats images itself, but DATALOADER.SAMPLER_TRAIN is "
             f"{sampler_name}: set it to TrainingSampler, or DATA.BALANCE_CLASSES to False."
         )
+    records = _load_records(cfg)
+    mapper = mapper or DetectionMapper(cfg, is_train=True)
+    # What another mapper makes of the records is not known.
+    if isinstance(records, list) and isinstance(mapper, (DatasetMapper, CopyPasteMapper)):
+        check_objects(cfg, records)
     if sampler_name not in _RESUMABLE_SAMPLERS:
         logger.warning(
             f"DATALOADER.SAMPLER_TRAIN {sampler_name} restarts its order when training resumes; "
             f"{' and '.join(_RESUMABLE_SAMPLERS)} go on where they stopped."
         )
-        return build_detection_train_loader(cfg, mapper=mapper)
-    records = get_detection_dataset_dicts(
-        cfg.DATASETS.TRAIN,
-        filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
-        min_keypoints=(
-            cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
-        ),
-        proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
-    )
+        return build_detection_train_loader(cfg, mapper=mapper, dataset=records)
     if not isinstance(records, list):
         if _balances_classes(cfg):
             raise ValueError("DATA.BALANCE_CLASSES needs training data sets of listed records.")
@@ -220,16 +221,26 @@ def build_resumable_train_loader(
             "A training data set that is not a list of records restarts its order when training "
             "resumes."
         )
-        return build_detection_train_loader(cfg, mapper=mapper)
+        return build_detection_train_loader(cfg, mapper=mapper, dataset=records)
     return DataLoader(
-        SeededMapDataset(
-            DatasetFromList(records, copy=False), mapper or DetectionMapper(cfg, is_train=True)
-        ),
+        SeededMapDataset(DatasetFromList(records, copy=False), mapper),
         batch_sampler=_build_batch_sampler(cfg, records),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=trivial_batch_collator,
         # Of its own, for starting workers must not draw from the generator of the training step.
         generator=torch.Generator(),
+    )
+
+
+def _load_records(cfg: CfgNode) -> Any:
+    """The training data sets, as Detectron2's own loader has them."""
+    return get_detection_dataset_dicts(
+        cfg.DATASETS.TRAIN,
+        filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+        min_keypoints=(
+            cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
+        ),
+        proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
     )
 
 

@@ -206,7 +206,8 @@ class _Stopwatch(HookBase):
 def _train(cfg: CfgNode, trainer_class: type[DistillationTrainer]) -> None:
     # New weights are drawn from the seed, whatever ran before in this process.
     seed_all_rng(cfg.SEED if cfg.SEED >= 0 else None)
-    trainer = trainer_class(cfg)
+    with _refusals_of(cfg.DISTILL.STAGE):
+        trainer = trainer_class(cfg)
     stopwatch = _Stopwatch()
     trainer.register_hooks([stopwatch])
     if comm.is_main_process():
