@@ -18,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from efpn_d2.data.datasets.prepare import ProblemsFoundError, prepare
+from efpn_d2.data.datasets.prepare import NothingLeftError, ProblemsFoundError, prepare
 from efpn_d2.data.datasets.prepared import PreparedFiles
 from efpn_d2.data.datasets.readers import READERS, Selection
 from efpn_d2.data.datasets.validation import Report
@@ -100,11 +100,14 @@ def main(argv: Sequence[str] | None = None) -> None:
                     workers=args.workers,
                     progress=not args.quiet,
                 )
-                written = f"  data set: {files.json_file}"
+                written = f"  report: {files.report}\n  data set: {files.json_file}"
+            except NothingLeftError as error:
+                failures.append(str(error))
+                written = "  report and data set: not written"
             except ProblemsFoundError as error:
                 failures.append(str(error))
-                written = "  data set: not written"
-            print(f"{report.summary()}\n  report: {files.report}\n{written}")
+                written = f"  report: {files.report}\n  data set: not written"
+            print(f"{report.summary()}\n{written}")
     except (OSError, ValueError) as error:
         parser.error(error_text(error))
     if failures:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .files import write_json
+from .mismatch import likely_cause
 from .prepared import PreparedFiles, write_prepared
 from .source import RawDataset
 from .validation import Report, clean_coco, counted
 
-__all__ = ["ProblemsFoundError", "prepare"]
+__all__ = ["NothingLeftError", "ProblemsFoundError", "prepare"]
 
 
 class ProblemsFoundError(ValueError):
     """A data set has problems, and was to be written only without any."""
+
+
+class NothingLeftError(ProblemsFoundError):
+    """Nothing of a data set matches, or too little is left to replace what was there before."""
 
 
 def prepare(
@@ -34,12 +41,16 @@ def prepare(
         decode, workers, progress: see :func:`clean_coco`.
 
     Raises:
+        NothingLeftError: no image could be used, or no annotation is left, either because none
+            belongs to an image and a class, or in place of a set of this name that is there
+            already; nothing is written.
         ProblemsFoundError: ``strict``, and there is a problem.
         ValueError: the data set cannot be used at all.
     """
     coco = clean_coco(
         raw.coco, raw.image_root, report, decode=decode, workers=workers, progress=progress
     )
+    _check_something_left(raw, coco, report, files)
     if raw.finish is not None:
         coco["annotations"] = raw.finish(coco["annotations"])
     report.count(coco)
@@ -57,4 +68,22 @@ def prepare(
         image_root=raw.image_root,
         protocol=raw.protocol,
         evaluated_classes=raw.evaluated_classes,
+    )
+
+
+def _check_something_left(
+    raw: RawDataset, coco: dict[str, Any], report: Report, files: PreparedFiles
+) -> None:
+    lost = [part for part in ("images", "annotations") if report.read[part] and not coco[part]]
+    if not lost:
+        return
+    unknown = sum(f.kind in ("unknown_image", "unknown_category") for f in report.problems)
+    unmatched = unknown + sum(report.dropped_with_image.values()) == report.read["annotations"]
+    if lost == ["annotations"] and not unmatched and not files.description.is_file():
+        return  # bad records one by one, each in the report
+    report.count(coco)
+    cause = likely_cause(raw.coco, raw.image_root, coco["images"], report)
+    raise NothingLeftError(
+        f"Of {report.name}, none of the {report.read[lost[0]]} {lost[0]} could be used: {cause}; "
+        "nothing was written, so what was prepared by this name before is still there."
     )
