@@ -15,6 +15,9 @@ from .registration import SYNTHETIC_PREFIX
 
 _USES = {"TRAIN": "at the start of the training", "TEST": "at the evaluation"}
 
+# Protocols that evaluate neither masks nor keypoints.
+_BOXES_ALONE = ("tt100k", "visdrone")
+
 
 def check_files_exist(cfg: CfgNode, splits: Sequence[str] = ("TRAIN", "TEST")) -> None:
     """Check the files of registered data sets, which Detectron2 opens only when it needs them.
@@ -94,7 +97,8 @@ def _ways_out(name: str, split: str) -> str:
 
 
 def _check_annotations(cfg: CfgNode, name: str, json_file: str) -> None:
-    if MetadataCatalog.get(name).get("evaluator_type") != "coco":
+    metadata = MetadataCatalog.get(name)
+    if metadata.get("evaluator_type") != "coco":
         return
     summary = read_summary(json_file)
     for key, count in summary.missing:
@@ -106,6 +110,8 @@ def _check_annotations(cfg: CfgNode, name: str, json_file: str) -> None:
     unreadable = dict(summary.unreadable)
     if "bbox" in unreadable:
         raise ValueError(unreadable["bbox"])
+    if (cfg.EVALUATION.PROTOCOL or metadata.get("protocol")) in _BOXES_ALONE:
+        return
     for task, key in (("segm", "MASK_ON"), ("keypoints", "KEYPOINT_ON")):
         if cfg.MODEL[key] and task in unreadable:
             raise ValueError(

@@ -241,6 +241,9 @@ def test_masks_and_keypoints_to_evaluate(catalogs, cfg, write_coco, key, fields,
         return
     with pytest.raises(ValueError, match=f"MODEL.{key}.* 1 of the 1 annotations .*{expected}"):
         register(cfg, entry)
+    if key == "MASK_ON":
+        cfg.EVALUATION.PROTOCOL = "tt100k"  # which evaluates boxes alone
+        register(cfg, entry)
 
 
 def test_boxes_that_look_like_corners_are_a_warning(catalogs, cfg, write_coco):
