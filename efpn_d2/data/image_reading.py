@@ -10,9 +10,21 @@ from detectron2.data import transforms as T
 from detectron2.utils.file_io import PathManager
 from PIL import Image
 
-from .datasets.validation.image_files import mode_problem
+__all__ = ["check_pixels", "mode_problem", "read_image", "vanishes"]
 
-__all__ = ["check_pixels", "read_image", "vanishes"]
+
+def mode_problem(mode: str) -> str:
+    """What Detectron2 would do to pixels of a mode, and what to do; empty if it reads them right.
+
+    Args:
+        mode: Pillow's name of the pixel format.
+    """
+    if not mode.startswith("I;16") and mode not in ("I", "F"):
+        return ""
+    return (
+        f"its pixels are of Pillow's mode {mode}, and Detectron2 would cut all values above 255; "
+        "convert it to 8 bits"
+    )
 
 
 def check_pixels(path: str | os.PathLike[str]) -> None:

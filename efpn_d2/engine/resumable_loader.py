@@ -203,14 +203,7 @@ def build_resumable_train_loader(
             f"DATA.BALANCE_CLASSES repeats images itself, but DATALOADER.SAMPLER_TRAIN is "
             f"{sampler_name}: set it to TrainingSampler, or DATA.BALANCE_CLASSES to False."
         )
-    records = get_detection_dataset_dicts(
-        cfg.DATASETS.TRAIN,
-        filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
-        min_keypoints=(
-            cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
-        ),
-        proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
-    )
+    records = _load_records(cfg)
     mapper = mapper or DetectionMapper(cfg, is_train=True)
     # What another mapper makes of the records is not known.
     if isinstance(records, list) and isinstance(mapper, (DatasetMapper, CopyPasteMapper)):
@@ -236,6 +229,18 @@ def build_resumable_train_loader(
         collate_fn=trivial_batch_collator,
         # Of its own, for starting workers must not draw from the generator of the training step.
         generator=torch.Generator(),
+    )
+
+
+def _load_records(cfg: CfgNode) -> Any:
+    """The training data sets, as Detectron2's own loader has them."""
+    return get_detection_dataset_dicts(
+        cfg.DATASETS.TRAIN,
+        filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+        min_keypoints=(
+            cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
+        ),
+        proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
     )
 
 

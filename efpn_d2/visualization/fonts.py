@@ -170,7 +170,7 @@ def _warn_of(text: str) -> None:
 
     log_first_n(
         logging.WARNING,
-        f"No installed font has all letters of '{text}': what is missing is drawn as squares. "
-        "Install a font of that script, such as one of the Noto fonts.",
+        f"No installed font has all letters of '{text}': what is missing is drawn as squares; "
+        "install a font of that script, such as one of the Noto fonts.",
         name=__name__,
     )

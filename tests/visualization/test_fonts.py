@@ -65,7 +65,7 @@ def test_without_a_font_one_warning_says_what_to_do(installed, caplog):
         assert written(text).any()
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    assert CHINESE[0] in record.getMessage() and "Install a font" in record.getMessage()
+    assert CHINESE[0] in record.getMessage() and "install a font" in record.getMessage()
 
 
 def test_a_font_of_pictures_is_passed_over(installed, tmp_path, monkeypatch):

@@ -84,6 +84,6 @@ def _check_something_left(
     report.count(coco)
     cause = likely_cause(raw.coco, raw.image_root, coco["images"], report)
     raise NothingLeftError(
-        f"Of {report.name}, none of the {report.read[lost[0]]} {lost[0]} could be used: {cause}. "
-        "Nothing was written; what was prepared by this name before is still there."
+        f"Of {report.name}, none of the {report.read[lost[0]]} {lost[0]} could be used: {cause}; "
+        "nothing was written, so what was prepared by this name before is still there."
     )

@@ -10,7 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["ImageFacts", "inspect_images", "mode_problem", "rotate_points"]
+from ...image_reading import mode_problem
+
+__all__ = ["ImageFacts", "inspect_images", "rotate_points"]
 
 _EXIF_ORIENTATION = 0x0112
 # The end of a complete file; others are decoded to see whether they are whole.
@@ -124,20 +126,6 @@ def _pixel_problem(facts: ImageFacts, max_pixels: int | None) -> tuple[str, str]
             "which Detectron2 reads images with, opens; cut it into tiles",
         )
     return "", ""
-
-
-def mode_problem(mode: str) -> str:
-    """What Detectron2 would do to pixels of a mode, and what to do; empty if it reads them right.
-
-    Args:
-        mode: Pillow's name of the pixel format.
-    """
-    if not mode.startswith("I;16") and mode not in ("I", "F"):
-        return ""
-    return (
-        f"its pixels are of Pillow's mode {mode}, and Detectron2 would cut all values above 255; "
-        "convert it to 8 bits"
-    )
 
 
 def _ends_as_it_should(path: Path, image_format: str | None) -> bool:
