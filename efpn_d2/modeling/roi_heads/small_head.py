@@ -92,8 +92,9 @@ class SmallHeadMixin(StandardROIHeads):
         self.routing = routing
         self.small_in_feature = small_in_feature
         self.small_box_pooler = small_box_pooler
-        self.small_box_head = small_box_head
-        self.small_box_predictor = small_box_predictor
+        # Any: one, or in a cascade one per stage; None without routing, when nothing reads them.
+        self.small_box_head: Any = small_box_head
+        self.small_box_predictor: Any = small_box_predictor
         self.small_mask_pooler = small_mask_pooler
         self.small_mask_head = small_mask_head
         self.small_box_context = small_box_context
@@ -178,7 +179,7 @@ class SmallHeadMixin(StandardROIHeads):
         get_event_storage().put_scalar("roi_head/small_box_share", small_share(routes))
 
     def _pool_small(
-        self, pooler: nn.Module, feature: Tensor | LazyP2Prime, boxes: list[Boxes]
+        self, pooler: ROIPooler, feature: Tensor | LazyP2Prime, boxes: list[Boxes]
     ) -> Tensor:
         """Small boxes pooled from P'2: (number of boxes, C, S, S).
 
@@ -199,7 +200,7 @@ class SmallHeadMixin(StandardROIHeads):
 
     def _pool_all(
         self,
-        pooler: nn.Module,
+        pooler: ROIPooler,
         context: nn.ModuleDict | None,
         features: Features,
         boxes: list[Boxes],
@@ -219,7 +220,7 @@ class SmallHeadMixin(StandardROIHeads):
         ``DistributedDataParallel`` would wait. The sum is one over no element, so it is 0 whatever
         the map contains.
         """
-        if not self.training or self.small_in_feature not in features:
+        if not isinstance(result, dict) or self.small_in_feature not in features:
             return result
         name = next(iter(result))
         return {**result, name: result[name] + features[self.small_in_feature][:0].sum()}
@@ -353,8 +354,9 @@ def _balance_maps(head: nn.Module, channels: list[int]) -> None:
             "MODEL.EFPN.SMALL_IN_FEATURES names two maps, but MODEL.ROI_MASK_HEAD.NUM_CONV is 0: "
             "no convolution could join them; use 1 or more."
         )
-    weight = first.weight.view(len(first.weight), sum(channels), -1)
-    for part, own in zip(weight.split(channels, dim=1), channels, strict=True):
+    weight = first.get_parameter("weight")
+    by_map = weight.view(len(weight), sum(channels), -1).split(channels, dim=1)
+    for part, own in zip(by_map, channels, strict=True):
         part.mul_((sum(channels) / (len(channels) * own)) ** 0.5)
 
 
