@@ -20,7 +20,7 @@ help:
 	@echo "make test-slow    set up, run the tests of minutes; one of them downloads Detectron2"
 	@echo "make gpu-check    set up, check tests, precisions, speed and torch.compile on a CUDA card (8 minutes)"
 	@echo "make setup        make $(or $(VENV),nothing: PYTHON is used) with all that is needed"
-	@echo "make lint         set up, check style and format"
+	@echo "make lint         set up, check style, format and types (the types with Python 3.11 or newer)"
 	@echo "make format       set up, bring the code into the format"
 	@echo "make check-wheel  set up, build the wheel and load all its configs away from the source"
 	@echo "make clean        remove the folder .venv here (never another VENV) and what builds and tests leave"
@@ -83,6 +83,7 @@ gpu-check: setup
 lint: setup
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m mypy
 
 format: setup
 	$(PY) -m ruff check --fix .
@@ -97,5 +98,5 @@ check-wheel: setup
 # By its name and not as $(VENV), which may be an environment that was there before.
 clean:
 	rm -rf .venv
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

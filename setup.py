@@ -31,7 +31,11 @@ setup(
     # identifiers), so the one mapped package takes every file below it as its data.
     packages=[*find_packages(include=["efpn_d2", "efpn_d2.*"]), "efpn_d2.configs"],
     package_dir={"efpn_d2.configs": "configs"},
-    package_data={"efpn_d2.configs": ["**/*.yaml"], "efpn_d2.report": ["assets/*"]},
+    package_data={
+        "efpn_d2": ["py.typed"],
+        "efpn_d2.configs": ["**/*.yaml"],
+        "efpn_d2.report": ["assets/*"],
+    },
     # Lower bounds alone, so that installing into an environment that works replaces nothing there.
     # Two dependencies are left out on purpose. detectron2 is not on the package index: see
     # tools/install_detectron2.py. OpenCV comes as one of several packages that overwrite each
@@ -52,6 +56,15 @@ setup(
         "opencv": ["opencv-python-headless>=4.5"],
         # Faster than pycocotools, equal to it, and used where it is.
         "evaluation": ["hotcoco>=1.3"],
-        "dev": ["pytest>=7.4", "ruff>=0.6", "hotcoco>=1.3", "faster-coco-eval>=1.8"],
+        "dev": [
+            "pytest>=7.4",
+            "ruff>=0.6",
+            "mypy>=2.4",
+            "types-PyYAML",
+            "types-tabulate",
+            "types-tqdm",
+            "hotcoco>=1.3",
+            "faster-coco-eval>=1.8",
+        ],
     },
 )

@@ -12,6 +12,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
 if TYPE_CHECKING:
+    from detectron2.modeling import GeneralizedRCNN, RetinaNet
     from fvcore.common.checkpoint import _IncompatibleKeys
 
 logger = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ class EFPNCheckpointer(DetectionCheckpointer):
             kwargs: ``save_to_disk`` and the checkpointables of :class:`DetectionCheckpointer`.
         """
         super().__init__(model, save_dir, **kwargs)
-        self.path_manager = _AtomicPathManager(self.path_manager)
+        self.path_manager: _AtomicPathManager = _AtomicPathManager(self.path_manager)
         self._init_from_stock = init_from_stock
         self._resumes = False
 
@@ -120,7 +121,9 @@ class EFPNCheckpointer(DetectionCheckpointer):
         initialize_small_rpn_head(self.model, incompatible)
 
 
-def initialize_extension(model: nn.Module, incompatible: "_IncompatibleKeys") -> list[str]:
+def initialize_extension(
+    model: "GeneralizedRCNN | RetinaNet", incompatible: "_IncompatibleKeys"
+) -> list[str]:
     """Copy P2's lateral and output convolution to P'2's if a checkpoint held only the former.
 
     Together with FTT, which starts as up-sampling, P'2 then starts as a coarse P2 of the image at
@@ -208,7 +211,9 @@ def initialize_small_heads(model: nn.Module, incompatible: "_IncompatibleKeys") 
     return list(stock)
 
 
-def initialize_small_rpn_head(model: nn.Module, incompatible: "_IncompatibleKeys") -> None:
+def initialize_small_rpn_head(
+    model: "GeneralizedRCNN | RetinaNet", incompatible: "_IncompatibleKeys"
+) -> None:
     """Let P'2's own RPN head start at an objectness of 0.01, as RetinaNet's heads start.
 
     So P'2 proposes next to nothing at first, and takes no place from the proposals of a trained
@@ -243,7 +248,9 @@ class _AtomicPathManager:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._path_manager, name)
 
-    def open(self, path: str, mode: str = "r", **kwargs: Any) -> contextlib.AbstractContextManager:
+    def open(
+        self, path: str, mode: str = "r", **kwargs: Any
+    ) -> contextlib.AbstractContextManager[IO[Any]]:
         """As the wrapped path manager's, but a local file to write appears when it is closed."""
         if "w" in mode and "://" not in path:
             return _atomic_write(path, mode)
@@ -251,7 +258,7 @@ class _AtomicPathManager:
 
 
 @contextlib.contextmanager
-def _atomic_write(path: str, mode: str) -> Iterator[IO]:
+def _atomic_write(path: str, mode: str) -> Iterator[IO[Any]]:
     partial = f"{path}.partial"
     try:
         with open(partial, mode) as file:

@@ -56,7 +56,7 @@ def test_wheel_holds_the_package_and_its_configs(wheel: zipfile.ZipFile):
     }
     assert len(configs) > 0 and len(assets) > 0
     packaged = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    assert packaged == configs | modules | assets
+    assert packaged == configs | modules | assets | {"efpn_d2/py.typed"}
 
 
 def requirements(wheel: zipfile.ZipFile) -> list[str]:

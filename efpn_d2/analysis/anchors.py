@@ -28,7 +28,7 @@ class Overlaps(NamedTuple):
 
     best: np.ndarray  # (G,) IoU with the best anchor
     level: np.ndarray  # (G,) index of the level that has it, the finest of equals
-    count: np.ndarray  # (G,) anchors whose IoU reaches the threshold
+    counts: np.ndarray  # (G,) anchors whose IoU reaches the threshold
 
 
 def measure_overlaps(

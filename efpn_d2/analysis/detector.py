@@ -75,10 +75,12 @@ def describe_detector(cfg: CfgNode) -> DetectorGeometry:
     with torch.device("meta"):  # shapes are all that is asked for
         backbone = build_backbone(cfg)
     shapes = backbone.output_shape()
+    pooled: tuple[str, ...] = ()
+    small: float | None = None
     if issubclass(arch, RetinaNet):
         names = list(cfg.MODEL.RETINANET.IN_FEATURES)
         generator = build_anchor_generator(cfg, [shapes[name] for name in names])
-        thresholds, pooled, small = cfg.MODEL.RETINANET.IOU_THRESHOLDS, (), None
+        thresholds = cfg.MODEL.RETINANET.IOU_THRESHOLDS
     else:
         parts = _proposal_generator(cfg).from_config(cfg, shapes)
         names, generator = list(parts["in_features"]), parts["anchor_generator"]

@@ -86,7 +86,7 @@ def _image_size(record: dict[str, Any], name: str) -> tuple[int, int]:
             f"{name}: the image '{record.get('file_name')}' has the height {size[0]} and the width "
             f"{size[1]}: write its size into the annotations."
         )
-    return size
+    return record["height"], record["width"]
 
 
 def _input_size(height: int, width: int, min_size: int, max_size: int) -> tuple[int, int]:
@@ -97,7 +97,7 @@ def _input_size(height: int, width: int, min_size: int, max_size: int) -> tuple[
 
 def _read_boxes(records: Sequence[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray, int]:
     """Boxes (G, 4) XYXY in pixels of the file, their images (G,), and the number of crowds."""
-    by_mode: dict[BoxMode, tuple[list, list]] = defaultdict(lambda: ([], []))
+    by_mode: dict[BoxMode, tuple[list[Sequence[float]], list[int]]] = defaultdict(lambda: ([], []))
     crowds = 0
     for index, record in enumerate(records):
         for annotation in record.get("annotations", ()):
@@ -110,12 +110,16 @@ def _read_boxes(records: Sequence[dict[str, Any]], name: str) -> tuple[np.ndarra
     parts = [_to_corners(*part, mode, records, name) for mode, part in by_mode.items()]
     if not parts:
         return np.zeros((0, 4)), np.zeros(0, int), crowds
-    boxes, images = map(np.concatenate, zip(*parts, strict=True))
-    return boxes, images, crowds
+    corners, of_images = map(np.concatenate, zip(*parts, strict=True))
+    return corners, of_images, crowds
 
 
 def _to_corners(
-    boxes: list, images: list[int], mode: BoxMode, records: Sequence[dict[str, Any]], name: str
+    boxes: list[Sequence[float]],
+    images: list[int],
+    mode: BoxMode,
+    records: Sequence[dict[str, Any]],
+    name: str,
 ) -> tuple[np.ndarray, np.ndarray]:
     for box, image in zip(boxes, images, strict=True):
         if len(box) != 4 or not np.isfinite(np.array(box, dtype=float)).all():

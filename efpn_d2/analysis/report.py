@@ -46,7 +46,7 @@ def octave_edges(sizes: np.ndarray) -> list[float]:
     return [2.0**i for i in range(int(np.floor(low)), int(np.floor(high)) + 2)]
 
 
-def _table(rows: list[list], header: list[str]) -> str:
+def _table(rows: list[list[str]], header: list[str]) -> str:
     columns = ("left", *["right"] * (len(header) - 1))
     return tabulate(rows, header, colalign=columns, disable_numparse=True)
 
@@ -133,7 +133,7 @@ def _anchor_row(analysis: DatasetAnalysis, inside: np.ndarray) -> list[str]:
     for threshold in (high, low):
         row += [f"{(x.best[inside] >= threshold).mean():.1%}" for x in (now, advised)]
     row += [f"{x.best[inside].mean():.2f}" for x in (now, advised)]
-    return row + [f"{x.count[inside].mean():.1f}" for x in (now, advised)]
+    return row + [f"{x.counts[inside].mean():.1f}" for x in (now, advised)]
 
 
 def _anchor_sizes(analysis: DatasetAnalysis) -> str:

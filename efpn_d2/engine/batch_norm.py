@@ -44,7 +44,8 @@ def share_batch_norm(model: nn.Module) -> None:
     collecting = [m for m in norms if m.training and m.running_mean is not None]
     if comm.get_world_size() == 1 or not collecting:
         return
-    statistics = [x for m in collecting for x in (m.running_mean, m.running_var)]
+    both = [x for m in collecting for x in (m.running_mean, m.running_var)]
+    statistics = [x for x in both if x is not None]
     mean = torch.cat([x.flatten() for x in statistics])
     dist.all_reduce(mean)
     mean /= comm.get_world_size()

@@ -5,7 +5,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from detectron2.config import CfgNode
-from detectron2.modeling import build_backbone
+from detectron2.modeling import Backbone, build_backbone
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -58,7 +58,7 @@ class DistillationTrainer(EFPNTrainer):
             StageError: the stage is unknown or does not fit the configured detector.
         """
         stage = cfg.DISTILL.STAGE
-        model = super().build_model(stage_config(cfg))
+        model: Any = super().build_model(stage_config(cfg))  # of whatever class ``cfg`` names
         if stage not in _PLAIN and not hasattr(model.backbone, "extension"):
             raise StageError(
                 f"DISTILL.STAGE {stage} trains P'2, which {cfg.MODEL.BACKBONE.NAME} does not have: "
@@ -81,7 +81,7 @@ class DistillationTrainer(EFPNTrainer):
         return model
 
     @classmethod
-    def build_train_loader(cls, cfg: CfgNode) -> DataLoader:
+    def build_train_loader(cls, cfg: CfgNode) -> DataLoader[Any]:
         """As :class:`EFPNTrainer`'s, with the teacher's view where there is a teacher."""
         if cfg.DISTILL.STAGE in _DISTILLED:
             return build_resumable_train_loader(cfg, mapper=build_distillation_mapper(cfg))
@@ -131,7 +131,7 @@ def stage_config(cfg: CfgNode) -> CfgNode:
     return cfg
 
 
-def _check_width(stage: str, backbone: nn.Module) -> None:
+def _check_width(stage: str, backbone: Backbone) -> None:
     shapes = backbone.output_shape()
     own, teacher = shapes["p2_prime"].channels, shapes["p3"].channels
     if own != teacher:

@@ -41,7 +41,7 @@ _MAX_UNUSABLE_IN_A_ROW = 100
 class SampleKey(NamedTuple):
     """One sample of the endless stream: which image, and the seed of its augmentation."""
 
-    index: int
+    image: int
     seed: int
 
 
@@ -142,7 +142,7 @@ class ResumableBatchSampler(Sampler[list[SampleKey]]):
         return stacked[np.argsort(stacked[:, -1, 0])], np.concatenate(rest)
 
 
-class SeededMapDataset(Dataset):
+class SeededMapDataset(Dataset[Any]):
     """Map the records of a data set, with all CPU generators seeded by the sample's key.
 
     So a sample looks the same whichever worker process makes it, and in a resumed training. A
@@ -178,7 +178,7 @@ class SeededMapDataset(Dataset):
 
 def build_resumable_train_loader(
     cfg: CfgNode, mapper: Callable[[dict[str, Any]], Any] | None = None
-) -> DataLoader:
+) -> DataLoader[Any]:
     """Like ``detectron2.data.build_detection_train_loader(cfg)``, with an exactly resumable order.
 
     Honours the same config keys. ``DATALOADER.SAMPLER_TRAIN`` other than "TrainingSampler" and

@@ -24,7 +24,7 @@ class ResumeHook(HookBase):
     neither an evaluation in between nor an interruption changes what follows.
     """
 
-    def __init__(self, data_loader: DataLoader) -> None:
+    def __init__(self, data_loader: DataLoader[Any]) -> None:
         """
         Args:
             data_loader: the trainer's; the base seed is that of its sampler. A loader without a

@@ -50,7 +50,7 @@ class EFPNTrainer(DefaultTrainer):
         """
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         loop = functools.partial(build_training_loop, training_options(cfg))
-        parts: dict[str, Callable] = {"SimpleTrainer": loop, "AMPTrainer": loop}
+        parts: dict[str, Callable[..., Any]] = {"SimpleTrainer": loop, "AMPTrainer": loop}
         if cfg.MODEL.DEVICE == "cpu":
             # A model on the CPU must not be given device ids.
             ddp = functools.partial(defaults.create_ddp_model, device_ids=None)
@@ -74,12 +74,12 @@ class EFPNTrainer(DefaultTrainer):
         return super().build_model(cfg)
 
     @classmethod
-    def build_train_loader(cls, cfg: CfgNode) -> DataLoader:
+    def build_train_loader(cls, cfg: CfgNode) -> DataLoader[Any]:
         """See :func:`build_resumable_train_loader`; images as ``cfg.DATA`` says."""
         return build_resumable_train_loader(cfg, mapper=build_train_mapper(cfg))
 
     @classmethod
-    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> DataLoader:
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> DataLoader[Any]:
         """Detectron2's, with :class:`DetectionMapper`."""
         mapper = DetectionMapper(cfg, is_train=False)
         return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
@@ -158,7 +158,7 @@ def _runs_stage2_twice(model: nn.Module) -> bool:
 
 
 @contextlib.contextmanager
-def _default_trainer_takes(parts: dict[str, Callable]) -> Iterator[None]:
+def _default_trainer_takes(parts: dict[str, Callable[..., Any]]) -> Iterator[None]:
     """Let ``DefaultTrainer``, which has no ``build_*`` for them, take these parts by their name."""
     originals = {name: getattr(defaults, name) for name in parts}
     vars(defaults).update(parts)

@@ -13,7 +13,9 @@ padding, the cells in Eq. 7, and ``DISTILL.OHEM_BATCH``.
 """
 
 import contextlib
+import functools
 import logging
+import operator
 import time
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -160,7 +162,7 @@ class MicroBatchTrainer(SimpleTrainer):
         self._write_metrics(mean_losses, data_time)
         self._update()
 
-    def _local_gradients(self) -> contextlib.AbstractContextManager:
+    def _local_gradients(self) -> contextlib.AbstractContextManager[None]:
         """Gradients stay in this process until those of the last part go with them."""
         if isinstance(self.model, DistributedDataParallel):
             return self.model.no_sync()
@@ -169,7 +171,8 @@ class MicroBatchTrainer(SimpleTrainer):
     def _add_gradients(self, batch: list[Any], mean_losses: dict[str, Tensor]) -> None:
         """Add a part's share to the gradients and to ``mean_losses``."""
         losses = self._losses(batch)
-        self._backward(sum(value.float() for value in losses.values()) / self.micro_batches)
+        total = functools.reduce(operator.add, (value.float() for value in losses.values()))
+        self._backward(total / self.micro_batches)
         for name, value in losses.items():
             share = value.detach().float() / self.micro_batches
             mean_losses[name] = mean_losses[name] + share if name in mean_losses else share

@@ -180,7 +180,9 @@ def _run_hotcoco(
     params.area_rng_lbl = [str(area) for area in settings.area_ranges]
     evaluation.evaluate()
     evaluation.accumulate()
-    return evaluation.eval["precision"], evaluation.eval["recall"]
+    found = evaluation.eval
+    assert found is not None, "accumulate() makes it."
+    return found["precision"], found["recall"]
 
 
 _Runner = Callable[

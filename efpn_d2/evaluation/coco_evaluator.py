@@ -115,7 +115,7 @@ class SizeBinnedCOCOEvaluator(ProtocolEvaluator):
     def _rules_as_numbers(self) -> dict[str, float]:
         """The rules as Detectron2 takes results: numbers, so none for an edge that is not there."""
         ious = self.protocol.iou_thresholds
-        rows = {"maxDets": self.protocol.max_dets[-1], "IoU_count": len(ious)}
+        rows: dict[str, float] = {"maxDets": self.protocol.max_dets[-1], "IoU_count": len(ious)}
         rows |= {
             "IoU_min": round(ious[0], 6),
             "IoU_max": round(ious[-1], 6),

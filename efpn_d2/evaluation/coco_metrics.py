@@ -54,7 +54,7 @@ class CocoResult:
         a bin; "AR10" the recall with 10 detections per image and category, "ARs" that of a bin
         with all that count; "objects_s" the number of objects, not a percentage.
         """
-        rows = {}
+        rows: dict[str, float] = {}
         for a, area in enumerate(self.protocol.areas):
             rows |= self._precisions(a, area)
         for m, limit in enumerate(self.protocol.max_dets):
@@ -135,10 +135,11 @@ def evaluate_coco(
 
 
 def _check_dataset(dataset: dict[str, Any], iou_type: str) -> None:
-    annotation = (*ANNOTATION, Field("area", NUMBER), Field("iscrowd", FLAG, required=False))
-    image = IMAGE
+    annotation = [*ANNOTATION, Field("area", NUMBER), Field("iscrowd", FLAG, required=False)]
+    image = [*IMAGE]
     if iou_type == "segm":
-        image, annotation = (*IMAGE, *SIZE), (*annotation, Field("segmentation", MASK))
+        image += SIZE
+        annotation.append(Field("segmentation", MASK))
     lists = {"images": image, "categories": CATEGORY, "annotations": annotation}
     check_content(dataset, "the data set", **lists)
 
@@ -200,7 +201,8 @@ def _as_crowd(annotation: dict[str, Any]) -> dict[str, Any]:
 def _by_image(
     dataset: dict[str, Any], results: Sequence[dict[str, Any]]
 ) -> Iterator[tuple[ImageBoxes, np.ndarray, ImageBoxes]]:
-    annotations, found = defaultdict(list), defaultdict(list)
+    annotations: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+    found: dict[Any, list[dict[str, Any]]] = defaultdict(list)
     for records, of_image in ((dataset["annotations"], annotations), (results, found)):
         for record in records:
             of_image[record["image_id"]].append(record)

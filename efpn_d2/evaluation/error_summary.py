@@ -46,7 +46,7 @@ class Selection(NamedTuple):
     detections: np.ndarray
 
 
-def bin_index(sizes: np.ndarray, edges: Sequence[float]) -> np.ndarray:
+def bin_index(sizes: np.ndarray, edges: Sequence[float] | np.ndarray) -> np.ndarray:
     """(N,) int: which half-open bin between ascending edges a size lies in, else NO_BIN."""
     index = np.searchsorted(np.asarray(edges), sizes, side="right") - 1
     return np.where((index < 0) | (index >= len(edges) - 1), NO_BIN, index)

@@ -5,7 +5,7 @@ import math
 import os
 from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from detectron2.data import MetadataCatalog
@@ -75,7 +75,8 @@ class ProtocolEvaluator(COCOEvaluator):
             self._map_categories()
         self._dataset_name = dataset_name
         # The base class evaluates those of _tasks_from_predictions alone.
-        self._own_tasks, self._tasks = self._tasks, None
+        self._own_tasks: Sequence[str] | None = self._tasks
+        self._tasks: Sequence[str] | None = None
 
     def _map_categories(self) -> None:
         """Say which of the file's categories the detector's classes are, if nobody has.
@@ -153,7 +154,7 @@ def _check_file(content: Any, json_file: str) -> None:
     check_content(content, json_file, **lists)
 
 
-def percent_cell(value: float, objects: int) -> str:
+def percent_cell(value: float, objects: float) -> str:
     """A number of a table; without an object there is none."""
     if not objects:
         return "n/a (0 objects)"

@@ -32,7 +32,8 @@ class SizeBin:
     @property
     def area_bin(self) -> AreaBin:
         """The bin as protocols have it."""
-        return AreaBin(f"_{self.label}", *self.area_range, ious=(0.5,))
+        low, high = self.area_range
+        return AreaBin(f"_{self.label}", low, high, ious=(0.5,))
 
 
 def size_bins(edges: Sequence[float]) -> list[SizeBin]:

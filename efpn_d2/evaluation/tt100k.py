@@ -90,7 +90,7 @@ class ScoreSweep:
             at 100 thresholds from 0 to the highest score, where an accuracy below the one before is
             raised to it, and the end (0, 1). Without detections, the two ends.
         """
-        thresholds = (
+        thresholds: Iterable[float] = (
             [] if np.isnan(self.max_score) else np.linspace(0, self.max_score, CURVE_POINTS)
         )
         points = [self.at(threshold) for threshold in thresholds]
@@ -133,8 +133,8 @@ def sweep_scores(
         detected = detected[np.isin(detected.classes, classes)]
         objects += _in_bins(annotated.boxes, size_rule).sum(axis=0)
         for label in np.unique(detected.classes):
-            pair = (boxes[boxes.classes == label] for boxes in (annotated, detected))
-            events.extend(_changes(*pair, size_rule))
+            there, found = (boxes[boxes.classes == label] for boxes in (annotated, detected))
+            events.extend(_changes(there, found, size_rule))
     return _accumulate(events, objects, float(max_score))
 
 

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data.detection_utils import convert_image_to_rgb
+from detectron2.modeling import GeneralizedRCNN, RetinaNet
 from detectron2.structures import Boxes
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..layers import nearest_up2
 from ..losses import foreground_background_balanced_loss
@@ -144,14 +145,16 @@ class FeatureMapExtractor:
             stock=cut(next(iter(stock.values()))[0]),
         )
 
-    def _views(self, model: nn.Module, sample: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    def _views(
+        self, model: GeneralizedRCNN | RetinaNet, sample: dict[str, Any]
+    ) -> tuple[Tensor, Tensor]:
         """The student's and the teacher's image, (1, 3, H, W) and (1, 3, 2H, 2W), with padding."""
         images = model.preprocess_image([sample])
         divisibility = model.backbone.size_divisibility
         student, teacher = make_views(images, self.cfg.DISTILL.VIEW, divisibility)
         return student.tensor, teacher
 
-    def _stock_map(self, model: nn.Module, view: Tensor) -> Tensor:
+    def _stock_map(self, model: GeneralizedRCNN | RetinaNet, view: Tensor) -> Tensor:
         return model.backbone.teacher_maps(view)[self._level]
 
     def _boxes(self, sample: dict[str, Any]) -> Tensor:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from detectron2.config import CfgNode
-from detectron2.modeling import build_model
+from detectron2.modeling import GeneralizedRCNN, RetinaNet, build_model
 from torch import nn
 
 from ..checkpoint import EFPNCheckpointer
@@ -66,7 +66,7 @@ def parse_pyramid_source(text: str, *, needs_label: bool = True) -> PyramidSourc
 
 def load_pyramid(
     source: PyramidSource, opts: Sequence[str] = (), *, stock_only: bool = False
-) -> tuple[CfgNode, nn.Module]:
+) -> tuple[CfgNode, GeneralizedRCNN | RetinaNet]:
     """Build the detector of a config with P'2 and load its weights.
 
     Args:
@@ -92,7 +92,9 @@ def load_pyramid(
     return cfg, model
 
 
-def build_detector(source: PyramidSource, opts: Sequence[str] = ()) -> tuple[CfgNode, nn.Module]:
+def build_detector(
+    source: PyramidSource, opts: Sequence[str] = ()
+) -> tuple[CfgNode, GeneralizedRCNN | RetinaNet]:
     """Build the detector of a config, any pyramid, for :func:`load_weights`.
 
     Args:

@@ -94,7 +94,7 @@ class VideoWriter:
 
         if self._writer is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            codec = cv2.VideoWriter_fourcc(*_CODECS[self.path.suffix.lower()])
+            codec = cv2.VideoWriter.fourcc(*_CODECS[self.path.suffix.lower()])
             size = (frame.shape[1], frame.shape[0])
             self._writer = cv2.VideoWriter(str(self.path), codec, self._fps, size)
             if not self._writer.isOpened():

@@ -18,7 +18,7 @@ def conv_layer(
     *,
     norm: str = "",
     bias: bool = True,
-    initialize: Callable[[nn.Module], None] = weight_init.c2_msra_fill,
+    initialize: Callable[[Conv2d], None] = weight_init.c2_msra_fill,
     gain: float = 1.0,
 ) -> Conv2d:
     """A size-keeping convolution; with a normalisation it has no bias.

@@ -76,8 +76,8 @@ class KernelGenerator(nn.Module):
 
     def start_at_zero(self) -> None:
         """Make all kernels zero, but with a gradient: the channel branch's last layer is zeroed."""
-        nn.init.zeros_(self.channel[-1].weight)
-        nn.init.zeros_(self.channel[-1].bias)
+        for parameter in self.channel[-1].parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, k, k), each value in (-1, 1)."""

@@ -30,16 +30,17 @@ def fold_normalizations(module: nn.Module) -> nn.Module:
         norm = getattr(conv, "norm", None)
         if not (isinstance(conv, nn.Conv2d) and isinstance(norm, FrozenBatchNorm2d | _BatchNorm)):
             continue
-        if norm.running_mean is None or "weight" not in conv._parameters:
+        mean, variance = norm.running_mean, norm.running_var
+        if mean is None or variance is None or "weight" not in conv._parameters:
             continue
         conv.weight, conv.bias = fuse_conv_bn_weights(
             conv.weight,
             conv.bias,
-            norm.running_mean,
-            norm.running_var,
+            mean,
+            variance,
             norm.eps,
             norm.weight,
             norm.bias,
         )
-        conv.norm = None
+        conv.register_module("norm", None)
     return folded

@@ -50,6 +50,12 @@ class DynamicGradientBalancedLoss(nn.Module):
     does not change during training.
     """
 
+    edges: Tensor
+    gradient_norms: Tensor
+    """g, (B,)."""
+    updates: Tensor
+    """Batches that moved g, (B,)."""
+
     def __init__(
         self,
         *,
@@ -81,9 +87,7 @@ class DynamicGradientBalancedLoss(nn.Module):
         self.name = name
         self.labels = _labels(size_bins)
         self.register_buffer("edges", torch.tensor(size_bins, dtype=torch.float32))
-        #: g, (B,).
         self.register_buffer("gradient_norms", torch.zeros(len(self.labels)))
-        #: Batches that moved g, (B,).
         self.register_buffer("updates", torch.zeros(len(self.labels), dtype=torch.long))
 
     def forward(self, loss: SampleLoss, predictions: Tensor, sizes: Tensor) -> Tensor:

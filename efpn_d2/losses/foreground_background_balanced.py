@@ -1,5 +1,7 @@
 """The foreground-background-balanced loss of cross-resolution distillation (paper Eq. 6-8)."""
 
+from collections.abc import Sequence
+
 import torch
 from detectron2.structures import Boxes
 from torch import Tensor
@@ -45,7 +47,7 @@ def foreground_background_balanced_loss(
     return {"global": distance.mean(), "positive": weight * on_objects}
 
 
-def covered_cells(boxes: list[Boxes], size: tuple[int, int], stride: int) -> Tensor:
+def covered_cells(boxes: list[Boxes], size: Sequence[int], stride: int) -> Tensor:
     """The cells that any box covers, each box rounded outward to whole cells and clipped.
 
     A box whose second corner is not right of and below the first covers nothing.
@@ -61,7 +63,7 @@ def covered_cells(boxes: list[Boxes], size: tuple[int, int], stride: int) -> Ten
     return torch.stack([_covered_cells(b.tensor, size, stride) for b in boxes])
 
 
-def _covered_cells(boxes: Tensor, size: tuple[int, int], stride: int) -> Tensor:
+def _covered_cells(boxes: Tensor, size: Sequence[int], stride: int) -> Tensor:
     height, width = size
     boxes = boxes[(boxes[:, 2:] > boxes[:, :2]).all(dim=1)]
     x1, y1 = (

@@ -7,6 +7,8 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.layers import cat
 from detectron2.modeling.box_regression import Box2BoxTransform, _dense_box_regression_loss
+from detectron2.modeling.meta_arch.retinanet import RetinaNet
+from detectron2.modeling.proposal_generator import RPN
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 
@@ -151,7 +153,7 @@ def dense_positives(
 
 
 def balance_dense_losses(
-    model: nn.Module,
+    model: RPN | RetinaNet,
     names: tuple[str, str],
     losses: dict[str, Tensor],
     cls_loss: SampleLoss,
@@ -162,7 +164,7 @@ def balance_dense_losses(
     """The losses of an RPN or a RetinaNet, balanced.
 
     Args:
-        model: it; has ``gradient_balance`` and Detectron2's attributes of a box regression.
+        model: it; has ``gradient_balance``.
         names: of its classification and its box loss among ``losses``.
         losses, normalizer, loss_weight: see :func:`add_corrections`.
         cls_loss: of some of the positives, summed.

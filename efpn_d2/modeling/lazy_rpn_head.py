@@ -1,5 +1,6 @@
 """An RPN head that looks at P'2 only where a coarser level sees something."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -77,7 +78,7 @@ class LazyRPNHead(StandardRPNHead):
         return self._halo
 
 
-def _finer_cells(wanted: Tensor, size: tuple[int, int]) -> Tensor:
+def _finer_cells(wanted: Tensor, size: Sequence[int]) -> Tensor:
     """Cells of a map of ``size`` in wanted ones (N, h, w) of a coarser one: (R, 3)."""
-    finer = F.interpolate(wanted[:, None].float(), size=size, mode="nearest")
+    finer = F.interpolate(wanted[:, None].float(), size=list(size), mode="nearest")
     return finer[:, 0].nonzero()

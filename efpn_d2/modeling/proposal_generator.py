@@ -135,7 +135,7 @@ def _add_mask_losses(
 ) -> None:
     """Forward hook of :class:`EFPNRPN`."""
     _, losses = outputs
-    if rpn.training:
+    if rpn.training and rpn.mask_supervision is not None:
         given = inspect.signature(rpn.forward).bind(*args, **kwargs).arguments
         losses.update(rpn.mask_supervision(given["features"], given["gt_instances"]))
 

@@ -18,8 +18,8 @@ __all__ = ["EFPNRPNHead", "EFPNRetinaNetHead"]
 class _SmallHeadMixin(nn.Module):
     """What both have in common; before a head of Detectron2 among the base classes."""
 
-    stock_class: type[nn.Module]
-    """Of ``small_head``."""
+    stock_class: type[StandardRPNHead] | type[RetinaNetHead]
+    """Of ``small_head``, and the next among the base classes."""
 
     def __init__(self, *, small_head: nn.Module, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -30,7 +30,8 @@ class _SmallHeadMixin(nn.Module):
         """The arguments of the constructor, for levels from high to low resolution."""
         first, others = split_anchors(cfg)
         small_head = cls.stock_class(first, input_shape[:1])
-        return {**super().from_config(others, input_shape[1:]), "small_head": small_head}
+        of_others = cls.stock_class.from_config(others, input_shape[1:])
+        return {**of_others, "small_head": small_head}
 
     def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """As in the stock head, for levels from high to low resolution."""

@@ -15,6 +15,7 @@ from .run import Run
 
 ONLY_HERE = len(Kind)  # after the numbers of the kinds
 CHUNK = 50  # images whose boxes share a file
+ItemCounter = Counter[tuple[int, ...]]  # by kind, size bin and class
 _MOST_DETECTIONS = 100  # of an image, that are written out
 
 
@@ -26,14 +27,16 @@ def script_json(value: Any) -> str:
     return text
 
 
-def image_counters(run: Run, protocol: ReportProtocol, other: Run | None = None) -> list[Counter]:
+def image_counters(
+    run: Run, protocol: ReportProtocol, other: Run | None = None
+) -> list[ItemCounter]:
     """For each image, how often each (kind, size bin, class) occurs at the run's threshold.
 
     With another run to compare, the kind ``ONLY_HERE`` counts the objects that it did not find.
     """
     analysis = run.analysis
     truth, detections = analysis.truth, analysis.detections
-    counters: list[Counter] = [Counter() for _ in truth.images]
+    counters: list[ItemCounter] = [Counter() for _ in truth.images]
     counted = (detections.scores >= run.threshold) & (analysis.kind != Kind.IGNORED)
     missed = analysis.missed(run.threshold)
     sizes = bin_index(analysis.sizes, protocol.bounds)
@@ -95,7 +98,7 @@ def gallery_index(runs: list[Run], protocol: ReportProtocol) -> list[dict[str, A
     return [entries[i] for i in np.lexsort(keys)]
 
 
-def _errors(counter: Counter) -> int:
+def _errors(counter: ItemCounter) -> int:
     return sum(count for (kind, _, _), count in counter.items() if kind in ERROR_KINDS)
 
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -70,7 +71,7 @@ def run_metrics(
     return RunMetrics(evaluate_coco(dataset, results, protocol.rules, backend=backend))
 
 
-def _entries(image: np.ndarray, boxes: np.ndarray, classes: np.ndarray) -> list[dict]:
+def _entries(image: np.ndarray, boxes: np.ndarray, classes: np.ndarray) -> list[dict[str, Any]]:
     xywh = np.hstack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]])
     columns = (image.tolist(), xywh.tolist(), classes.tolist())
     return [

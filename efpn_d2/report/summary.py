@@ -130,7 +130,7 @@ def confused_classes(runs: list[Run]) -> list[int]:
 
     Of equally confused classes, those with the most objects and detections.
     """
-    total = sum(confusion(run.analysis, run.threshold) for run in runs)
+    total = np.sum([confusion(run.analysis, run.threshold) for run in runs], axis=0)
     k = len(total) - 1
     if k <= _MAX_CONFUSION_CLASSES:
         return list(range(k))

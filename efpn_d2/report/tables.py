@@ -22,12 +22,16 @@ class Cell(NamedTuple):
     style: str = ""
 
 
+# Of a run, by size and class (None: all), with the rates of what these select.
+MetricValue = Callable[[Run, int, int | None, Rates], float]
+
+
 class Metric(NamedTuple):
     """A column: its heading, what it means, and its value in percent for a size or class."""
 
     heading: str
     meaning: str
-    value: Callable[[Run, int, int | None, Rates], float]
+    value: MetricValue
 
 
 def table(
@@ -69,6 +73,14 @@ def _row(cells: Sequence[Cell]) -> str:
     return row
 
 
+def _precision_at(iou: float) -> MetricValue:
+    return lambda run, size, k, _: run.metrics.average_precision(size, k, iou)
+
+
+def _precision_of(size: int) -> MetricValue:
+    return lambda run, _, k, rate: run.metrics.average_precision(size, k)
+
+
 def metrics(protocol: ReportProtocol) -> list[Metric]:
     """The columns of the tables by size and class."""
     columns = [
@@ -80,13 +92,7 @@ def metrics(protocol: ReportProtocol) -> list[Metric]:
     ]
     for iou in (0.5, 0.75):
         if any(math.isclose(iou, threshold) for threshold in protocol.rules.iou_thresholds):
-            columns.append(
-                Metric(
-                    f"AP{iou * 100:.0f}",
-                    f"AP at IoU {iou:g}",
-                    lambda run, size, k, _, iou=iou: run.metrics.average_precision(size, k, iou),
-                )
-            )
+            columns.append(Metric(f"AP{iou * 100:.0f}", f"AP at IoU {iou:g}", _precision_at(iou)))
     columns += [
         Metric(
             "AR",
@@ -175,7 +181,7 @@ def _bin_columns(protocol: ReportProtocol) -> list[Metric]:
         Metric(
             f"AP {area_text(area)}",
             "AP of the objects of that size",
-            lambda run, _, k, rate, size=size: run.metrics.average_precision(size, k),
+            _precision_of(size),
         )
         for size, area in enumerate(protocol.rules.areas[1:], start=1)
     ]

@@ -1,7 +1,7 @@
 """Sizes of a data set's objects, the levels they are read from, and the anchors they find."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -85,8 +85,8 @@ def _edges(sizes: np.ndarray) -> np.ndarray:
 def _draw_histogram(
     ax: "Axes", sizes: np.ndarray, edges: np.ndarray, bands: Sequence[LevelBand]
 ) -> None:
-    counts, _, _ = ax.hist(sizes, edges, color="#4a6a8a", edgecolor="white", linewidth=0.6)
-    ax.set_ylim(0, counts.max() * 1.3)  # room for the levels' names
+    counts, _, _ = ax.hist(sizes, edges.tolist(), color="#4a6a8a", edgecolor="white", linewidth=0.6)
+    ax.set_ylim(0, np.max(counts) * 1.3)  # room for the levels' names
     ax.set_ylabel("objects")
     for band, colour in zip(bands, _BAND_COLOURS, strict=False):
         low, high = max(band.low, edges[0]), min(band.high, edges[-1])
@@ -140,7 +140,7 @@ def _finish(ax: "Axes") -> None:
 
 
 def _draw_by_size(
-    ax: "Axes", sizes: np.ndarray, edges: np.ndarray, values: np.ndarray, **style: str
+    ax: "Axes", sizes: np.ndarray, edges: np.ndarray, values: np.ndarray, **style: Any
 ) -> None:
     """The mean of the values in each bin of sizes that has enough of them."""
     counts, _ = np.histogram(sizes, edges)

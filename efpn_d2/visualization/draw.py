@@ -171,5 +171,5 @@ def write_text(
     x, y = place
     width, height = text_size(text)
     pen.rectangle((x, y, x + width - 1, y + height - 1), fill=DARK)
-    place = (x + _AROUND // 2, y + height / 2)
-    draw_text(pen, place, text, fill=color, size=FONT_SIZE, anchor="lm")
+    middle = (x + _AROUND // 2, y + height / 2)
+    draw_text(pen, middle, text, fill=color, size=FONT_SIZE, anchor="lm")

@@ -151,7 +151,8 @@ def _add_line(
         return left / width, (top - height) / total, box_width / width, height / total
 
     limits = color_limits(line)
-    axes, mapped = [], None
+    axes: list[Axes] = []
+    mapped: AxesImage | None = None
     for i, panel in enumerate([None, *line.panels]):
         ax = figure.add_axes(place(_MARGIN + i * (panel_width + _GAP), panel_width))
         axes.append(ax)
@@ -166,9 +167,10 @@ def _add_line(
             ax.set_xlabel(panel.caption, fontsize=_TEXT_SIZE, labelpad=3)
         else:
             ax.set_axis_off()
-    bar_left = _MARGIN + len(axes) * (panel_width + _GAP)
-    cax = figure.add_axes(place(bar_left, _BAR_WIDTH))
-    _add_bar(figure, cax, mapped, line, height)
+    if mapped is not None:
+        bar_left = _MARGIN + len(axes) * (panel_width + _GAP)
+        cax = figure.add_axes(place(bar_left, _BAR_WIDTH))
+        _add_bar(figure, cax, mapped, line, height)
     return axes
 
 

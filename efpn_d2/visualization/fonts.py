@@ -95,20 +95,21 @@ def draw_text(
 
 def _parts(text: str, size: int, bold: bool) -> list[tuple[str, ImageFont.FreeTypeFont]]:
     """A text in parts that one font has all letters of."""
-    own, parts = _dejavu(bold), []
+    own = _dejavu(bold)
+    parts: list[tuple[str, str]] = []  # text and path of its font
     for letter in text:
         # What changes the letter before it is written by the same font.
-        joins = parts and unicodedata.category(letter) in ("Mn", "Mc", "Me", "Cf")
-        path = parts[-1][1] if joins else _font_of(letter, own, size)
+        joins = unicodedata.category(letter) in ("Mn", "Mc", "Me", "Cf")
+        path = parts[-1][1] if parts and joins else _font_of(letter, own, size)
         if path is None:
             _warn_of(text)
             path = own
         if parts and parts[-1][1] == path:
-            parts[-1][0] += letter
-        else:
-            parts.append([letter, path])
+            letter = parts.pop()[0] + letter
+        parts.append((letter, path))
+    default = load_font(size, bold)
     return [
-        (part, load_font(size, bold) if path == own else _load_other(path, size))
+        (part, default if path == own else _load_other(path, size) or default)
         for part, path in parts
     ]
 

@@ -13,7 +13,8 @@ _MASK_OPACITY = 0.45
 def class_color(class_id: int) -> tuple[int, int, int]:
     """A bright RGB colour; classes with neighbouring ids get colours far apart."""
     hue = (0.33 + class_id * 0.618034) % 1.0  # multiples of the golden ratio never come close
-    return tuple(round(255 * value) for value in colorsys.hsv_to_rgb(hue, 0.72, 1.0))
+    red, green, blue = (round(255 * value) for value in colorsys.hsv_to_rgb(hue, 0.72, 1.0))
+    return red, green, blue
 
 
 def draw_detections(

@@ -71,7 +71,7 @@ def _covers_any(areas: np.ndarray, occupied: np.ndarray) -> np.ndarray:
     a, b = areas[:, None], occupied[None]
     apart = (a[..., 2] <= b[..., 0]) | (b[..., 2] <= a[..., 0])
     apart |= (a[..., 3] <= b[..., 1]) | (b[..., 3] <= a[..., 1])
-    return (~apart).any(axis=1)
+    return np.asarray((~apart).any(axis=1))
 
 
 def _crosses_any(line: tuple[float, float, float, float], occupied: np.ndarray) -> bool:

@@ -83,7 +83,7 @@ def draw_mask_figure(lines: Sequence[FeatureLine], model: str) -> "Figure":
         ValueError: see :func:`draw_feature_figure`.
     """
     contrast = ""
-    if any(panel.caption for line in lines for panel in line.panels):
+    if any(panel and panel.caption for line in lines for panel in line.panels):
         contrast = (
             " Contrast: mean mask in the cells that ground-truth boxes cover minus that in all "
             "others, of the whole image."

@@ -76,8 +76,7 @@ def match_detections(
     gt_boxes = np.asarray(gt_boxes, dtype=np.float64).reshape(-1, 4)
     scores, classes = np.asarray(scores), np.asarray(classes)
     gt_classes = np.asarray(gt_classes)
-    crowd = np.zeros(len(gt_boxes)) if gt_crowd is None else gt_crowd
-    crowd = np.asarray(crowd, dtype=bool)
+    crowd = np.zeros(len(gt_boxes), bool) if gt_crowd is None else np.asarray(gt_crowd, bool)
     _check_lengths("detections", len(boxes), scores=scores, classes=classes)
     _check_lengths("objects", len(gt_boxes), gt_classes=gt_classes, gt_crowd=crowd)
 

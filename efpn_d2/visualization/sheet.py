@@ -320,5 +320,5 @@ def _reduce_colors(picture: Image.Image) -> Image.Image:
     fixed = [*GREEN, *BLUE, *RED, *YELLOW, *GREY, *DARK, 250, 250, 250]
     learned = picture.quantize(256 - len(fixed) // 3, method=Image.Quantize.MEDIANCUT)
     palette = Image.new("P", (1, 1))
-    palette.putpalette(fixed + learned.getpalette()[: 768 - len(fixed)])
+    palette.putpalette([*fixed, *(learned.getpalette() or [])][:768])
     return picture.quantize(palette=palette, dither=Image.Dither.NONE)

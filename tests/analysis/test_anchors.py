@@ -53,7 +53,7 @@ def test_equal_to_comparing_with_every_anchor(offset, threshold):
     np.testing.assert_allclose(chosen, found.best, atol=1e-5)
     counts = sum((x >= threshold).sum(axis=1) for x in ious)
     assert counts.max() > 1
-    np.testing.assert_array_equal(found.count, counts)
+    np.testing.assert_array_equal(found.counts, counts)
 
 
 def test_by_hand():

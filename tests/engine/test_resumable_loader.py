@@ -32,7 +32,7 @@ def raw_stream(size, count, **kwargs):
 
 
 def test_every_epoch_is_another_permutation():
-    indices = [key.index for key in raw_stream(13, 3 * 13, seed=1)]
+    indices = [key.image for key in raw_stream(13, 3 * 13, seed=1)]
     epochs = [indices[i : i + 13] for i in (0, 13, 26)]
     assert all(sorted(epoch) == list(range(13)) for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
@@ -46,7 +46,7 @@ def test_no_two_samples_share_an_augmentation_seed():
 def test_seed_decides_order_and_augmentation():
     assert raw_stream(9, 30, seed=3) == raw_stream(9, 30, seed=3)
     other = raw_stream(9, 30, seed=4)
-    assert [k.index for k in other] != [k.index for k in raw_stream(9, 30, seed=3)]
+    assert [k.image for k in other] != [k.image for k in raw_stream(9, 30, seed=3)]
     assert {k.seed for k in other}.isdisjoint(k.seed for k in raw_stream(9, 30, seed=3))
 
 
@@ -56,12 +56,12 @@ def test_batches_are_those_of_core_grouping(batch_size):
     wide = [True, True, False, True, True, False, True]
     groups = aspect_ratio_groups([{"width": 2 if w else 1, "height": 1.5} for w in wide])
     stream = raw_stream(len(wide), 60, seed=2)
-    records = [{"width": 2 if wide[k.index] else 1, "height": 1.5, "key": k} for k in stream]
+    records = [{"width": 2 if wide[k.image] else 1, "height": 1.5, "key": k} for k in stream]
     expected = [[r["key"] for r in b] for b in AspectRatioGroupedDataset(records, batch_size)]
 
     sampler = ResumableBatchSampler(groups, batch_size, seed=2)
     assert take(sampler, len(expected)) == expected
-    assert all(len({groups[k.index] for k in batch}) == 1 for batch in expected)
+    assert all(len({groups[k.image] for k in batch}) == 1 for batch in expected)
 
 
 @pytest.mark.parametrize("world_size", [2, 3])

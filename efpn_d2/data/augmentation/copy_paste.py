@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -172,7 +171,7 @@ class CopyPasteMapper:
             copy_paste: what chooses the copies.
         """
         self.mapper = mapper
-        self._copy_paste: Callable = copy_paste
+        self._copy_paste = copy_paste
 
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
         """The model input of a record with its copies."""

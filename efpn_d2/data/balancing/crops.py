@@ -162,7 +162,8 @@ def _change_colors(pixels: np.ndarray, colors: tuple[float, float, float]) -> np
 
 
 def _to_coco(coco: dict[str, Any], crops: list[Crop], options: BalanceOptions) -> dict[str, Any]:
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for index, crop in enumerate(crops):
         x0, y0, x1, y1 = crop.window
         images.append(

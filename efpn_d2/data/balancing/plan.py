@@ -121,15 +121,15 @@ def _draw_crop(
     rng: np.random.Generator,
 ) -> Crop:
     boxes = np.array([a["bbox"] for a in annotations], dtype=np.float64)
-    best, fewest = None, None
-    for _ in range(_TRIES):
-        window = _draw_window(image, target["bbox"], options.crop_scale, rng)
-        shares = _shares_inside(boxes, window)
-        cut = int(((shares > 0) & (shares < 1)).sum())
-        if fewest is None or cut < fewest:
-            best, fewest = window, cut
-        if cut == 0:
+    best = _draw_window(image, target["bbox"], options.crop_scale, rng)
+    fewest = _count_cut(boxes, best)
+    for _ in range(_TRIES - 1):
+        if fewest == 0:
             break
+        window = _draw_window(image, target["bbox"], options.crop_scale, rng)
+        cut = _count_cut(boxes, window)
+        if cut < fewest:
+            best, fewest = window, cut
     low, high = 1 - options.color_jitter, 1 + options.color_jitter
     colors = tuple(rng.uniform(low, high, size=3).tolist())
     return Crop(image["id"], best, colors, _objects_in(annotations, boxes, best, options))
@@ -158,6 +158,11 @@ def _draw_window(
 def _shares_inside(boxes: np.ndarray, window: tuple[int, int, int, int]) -> np.ndarray:
     clipped = _clip(boxes, window)
     return clipped[:, 2:].prod(axis=1) / boxes[:, 2:].prod(axis=1)
+
+
+def _count_cut(boxes: np.ndarray, window: tuple[int, int, int, int]) -> int:
+    shares = _shares_inside(boxes, window)
+    return int(((shares > 0) & (shares < 1)).sum())
 
 
 def _clip(boxes: np.ndarray, window: tuple[int, int, int, int]) -> np.ndarray:

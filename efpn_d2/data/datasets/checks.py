@@ -127,5 +127,5 @@ def _check_images(cfg: CfgNode, split: str, name: str, json_file: str) -> None:
         return
     images = read_summary(json_file).images
     if split == "TRAIN" and cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
-        images = [image for image in images if image.has_object]
+        images = tuple(image for image in images if image.has_object)
     check_images(name, images, image_root, image_sizes(cfg, split))

@@ -126,16 +126,17 @@ def _unreadable(annotations: Sequence[dict[str, Any]], path: str) -> Iterator[tu
         check_content({"annotations": annotations}, path, annotations=_EVALUATED)
     except ValueError as error:
         yield "bbox", str(error)
-    for task, key, is_there in (
-        ("segm", "segmentation", lambda a: bool(a.get("segmentation"))),
-        ("keypoints", "keypoints", lambda a: a.get("keypoints") and "num_keypoints" in a),
-    ):
-        without = [number for number, a in enumerate(annotations) if not is_there(a)]
+    for task, keys in (("segm", ("segmentation",)), ("keypoints", ("keypoints", "num_keypoints"))):
+        without = [
+            number
+            for number, a in enumerate(annotations)
+            if not (a.get(keys[0]) and all(key in a for key in keys))
+        ]
         if without:
-            keys = "keypoints or num_keypoints" if task == "keypoints" else key
             yield (
                 task,
-                f"{len(without)} of the {len(annotations)} annotations in {path} have no {keys}, "
+                f"{len(without)} of the {len(annotations)} annotations in {path} have no "
+                f"{' or '.join(keys)}, "
                 f"the first of them annotations[{without[0]}]",
             )
 

@@ -87,8 +87,8 @@ def _coco(source: Path, selection: Selection) -> Iterable[NamedReader]:
 
 
 def _call(function: Callable[..., RawDataset], *args: object, **kwargs: object) -> RawDataset:
-    *args, report = args
-    return function(*args, report, **kwargs)
+    *rest, report = args
+    return function(*rest, report, **kwargs)
 
 
 def _choose(

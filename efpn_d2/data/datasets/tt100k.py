@@ -87,8 +87,7 @@ def read_tt100k(
     evaluated = set(EVALUATED_CLASSES[version])
     images = _read_images(content["imgs"], source, split.removesuffix("45"), path, report)
     objects = _read_objects(content["imgs"], images, set(types), path)
-    left_out = types if only_45 or split == "test45" else ()
-    left_out = set(left_out) - evaluated
+    left_out = set(types if only_45 or split == "test45" else ()) - evaluated
     kept = [o for o in objects if o["category_id"] not in left_out]
     names = [name for name in types if name in evaluated] if only_45 else types
     category_ids = {name: number for number, name in enumerate(names, start=1)}
@@ -115,7 +114,7 @@ def _read_images(
     list_file = str(source / split / "ids.txt")
     for image_id in _split_ids(entries, source, split, path, report):
         # An image without a sign may be listed although the annotations do not know it.
-        image = {"id": _number(image_id), "file_name": f"{split}/{image_id}.jpg"}
+        image: dict[str, Any] = {"id": _number(image_id), "file_name": f"{split}/{image_id}.jpg"}
         image["_source"] = (list_file, image_id)
         images.append(image)
         if image_id in entries:
@@ -153,7 +152,8 @@ def _read_object(item: Any, types: set[str]) -> dict[str, Any]:
     if not isinstance(item, dict):
         problem = ("invalid_annotation", "", f"{item!r} is no object with a category and a bbox")
         return {"category_id": None, "_problem": problem}
-    category, box = item.get("category"), item.get("bbox")
+    category: Any = item.get("category")
+    box: Any = item.get("bbox")
     if not isinstance(category, str) or category not in types:
         what = "it has no category" if category is None else f"its category is {category!r}"
         message = f"{what}, but needs one of the file's types"

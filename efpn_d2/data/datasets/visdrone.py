@@ -69,9 +69,11 @@ def read_visdrone(folder: Path, report: Report) -> RawDataset:
     files = sorted(p.name for p in image_dir.iterdir() if p.suffix.lower() in _IMAGE_SUFFIXES)
     texts = {path.stem for path in annotation_dir.glob("*.txt")}
     _check_pairs({Path(name).stem for name in files}, texts, folder, report)
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for number, name in enumerate(files, start=1):
-        image, stem = {"id": number, "file_name": name}, Path(name).stem
+        image: dict[str, Any] = {"id": number, "file_name": name}
+        stem = Path(name).stem
         images.append(image)
         if stem in texts:
             annotations += _read_file(annotation_dir / f"{stem}.txt", number)

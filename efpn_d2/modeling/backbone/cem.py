@@ -97,10 +97,8 @@ class ContextEnhancementModule(nn.Module):
         for target in self.low:
             height, width = outputs[target].shape[-2:]
             # Where sides are odd, a high level reaches beyond the low one on the right and below.
-            local = sum(
-                self.spread[name][target](compressed[name])[..., :height, :width]
-                for name in self.high
-            )
+            spread = {name: self.spread.get_submodule(f"{name}.{target}") for name in self.high}
+            local = sum(spread[name](compressed[name])[..., :height, :width] for name in self.high)
             # In place: at the resolution of P2 the sums cost more than all convolutions here.
             context = self.fuse_local[target](local).add_(self.fuse_global[target](pooled))
             enhanced[target] = context.to(outputs[target].dtype).add_(outputs[target])

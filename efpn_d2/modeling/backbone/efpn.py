@@ -76,7 +76,7 @@ class EFPN(EnhancedFPN):
         own = {"p2_prime": extension.channels}
         if self.texture == "stem_map":
             own["stem_map"] = shapes["stem_map"].channels
-        self._out_features = ["p2_prime", *self._out_features, *(own.keys() - {"p2_prime"})]
+        self._out_features = ["p2_prime", *self._stock_features, *(own.keys() - {"p2_prime"})]
         self._out_feature_strides.update(dict.fromkeys(own, shapes["res2"].stride // 2))
         self._out_feature_channels.update(own)
         if enhancement is not None:

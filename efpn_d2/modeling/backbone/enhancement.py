@@ -1,6 +1,8 @@
 """What a config inserts into a backbone: what a pyramid's finished outputs go through."""
 
 from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
@@ -39,7 +41,8 @@ class PyramidEnhancement(nn.Sequential):
 
     def changed_levels(self) -> set[str]:
         """The outputs that any of the modules changes."""
-        return {name for step in self for name in step.changed_levels()}
+        steps: Iterable[Any] = self  # PyTorch only knows that they are modules
+        return {name for step in steps for name in step.changed_levels()}
 
     def forward(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """A pyramid's outputs, each (N, C, H_l, W_l) -> the same names and shapes.
@@ -60,7 +63,7 @@ def build_enhancement(cfg: CfgNode, levels: dict[str, ShapeSpec]) -> PyramidEnha
 
     Raises: as the builders of the single steps.
     """
-    steps = OrderedDict()
+    steps: OrderedDict[str, nn.Module] = OrderedDict()
     for name, build in _STEPS:
         step = build(cfg, levels)
         if step is not None:

@@ -77,7 +77,8 @@ def _init_mask(conv: nn.Conv2d) -> None:
     single one would be shut or open from the start.
     """
     nn.init.normal_(conv.weight, std=0.01)
-    nn.init.zeros_(conv.bias)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
 
 
 def build_fbsm(

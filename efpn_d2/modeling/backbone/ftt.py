@@ -21,14 +21,37 @@ from efpn_d2.layers import (
 )
 from efpn_d2.modeling.presets import ExtensionPreset, get_preset
 
-__all__ = ["ESPCN", "FeatureTextureTransfer", "NearestUpsample", "build_upsampler"]
+__all__ = ["ESPCN", "FeatureTextureTransfer", "NearestUpsample", "Upsampler", "build_upsampler"]
 
 UPSAMPLERS = ("ftt", "espcn", "nearest")
 
 _LEAKY_SLOPE = 0.1
 
 
-class FeatureTextureTransfer(nn.Module):
+class Upsampler(nn.Module):
+    """What makes P'3."""
+
+    def forward(self, p3: Tensor, p2: Tensor) -> Tensor:
+        """
+        Args:
+            p3: level-3 map (N, C, H, W), stride 8.
+            p2: level-2 map (N, C, 2H, 2W), stride 4.
+
+        Returns:
+            P'3 (N, C, 2H, 2W), stride 4.
+        """
+        return self.transfer(self.upsample(p3), p2, p3)
+
+    def upsample(self, p3: Tensor) -> Tensor:
+        """The content of p3 (N, C, H, W) at twice the resolution: (N, C_up, 2H, 2W)."""
+        raise NotImplementedError
+
+    def transfer(self, up: Tensor, p2: Tensor, p3: Tensor) -> Tensor:
+        """P'3 from :meth:`upsample` of p3, the texture of p2, and p3 itself."""
+        raise NotImplementedError
+
+
+class FeatureTextureTransfer(Upsampler):
     """P'3 from P3 (content) and P2 (texture reference) [paper Eq. 3].
 
     ``up = sub_pixel(E_c(p3))``, ``p3_prime = E_t(concat(p2, up)) + up``. The preset ``reference``
@@ -80,17 +103,6 @@ class FeatureTextureTransfer(nn.Module):
         # None: Eq. 3 is the output.
         self.tail = _tail(width, channels) if spec.reference_code else None
 
-    def forward(self, p3: Tensor, p2: Tensor) -> Tensor:
-        """
-        Args:
-            p3: level-3 map (N, C, H, W), stride 8.
-            p2: level-2 map (N, C, 2H, 2W), stride 4.
-
-        Returns:
-            P'3 (N, C, 2H, 2W), stride 4.
-        """
-        return self.transfer(self.upsample(p3), p2, p3)
-
     def upsample(self, p3: Tensor) -> Tensor:
         """The content of p3 (N, C, H, W) at twice the resolution: (N, width, 2H, 2W)."""
         return self.sub_pixel(self.content_extractor(p3))
@@ -103,7 +115,7 @@ class FeatureTextureTransfer(nn.Module):
         return p3_prime
 
 
-class ESPCN(nn.Module):
+class ESPCN(Upsampler):
     """Three-layer sub-pixel network on P3 alone, the paper's single-image rival of FTT [Table II].
 
     conv5x5 - tanh - conv3x3 - tanh - sub-pixel convolution, with 64 and 32 hidden channels as ESPCN
@@ -125,10 +137,6 @@ class ESPCN(nn.Module):
         )
         self.sub_pixel = SubPixelUpsample(hidden[1], channels)
 
-    def forward(self, p3: Tensor, p2: Tensor) -> Tensor:
-        """p3 (N, C, H, W) -> P'3 (N, C, 2H, 2W)."""
-        return self.transfer(self.upsample(p3), p2, p3)
-
     def upsample(self, p3: Tensor) -> Tensor:
         """P'3."""
         return self.sub_pixel(self.features(p3))
@@ -138,12 +146,8 @@ class ESPCN(nn.Module):
         return up
 
 
-class NearestUpsample(nn.Module):
+class NearestUpsample(Upsampler):
     """P3 up-sampled by nearest neighbours: the pyramid "without FTT" of the paper's Table III."""
-
-    def forward(self, p3: Tensor, p2: Tensor) -> Tensor:
-        """p3 (N, C, H, W) -> P'3 (N, C, 2H, 2W)."""
-        return self.transfer(self.upsample(p3), p2, p3)
 
     def upsample(self, p3: Tensor) -> Tensor:
         """P'3."""
@@ -154,7 +158,7 @@ class NearestUpsample(nn.Module):
         return up
 
 
-def build_upsampler(name: str, channels: int, **ftt_options: Any) -> nn.Module:
+def build_upsampler(name: str, channels: int, **ftt_options: Any) -> Upsampler:
     """The module that makes P'3.
 
     Args:

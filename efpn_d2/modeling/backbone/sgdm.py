@@ -230,7 +230,8 @@ def add_sgdm_after_stages(cfg: CfgNode, bottom_up: Backbone) -> None:
             "MODEL.SGDM.AFTER_STAGES."
         )
     for name in wanted:
-        stages[name].add_module("sgdm", build_sgdm(cfg, stages[name][-1].out_channels))
+        last: CNNBlockBase = stages[name][-1]
+        stages[name].add_module("sgdm", build_sgdm(cfg, last.out_channels))
 
 
 def build_sgdm_on_levels(cfg: CfgNode, levels: dict[str, ShapeSpec]) -> PyramidSGDM | None:

@@ -3,6 +3,7 @@
 import functools
 import logging
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from detectron2.config import CfgNode
 from torch import nn
@@ -13,6 +14,9 @@ from efpn_d2.modeling.checks import check_objectness
 from .lazy_map import LazyP2Prime
 from .profile import ExtensionProfile, ExtensionProfiler
 from .tiles import PyramidMaps
+
+if TYPE_CHECKING:  # the pyramid imports this
+    from efpn_d2.modeling.backbone.extension import PyramidExtension
 
 __all__ = ["LazyComputation", "build_lazy_computation", "queries_p2_prime"]
 
@@ -62,7 +66,9 @@ class LazyComputation:
             dense_above=self.dense_above,
         )
 
-    def _get_profile(self, stage2: nn.Module, extension: nn.Module) -> ExtensionProfile | None:
+    def _get_profile(
+        self, stage2: nn.Module, extension: "PyramidExtension"
+    ) -> ExtensionProfile | None:
         """None, with a warning, where P'2 must be dense."""
         profile = self._profiler(stage2, extension)
         if profile is None:
@@ -88,7 +94,7 @@ def queries_p2_prime(cfg: CfgNode) -> bool:
 
 
 def build_lazy_computation(
-    cfg: CfgNode, bottom_up: nn.Module, extension: nn.Module
+    cfg: CfgNode, bottom_up: nn.Module, extension: "PyramidExtension"
 ) -> LazyComputation | None:
     """What ``MODEL.EFPN.LAZY`` asks for; None: P'2 is dense.
 

@@ -93,14 +93,13 @@ class LazyP2Prime:
             boxes: of each image, in pixels of the network's input.
         """
         spans = self._spans(boxes)
-        if self._dense is None and len(spans):
-            self._choose(spans)
-        if self._dense is not None or not len(spans):
+        profile = self._choose(spans)
+        if profile is None:
             features = self.dense() if len(spans) else self._maps.merged3[:, :, :1, :1]
             return pooler([features.float()], boxes)
-        tiles = _tile_spans(spans, self._side)
-        self._compute(tiles)
-        return self._pool_from_tiles(pooler, Boxes.cat(boxes).tensor, tiles)
+        spanned = _tile_spans(spans, self._side)
+        tiles = self._compute(spanned, profile)
+        return self._pool_from_tiles(pooler, Boxes.cat(boxes).tensor, spanned, tiles)
 
     def read(self, reader: Reader, halo: int, cells: Tensor, fill: Sequence[float]) -> list[Tensor]:
         """Maps that ``reader`` makes of P'2, where they are wanted, and its tiles.
@@ -115,12 +114,11 @@ class LazyP2Prime:
             (N, C_k, H, W) each.
         """
         spans = cells[:, [0, 1, 2, 1, 2]].cpu()
-        if self._dense is None and len(spans):
-            self._choose(spans)
+        profile = self._choose(spans)
         if self._dense is not None:
             return reader(self._dense)
         n, c, height, width = self.shape
-        if not len(spans):
+        if profile is None:
             shapes = [x.shape[1] for x in reader(self._maps.merged3.new_zeros(1, c, 8, 8))]
             return [
                 self._maps.merged3.new_full((n, own, height, width), value)
@@ -128,7 +126,7 @@ class LazyP2Prime:
             ]
         side = self._side
         tiles = sorted(_covered(_tile_spans(spans, side)))
-        own, *made = compute_tiles(self._maps, self._get_profile(), side, tiles, reader, halo)
+        own, *made = compute_tiles(self._maps, profile, side, tiles, reader, halo)
         new = [k for k, tile in enumerate(tiles) if tile not in self._rows]
         if new:
             self._keep([tiles[k] for k in new], own[new])
@@ -159,12 +157,19 @@ class LazyP2Prime:
             spans.append(torch.cat([image, first.flip(1), last.flip(1)], dim=1))
         return torch.cat(spans).long().cpu()
 
-    def _choose(self, spans: Tensor) -> None:
-        """The cheapest way to have the cells of ``spans``: tiles of some side, or the whole map."""
+    def _choose(self, spans: Tensor) -> ExtensionProfile | None:
+        """The cheapest way to have the cells of ``spans``: tiles of some side, or the whole map.
+
+        Returns:
+            With what tiles are computed; None: with the whole map there, or no cell to have, there
+            are none to compute.
+        """
+        if self._dense is not None or not len(spans):
+            return None
         n, size, profile = len(self._maps.merged3), self._maps.size, self._get_profile()
         if profile is None:
             self.dense()
-            return
+            return None
         whole = -(-max(size) // 8) * 8  # a larger tile would be filled up for nothing
         sides = {min(side, whole) for side in self._tile_sides} if not self._side else {self._side}
         costs = {}
@@ -174,36 +179,41 @@ class LazyP2Prime:
         best = min(costs, key=costs.__getitem__)
         if costs[best] > self._dense_above * n * dense_cost(profile, size):
             self.dense()
-        else:
-            self._side = best
+            return None
+        self._side = best
+        return profile
 
-    def _compute(self, tiles: Tensor) -> None:
-        """Compute those of the tiles that are not there yet."""
-        new = sorted(_covered(tiles) - self._rows.keys())
-        if new:
-            (computed,) = compute_tiles(self._maps, self._get_profile(), self._side, new)
-            self._keep(new, computed)
+    def _compute(self, spanned: Tensor, profile: ExtensionProfile) -> Tensor:
+        """All tiles, with those of ``spanned`` (R, 5), at least one, among them."""
+        new = sorted(_covered(spanned) - self._rows.keys())
+        if new or self._tiles is None:
+            (computed,) = compute_tiles(self._maps, profile, self._side, new)
+            return self._keep(new, computed)
+        return self._tiles
 
-    def _keep(self, new: list[Tile], computed: Tensor) -> None:
-        """Add tiles to those that are there."""
+    def _keep(self, new: list[Tile], computed: Tensor) -> Tensor:
+        """Add tiles to those that are there; returns all."""
         self._rows.update({tile: len(self._rows) + m for m, tile in enumerate(new)})
         known = [] if self._tiles is None else [self._tiles]
         self._tiles = torch.cat([*known, computed])
+        return self._tiles
 
-    def _pool_from_tiles(self, pooler: ROIPooler, boxes: Tensor, tiles: Tensor) -> Tensor:
+    def _pool_from_tiles(
+        self, pooler: ROIPooler, boxes: Tensor, spanned: Tensor, tiles: Tensor
+    ) -> Tensor:
         """Pool each box from the block of tiles that it spans, blocks of one shape together."""
         by_shape: dict[tuple[int, int], list[int]] = defaultdict(list)
-        for r, (_, top, left, bottom, right) in enumerate(tiles.tolist()):
+        for r, (_, top, left, bottom, right) in enumerate(spanned.tolist()):
             by_shape[bottom - top + 1, right - left + 1].append(r)
         order, pooled = [], []
         for shape, rows in by_shape.items():
-            origins = [tuple(x) for x in tiles[rows, :3].tolist()]
+            origins = [tuple(x) for x in spanned[rows, :3].tolist()]
             blocks = sorted(set(origins))
             # By block, as the pooler wants them.
             by_block: dict[Tile, list[int]] = {block: [] for block in blocks}
             for r, origin in zip(rows, origins, strict=True):
                 by_block[origin].append(r)
-            features = self._blocks(blocks, shape).float()
+            features = self._blocks(tiles, blocks, shape).float()
             moved = [self._move(boxes[own], block) for block, own in by_block.items()]
             pooled.append(pooler([features], moved))
             order += [r for own in by_block.values() for r in own]
@@ -211,7 +221,7 @@ class LazyP2Prime:
         inverse[torch.tensor(order)] = torch.arange(len(order))
         return torch.cat(pooled)[inverse.to(boxes.device)]
 
-    def _blocks(self, origins: list[Tile], shape: tuple[int, int]) -> Tensor:
+    def _blocks(self, tiles: Tensor, origins: list[Tile], shape: tuple[int, int]) -> Tensor:
         """Blocks of ``shape`` tiles that begin at tiles ``origins``: (B, C, h * T, w * T)."""
         rows = [
             self._rows[n, i + a, j + b]
@@ -220,9 +230,9 @@ class LazyP2Prime:
             for b in range(shape[1])
         ]
         if shape == (1, 1):
-            return self._tiles[rows]
-        channels, side = self._tiles.shape[1:3]
-        blocks = self._tiles[rows].view(len(origins), *shape, channels, side, side)
+            return tiles[rows]
+        channels, side = tiles.shape[1:3]
+        blocks = tiles[rows].view(len(origins), *shape, channels, side, side)
         return blocks.permute(0, 3, 1, 4, 2, 5).reshape(
             len(origins), channels, shape[0] * side, shape[1] * side
         )

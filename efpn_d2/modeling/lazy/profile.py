@@ -4,12 +4,15 @@ import copy
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from detectron2.layers import DeformConv, ModulatedDeformConv
+from detectron2.layers import Conv2d, DeformConv, ModulatedDeformConv
 from torch import Tensor, nn
 from torchvision.ops import DeformConv2d
+
+if TYPE_CHECKING:  # the pyramid imports this
+    from efpn_d2.modeling.backbone.extension import PyramidExtension
 
 __all__ = [
     "ExtensionProfile",
@@ -71,7 +74,7 @@ class ExtensionProfiler:
         self._made_of: object = None
         self._profile: ExtensionProfile | None = None
 
-    def __call__(self, stage2: nn.Module, extension: nn.Module) -> ExtensionProfile | None:
+    def __call__(self, stage2: nn.Module, extension: "PyramidExtension") -> ExtensionProfile | None:
         """See :func:`profile_extension`; also None, with a warning, where probing fails."""
         modules = _geometry(stage2, extension)
         if modules != self._made_of:
@@ -98,7 +101,7 @@ def _geometry(*parents: nn.Module) -> list[tuple[Any, ...]]:
 
 
 @torch.no_grad()
-def profile_extension(stage2: nn.Module, extension: nn.Module) -> ExtensionProfile | None:
+def profile_extension(stage2: nn.Module, extension: "PyramidExtension") -> ExtensionProfile | None:
     """Profile the steps from the stock maps to P'2; None: one reads its whole input, or too far.
 
     A step like that (a group normalisation, a global pool) cannot be computed in tiles, nor one
@@ -106,11 +109,12 @@ def profile_extension(stage2: nn.Module, extension: nn.Module) -> ExtensionProfi
 
     Args:
         stage2: stage 2 of the bottom-up network.
-        extension: a :class:`PyramidExtension` whose level 2 is the pyramid's own.
+        extension: one that reads C'2, and whose level 2 is the pyramid's own.
     """
     if any(_is_deformable(m) for part in (stage2, extension) for m in part.modules()):
         return None
-    c2_channels, channels = extension.lateral.in_channels, extension.lateral.out_channels
+    lateral: Conv2d = extension.lateral
+    c2_channels, channels = lateral.in_channels, lateral.out_channels
     stem_channels = next(x for x in stage2.modules() if isinstance(x, nn.Conv2d)).in_channels
     up = extension.upsampler
     # Of the up-sampled content.
@@ -125,7 +129,8 @@ def profile_extension(stage2: nn.Module, extension: nn.Module) -> ExtensionProfi
             extension, lambda m, x, y: m.p2_prime(x, y[..., ::2, ::2]), [c2_channels, channels]
         ),
     )
-    return None if None in steps else ExtensionProfile(*steps)
+    bounded = [step for step in steps if step is not None]
+    return ExtensionProfile(*bounded) if len(bounded) == len(steps) else None
 
 
 def _is_deformable(module: nn.Module) -> bool:

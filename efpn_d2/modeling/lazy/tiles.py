@@ -10,14 +10,17 @@ computation, or too far from the block to matter.
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from .blocks import Block, Tile, join_tiles
 from .profile import ExtensionProfile
+
+if TYPE_CHECKING:  # the pyramid imports this
+    from efpn_d2.modeling.backbone.extension import PyramidExtension
 
 __all__ = ["PyramidMaps", "Reader", "compute_tiles", "dense_cost", "tiles_cost"]
 
@@ -35,7 +38,7 @@ class PyramidMaps(NamedTuple):
     merged2: Tensor  # (N, C, H/2, W/2)
     merged3: Tensor  # (N, C, H/4, W/4)
     stage2: Callable[[Tensor], Tensor]  # the stem's map to C'2
-    extension: nn.Module  # a PyramidExtension
+    extension: "PyramidExtension"
 
     @property
     def size(self) -> tuple[int, int]:

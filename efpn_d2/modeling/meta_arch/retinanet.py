@@ -88,7 +88,7 @@ class EFPNRetinaNet(RetinaNet):
         """As in the base class, with the losses of FBSM's masks."""
         losses = super().forward_training(images, features, predictions, gt_instances)
         if self.mask_supervision is not None:
-            masks = vars(self.backbone).pop("masks", {})
+            masks = self.backbone.__dict__.pop("masks", {})
             losses.update(self.mask_supervision(masks, gt_instances))
         return losses
 

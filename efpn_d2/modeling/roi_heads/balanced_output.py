@@ -40,7 +40,7 @@ class BalancedOutputLayers(FastRCNNOutputLayers):
                 "whose gradients it cannot compare: switch one of them off."
             )
         balanced = cls.__new__(cls)
-        vars(balanced).update(vars(predictor))
+        balanced.__dict__.update(vars(predictor))
         balanced.gradient_balance = gradient_balance
         return balanced
 

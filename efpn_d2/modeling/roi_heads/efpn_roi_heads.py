@@ -120,7 +120,7 @@ class EFPNCascadeROIHeads(SmallHeadMixin, CascadeROIHeads):
         )
         if self.routing != "none":
             # ``CascadeROIHeads`` hands the stages just the maps listed here.
-            self.box_in_features = [*self.small_in_features, *self.box_in_features]
+            self.box_in_features: list[str] = [*self.small_in_features, *self.box_in_features]
 
     def _forward_box(
         self,

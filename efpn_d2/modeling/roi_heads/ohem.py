@@ -79,7 +79,8 @@ class OHEMSmallROIHeads(EFPNROIHeads):
                 f"DISTILL.OHEM_BATCH {ohem_batch} and OHEM_POSITIVE_FRACTION "
                 f"{ohem_positive_fraction} must be at least 1, and from 0 to 1."
             )
-        self._append_ground_truth, self.proposal_append_gt = self.proposal_append_gt, False
+        self._append_ground_truth: bool = self.proposal_append_gt
+        self.proposal_append_gt: bool = False
         self.ohem_batch = ohem_batch
         self.ohem_positive_fraction = ohem_positive_fraction
 

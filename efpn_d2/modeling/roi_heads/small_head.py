@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
+from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads.roi_heads import StandardROIHeads, select_foreground_proposals
 from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.utils.events import get_event_storage
@@ -91,8 +92,9 @@ class SmallHeadMixin(StandardROIHeads):
         self.routing = routing
         self.small_in_features = tuple(small_in_features)
         self.small_box_pooler = small_box_pooler
-        self.small_box_head = small_box_head
-        self.small_box_predictor = small_box_predictor
+        # Any: one, or in a cascade one per stage; None without routing, when nothing reads them.
+        self.small_box_head: Any = small_box_head
+        self.small_box_predictor: Any = small_box_predictor
         self.small_mask_pooler = small_mask_pooler
         self.small_mask_head = small_mask_head
 
@@ -174,7 +176,7 @@ class SmallHeadMixin(StandardROIHeads):
         get_event_storage().put_scalar("roi_head/small_box_share", small_share(routes))
 
     def _pool_small(
-        self, pooler: nn.Module, feature: Tensor | LazyP2Prime, boxes: list[Boxes]
+        self, pooler: ROIPooler, feature: Tensor | LazyP2Prime, boxes: list[Boxes]
     ) -> Tensor:
         """Small boxes pooled from P'2: (number of boxes, C, S, S).
 
@@ -193,7 +195,7 @@ class SmallHeadMixin(StandardROIHeads):
         """What the small mask head reads, from all its maps: (number of boxes, C, S, S)."""
         return self._pool_all(self.small_mask_pooler, features, boxes)
 
-    def _pool_all(self, pooler: nn.Module, features: Features, boxes: list[Boxes]) -> Tensor:
+    def _pool_all(self, pooler: ROIPooler, features: Features, boxes: list[Boxes]) -> Tensor:
         pooled = [self._pool_small(pooler, features[x], boxes) for x in self.small_in_features]
         return torch.cat(pooled, dim=1)
 
@@ -206,7 +208,7 @@ class SmallHeadMixin(StandardROIHeads):
         ``DistributedDataParallel`` would wait. The sum is one over no element, so it is 0 whatever
         the map contains.
         """
-        if not self.training or P2_PRIME not in features:
+        if not isinstance(result, dict) or P2_PRIME not in features:
             return result
         name = next(iter(result))
         return {**result, name: result[name] + features[P2_PRIME][:0].sum()}
@@ -337,6 +339,7 @@ def _balance_maps(head: nn.Module, channels: list[int]) -> None:
             "MODEL.EFPN.SMALL_IN_FEATURES names two maps, but MODEL.ROI_MASK_HEAD.NUM_CONV is 0: "
             "no convolution could join them; use 1 or more."
         )
-    weight = first.weight.view(len(first.weight), sum(channels), -1)
-    for part, own in zip(weight.split(channels, dim=1), channels, strict=True):
+    weight = first.get_parameter("weight")
+    by_map = weight.view(len(weight), sum(channels), -1).split(channels, dim=1)
+    for part, own in zip(by_map, channels, strict=True):
         part.mul_((sum(channels) / (len(channels) * own)) ** 0.5)

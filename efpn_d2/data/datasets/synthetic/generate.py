@@ -165,7 +165,8 @@ def _use_one_thread() -> None:
 
 def _coco_dict(config: SyntheticConfig, results: list[list[dict[str, Any]]]) -> dict[str, Any]:
     """The COCO JSON; image and annotation ids count from 1."""
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for index, objects in enumerate(results):
         images.append(
             {

@@ -24,7 +24,7 @@ class Layer:
     """A filled polygon: points (P, 2) and a BGR colour."""
 
     points: np.ndarray
-    color: tuple[float, float, float]
+    color: tuple[float, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +128,7 @@ def fill_mask(points: np.ndarray, size: int) -> np.ndarray:
     return mask
 
 
-def _fill(canvas: np.ndarray, points: np.ndarray, color: tuple[float, float, float] | int) -> None:
+def _fill(canvas: np.ndarray, points: np.ndarray, color: tuple[float, ...] | int) -> None:
     import cv2
 
     # OpenCV puts a pixel's centre, not its corner, at whole numbers; `shift` is its fraction bits.

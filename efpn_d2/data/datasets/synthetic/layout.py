@@ -67,8 +67,8 @@ def plan_layout(config: SyntheticConfig, index: int) -> Layout:
     rng = image_rng(config, index, "layout")
     count = _num_signs(rng, config)
     # Student pixels to scene pixels.
-    limits = np.log(2 * np.array([config.min_size, config.max_size]))
-    sizes = np.sort(np.exp(rng.uniform(*limits, size=count)))[::-1]
+    low, high = np.log(2 * np.array([config.min_size, config.max_size]))
+    sizes = np.sort(np.exp(rng.uniform(low, high, size=count)))[::-1]
     placed: list[Sign] = []
     for size in sizes:
         sign = _place_sign(rng, float(size), config.scene_size, [other.bounds for other in placed])

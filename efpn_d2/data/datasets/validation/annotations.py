@@ -6,7 +6,7 @@ import json
 import math
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from .image_files import rotate_points
 from .images import CheckedImages
@@ -83,7 +83,8 @@ class AnnotationChecks:
     def _record(self, number: int, original: dict[str, Any]) -> _Record:
         content, id = dict(original), original.get("id")
         if "_source" in content:
-            return _Record(content, original, *content.pop("_source"), field="")
+            file, source_id = content.pop("_source")
+            return _Record(content, original, file, source_id, field="")
         if not _is_int(id):
             return _Record(content, original, self._report.source, None, f"annotations[{number}]")
         return _Record(content, original, self._report.source, id, "")
@@ -94,7 +95,7 @@ class AnnotationChecks:
         field = ".".join(part for part in (record.field, field) if part)
         self._report.add(kind, message, file=record.file, id=record.id, field=field, action=action)
         image_id = record.content.get("image_id")
-        if action == "dropped" and type(image_id) in (int, str):
+        if action == "dropped" and _is_image_id(image_id):
             self.dropped[image_id].append(f"{record.name} ({kind})")
 
     def _check_one(self, record: _Record) -> bool:
@@ -121,7 +122,7 @@ class AnnotationChecks:
 
     def _check_image(self, record: _Record) -> bool:
         image_id = record.content.get("image_id")
-        if type(image_id) not in (int, str):
+        if not _is_image_id(image_id):
             message = f"image_id is {image_id!r}, but must be the id of an image"
             self._add("invalid_annotation", message, record, "image_id")
             return False
@@ -310,6 +311,10 @@ def is_json(value: Any) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _is_image_id(value: Any) -> TypeGuard[int | str]:
+    return type(value) in (int, str)
 
 
 def _is_int(value: Any) -> bool:

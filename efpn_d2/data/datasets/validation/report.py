@@ -125,7 +125,7 @@ class Report:
     def count(self, coco: dict[str, Any]) -> None:
         """Count the checked content by class and by size; sizes are sqrt(width * height)."""
         names = {category["id"]: category["name"] for category in coco["categories"]}
-        rows = {i: Counter() for i in names}
+        rows: dict[int, Counter[str]] = {i: Counter() for i in names}
         long_side: Counter[str] = Counter()
         sizes, long_sides = size_labels(SIZE_EDGES), size_labels(LONG_SIDE_EDGES)
         for annotation in coco["annotations"]:
