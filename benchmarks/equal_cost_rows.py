@@ -1,5 +1,7 @@
 """The rows compared at equal cost: FPN at several sides, slim P'2, and label assignment."""
 
+from typing import Any
+
 from row_parts import FPN, PROPOSE, SCRATCH, SGDM, STOCK, Row
 
 __all__ = ["EQUAL_COST_ROWS", "SCALES"]
@@ -38,10 +40,15 @@ def _fpn_by(title: str, paper: str, similarity: str, constants: list[float]) -> 
     return Row(title, paper, FPN, start="", options=options)
 
 
-def _slim(title: str, **options: object) -> Row:
-    """EFPN slim from the start; ``options`` are of ``MODEL.EFPN``."""
+def _fpn_sgdm(title: str, changed: dict[str, Any] | None = None, scale: float = 1) -> Row:
+    """FPN + SGDM from the start, with some options changed."""
+    return Row(title, "ours", FPN, start="", scale=scale, options={**SGDM, **(changed or {})})
+
+
+def _slim(title: str, changed: dict[str, Any] | None = None, **options: object) -> Row:
+    """EFPN slim from the start with some options changed; ``options`` are of ``MODEL.EFPN``."""
     own = {f"MODEL.EFPN.{key}": value for key, value in options.items()}
-    return Row(title, "ours", SCRATCH, start="", options={**SLIM, **own})
+    return Row(title, "ours", SCRATCH, start="", options={**SLIM, **(changed or {}), **own})
 
 
 EQUAL_COST_ROWS = {
@@ -59,35 +66,18 @@ EQUAL_COST_ROWS = {
         options={**STOCK, "MODEL.META_ARCHITECTURE": "SlicedRCNN"},
     ),
     **{
-        f"fpn_sgdm_{scale:g}x": Row(
-            f"FPN + SGDM at {scale:g} times the side",
-            "ours",
-            FPN,
-            start="",
-            scale=scale,
-            options=SGDM,
-        )
+        f"fpn_sgdm_{scale:g}x": _fpn_sgdm(f"FPN + SGDM at {scale:g} times the side", scale=scale)
         for scale in SCALES
     },
-    "fpn_sgdm_r_50": Row("FPN + SGDM, ResNet-50", "ours", FPN, start="", options={**SGDM, **R_50}),
-    "fpn_sgdm_anchors": Row(
-        "FPN + SGDM, anchors by the analysis of the data",
-        "ours",
-        FPN,
-        start="",
-        options={**SGDM, **ANCHORS["fpn"]},
+    "fpn_sgdm_r_50": _fpn_sgdm("FPN + SGDM, ResNet-50", R_50),
+    "fpn_sgdm_anchors": _fpn_sgdm(
+        "FPN + SGDM, anchors by the analysis of the data", ANCHORS["fpn"]
     ),
     "fpn_nwd": _fpn_by("FPN, anchors assigned by NWD", "NWD", "nwd", NWD_CONSTANTS),
     "fpn_simd": _fpn_by("FPN, anchors assigned by SimD", "SimD", "simd", SIMD_CONSTANTS["fpn"]),
     "slim": _slim("EFPN slim: from the start, SGDM, P'2 in the RPN"),
-    "slim_r_50": Row("EFPN slim, ResNet-50", "ours", SCRATCH, start="", options={**SLIM, **R_50}),
-    "slim_anchors": Row(
-        "the same, anchors by the analysis of the data",
-        "ours",
-        SCRATCH,
-        start="",
-        options={**SLIM, **ANCHORS["slim"]},
-    ),
+    "slim_r_50": _slim("EFPN slim, ResNet-50", R_50),
+    "slim_anchors": _slim("the same, anchors by the analysis of the data", ANCHORS["slim"]),
     "slim_p2_prime": _slim(
         "the same, small heads that read P'2 alone", SMALL_IN_FEATURES=P2_PRIME_ALONE
     ),

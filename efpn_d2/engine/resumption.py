@@ -1,14 +1,12 @@
 """What a resumed training takes from its checkpoint, against its config."""
 
-import contextlib
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 from detectron2.engine import DefaultTrainer
 from torch.optim import Optimizer
 
-__all__ = ["explain_resumption"]
+__all__ = ["optimizer_settings", "warn_of_resumption"]
 
 logger = logging.getLogger(__name__)
 
@@ -20,20 +18,20 @@ _IN_OPTIMIZER = {
 }
 
 
-@contextlib.contextmanager
-def explain_resumption(trainer: DefaultTrainer) -> Iterator[None]:
-    """Compare the trainer before and after its checkpoint is loaded within this context.
+def optimizer_settings(optimizer: Optimizer) -> dict[str, Any]:
+    """Settings by their names in the config, of the first group of parameters, which has these."""
+    group = optimizer.param_groups[0]
+    return {key: group.get(name) for key, name in _IN_OPTIMIZER.items()}
 
-    A warning is logged for each setting of the optimizer that stays the checkpoint's though the
-    config has another one, and if no iteration is left.
+
+def warn_of_resumption(trainer: DefaultTrainer, configured: dict[str, Any]) -> None:
+    """Warn of each setting that stays the checkpoint's, and if no iteration is left.
 
     Args:
-        trainer: about to resume; its optimizer is as the config says.
+        trainer: has resumed.
+        configured: :func:`optimizer_settings` as they were before, the config's.
     """
-    optimizer = trainer._trainer.optimizer
-    configured = _settings(optimizer)
-    yield
-    for key, value in _settings(optimizer).items():
+    for key, value in optimizer_settings(trainer._trainer.optimizer).items():
         if value != configured[key]:
             logger.warning(
                 f"{key} is {configured[key]} in the config, but the training resumes with {value}, "
@@ -44,9 +42,3 @@ def explain_resumption(trainer: DefaultTrainer) -> Iterator[None]:
             f"Nothing is left to train: the checkpoint has {trainer.iter + 1} iterations, and "
             f"SOLVER.MAX_ITER is {trainer.max_iter}."
         )
-
-
-def _settings(optimizer: Optimizer) -> dict[str, Any]:
-    """Of the first group of parameters, which has the config's values."""
-    group = optimizer.param_groups[0]
-    return {key: group.get(name) for key, name in _IN_OPTIMIZER.items()}

@@ -28,7 +28,7 @@ from ..modeling.meta_arch import EFPNWithTTA
 from .batch_norm import ShareBatchNorm
 from .resumable_loader import build_resumable_train_loader
 from .resume_hook import ResumeHook
-from .resumption import explain_resumption
+from .resumption import optimizer_settings, warn_of_resumption
 from .training_loop import build_training_loop, training_options
 
 
@@ -125,10 +125,10 @@ class EFPNTrainer(DefaultTrainer):
             ValueError: the checkpoint to resume from is of another detector.
         """
         resumes = resume and self.checkpointer.has_checkpoint()
-        with contextlib.ExitStack() as stack:
-            if resumes:
-                stack.enter_context(explain_resumption(self))
-            super().resume_or_load(resume)
+        configured = optimizer_settings(self._trainer.optimizer)
+        super().resume_or_load(resume)
+        if resumes:
+            warn_of_resumption(self, configured)
 
     def build_hooks(self) -> list[HookBase]:
         """Detectron2's hooks, after those that make the training resumable.

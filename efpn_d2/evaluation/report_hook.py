@@ -2,7 +2,6 @@
 
 import logging
 import os
-from typing import Any
 
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
@@ -34,12 +33,6 @@ class ReportEvaluator(DatasetEvaluator):
         """
         self._dataset_name, self._folder = dataset_name, folder
         self._rules, self._backend = rules, backend
-
-    def reset(self) -> None:
-        """Nothing is kept between images."""
-
-    def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
-        """Nothing is kept of images."""
 
     def evaluate(self) -> None:
         """Write the page in the main process; a failure is logged and costs no evaluation."""

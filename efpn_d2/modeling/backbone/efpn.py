@@ -73,12 +73,13 @@ class EFPN(EnhancedFPN):
         self.extension = extension
         self._own_level2 = own_level2
         self.texture = texture if extension.lateral is not None else "none"
-        own = {"p2_prime": extension.channels}
+        self._out_features = ["p2_prime", *self._stock_features]
+        self._out_feature_channels["p2_prime"] = extension.channels
+        self._out_feature_strides["p2_prime"] = shapes["res2"].stride // 2
         if self.texture == "stem_map":
-            own["stem_map"] = shapes["stem_map"].channels
-        self._out_features = ["p2_prime", *self._stock_features, *(own.keys() - {"p2_prime"})]
-        self._out_feature_strides.update(dict.fromkeys(own, shapes["res2"].stride // 2))
-        self._out_feature_channels.update(own)
+            self._out_features.append("stem_map")
+            self._out_feature_channels["stem_map"] = shapes["stem_map"].channels
+            self._out_feature_strides["stem_map"] = shapes["stem_map"].stride
         if enhancement is not None:
             self.enhancement = enhancement(self.output_shape())
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from efpn_d2.data.datasets import (
@@ -126,6 +126,10 @@ def test_an_area_that_is_only_trained_on_may_be_missing(catalogs, cfg, write_coc
     json_file, image_dir = write_coco()
     edit(json_file, lambda _, annotation: annotation.update(area=None))
     register(cfg, ["my_signs", json_file, image_dir], "TRAIN")
+    assert len(DatasetCatalog.get("my_signs")[0]["annotations"]) == 1
+    cfg.DATASETS.TEST = ("my_signs",)
+    with pytest.raises(ValueError, match="annotations\\[0\\] .* 'area' None"):
+        check_files_exist(cfg)
 
 
 def test_ids_of_two_kinds_have_no_order(catalogs, cfg, write_coco):

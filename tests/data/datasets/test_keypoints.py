@@ -118,10 +118,13 @@ def test_what_does_not_fit_is_said_before_the_training(catalogs, cfg, write, cla
     register_datasets(cfg)
 
 
-def test_sigmas_of_ones_own_fit(catalogs, cfg, write):
-    configure(cfg, write(NAMES)).merge_from_list(["TEST.KEYPOINT_OKS_SIGMAS", [0.1, 0.1, 0.1]])
-    cfg.DATASETS.TEST = ("faces",)
+def test_sigmas_of_ones_own_take_the_place_of_cocos_17(catalogs, cfg, write):
+    configure(cfg, write(NAMES)).DATASETS.TEST = ("faces",)
+    with pytest.raises(ValueError, match="3 keypoints, but TEST.KEYPOINT_OKS_SIGMAS has 0"):
+        register_datasets(cfg)
+    cfg.TEST.KEYPOINT_OKS_SIGMAS = [0.1, 0.1, 0.1]
     register_datasets(cfg)
+    assert MetadataCatalog.get("faces").keypoint_names == tuple(NAMES)
 
 
 def test_a_prepared_set_keeps_them(catalogs, write, tmp_path, monkeypatch):
