@@ -76,7 +76,8 @@ EQUAL_COST_ROWS = {
     "fpn_nwd": _fpn_by("FPN, anchors assigned by NWD", "NWD", "nwd", NWD_CONSTANTS),
     "fpn_simd": _fpn_by("FPN, anchors assigned by SimD", "SimD", "simd", SIMD_CONSTANTS["fpn"]),
     "slim": _slim("EFPN slim: from the start, SGDM, P'2 in the RPN"),
-    "slim_r_50": _slim("EFPN slim, ResNet-50", R_50),
+    "slim_without_sgdm": _slim("the same without SGDM", {"MODEL.SGDM.AFTER_STAGES": []}),
+    "slim_r_50": _slim("the same, ResNet-50", R_50),
     "slim_anchors": _slim("the same, anchors by the analysis of the data", ANCHORS["slim"]),
     "slim_p2_prime": _slim(
         "the same, small heads that read P'2 alone", SMALL_IN_FEATURES=P2_PRIME_ALONE
