@@ -81,7 +81,7 @@ def test_configs_files_and_sections_that_are_named_exist(page):
         file = page.parent / target if target else page
         assert file.exists(), target
         assert not anchor or anchor in anchors(file), f"{target}#{anchor}"
-    for target in re.findall(r"(?:\./|python )((?:tools|demo)/\S+?\.py|train_net\.py)", text):
+    for target in re.findall(r"(?:\./|python )((?:tools|dev|demo)/\S+?\.py|train_net\.py)", text):
         assert (ROOT / target).is_file(), target
     for target in re.findall(r"(?<!\S)\./(\S+?\.py)", text):
         assert os.access(ROOT / target, os.X_OK), f"{target} is called as ./{target}"
