@@ -6,7 +6,7 @@ Finished runs are skipped and interrupted ones resumed, so the whole can be done
 
     benchmarks/ablation.py --rows fpn_1x efpn --variants native1x --seeds 0
 
-Each finished run is one JSON in benchmarks/results/ablation/; benchmarks/render_results.py writes
+Each finished run is one JSON in benchmarks/results/ablation/; benchmarks/render.py writes
 benchmarks/RESULTS.md from them.
 """
 

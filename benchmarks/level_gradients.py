@@ -13,7 +13,7 @@ leaves one in output/ablation/small/native1x/seed0/base/base/model_final.pth:
     benchmarks/level_gradients.py --weights FILE
 
 Sets of smaller objects are only measured on. Writes benchmarks/results/level_gradients.json, from
-which tools/render_readme.py makes the tables of docs/paper_mapping.md.
+which benchmarks/render.py makes the tables of docs/paper_mapping.md.
 """
 
 import argparse
@@ -166,11 +166,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     study = Study(args)
     seconds: dict[str, float] = {}
     protocol = PROTOCOLS[args.protocol]
-    parts = lengths(base_config(protocol, VARIANT, args.seed).DISTILL.SCHEDULE)
+    stages = lengths(base_config(protocol, VARIANT, args.seed).DISTILL.SCHEDULE)
     with timed(seconds, "data"):
         for max_size in sorted({*args.max_sizes, protocol.max_object_size}):
             study.generate(max_size)
-    (iterations, rate), (_, later_rate) = parts["base"], parts["rest"]
+    (iterations, rate), (_, later_rate) = stages["base"], stages["rest"]
     with timed(seconds, "train"):
         base = args.weights or study.train("base", False, args.iterations or iterations, rate)
         states = {"new": dict.fromkeys(PYRAMIDS, ""), "trained": dict.fromkeys(PYRAMIDS, base)}

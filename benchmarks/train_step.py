@@ -29,6 +29,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling.backbone.resnet import BasicBlock, BottleneckBlock
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
+from pyramids import BASELINE
 from timing import MEMORY_ENVIRONMENT, summarize, time_in_turns
 from torch import nn
 from torch.nn import functional as F
@@ -47,7 +48,6 @@ STOCK = [
 FPN, FPN_2X = "FPN at 1x", "FPN at 2x"
 BARE, DISTILL = "bare passes of distillation", "distillation step"
 CASES = (FPN, FPN_2X, BARE, DISTILL)
-BASELINE = "FPN"  # of the detectors
 DETECTOR_CASES = (
     BASELINE,
     "FPN on the image at twice the side",

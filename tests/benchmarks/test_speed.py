@@ -4,10 +4,10 @@ import pytest
 import torch
 from detectors import DETECTORS, Detector, build_detector, make_proposals, make_run
 from layer_costs import LABEL, OUTSIDE, count_macs, time_layers
+from pyramids import PYRAMIDS, build_pyramid
 from shares import shares_computed
 from timing import summarize, time_in_turns
 from torch import nn
-from variants import VARIANTS, build_variant
 
 pytestmark = pytest.mark.fast
 
@@ -41,9 +41,9 @@ def test_one_round_has_no_spread():
     assert rows["B"] == {"seconds": 3.0, "ratio": 1.5, "ratio_quartiles": [1.5, 1.5]}
 
 
-@pytest.mark.parametrize("name", [name for name in VARIANTS if "+" in name])
+@pytest.mark.parametrize("name", [name for name in PYRAMIDS if "+" in name])
 def test_a_variant_has_what_its_name_says(name):
-    backbone = build_variant(CONFIG, VARIANTS[name])
+    backbone = build_pyramid(CONFIG, PYRAMIDS[name])
     keys = backbone.state_dict().keys()
     for part in ("cem", "fbsm", "sgdm"):
         assert any(f".{part}." in k for k in keys) == (part.upper() in name)

@@ -1,5 +1,6 @@
 import pytest
-from speed_tables import (
+from rendering.speed_tables import (
+    KEPT_MEMORY,
     find,
     render_detector_steps,
     render_growth,
@@ -53,6 +54,18 @@ def test_a_table_has_times_costs_and_memory_beside_fpns():
     assert lines[-1].startswith("ResNet-50, 800 px, float32; some, 2 threads; median of 5 rounds")
 
 
+@pytest.mark.parametrize(
+    ("environment", "end"),
+    [
+        ({}, "commit 0123456."),
+        (KEPT_MEMORY, "memory kept."),
+        ({**KEPT_MEMORY, "MALLOC_TOP_PAD_": "1"}, "MALLOC_TOP_PAD_=1 MALLOC_TRIM_THRESHOLD_=-1`."),
+    ],
+)
+def test_how_memory_was_got_is_told(environment, end):
+    assert render_speed(record(environment=environment)).endswith(end)
+
+
 def test_seconds_of_the_parts_beside_their_arithmetic():
     own = {**row(1.0, 100.0), "part_seconds": {"bottom_up": 0.5, "outside": 0.25}}
     lines = render_parts(record(rows={"FPN": own})).splitlines()
@@ -63,7 +76,7 @@ def test_seconds_of_the_parts_beside_their_arithmetic():
 def test_targets_are_met_or_missed():
     text = render_targets({"a": record()}, 800, "cpu")
     assert "| ResNet-50 | EFPN paper, lazy, 10 % active: time | 1.60 | 1.15 | met |" in text
-    assert "| ResNeXt-101 32x8d | | | not run | |" in text
+    assert "| ResNeXt-101 32x8d |  |  | not run |  |" in text
     slow = record(backbone="ResNeXt-101 32x8d", rows={"EFPN paper, dense": row(2.34, 150.0)})
     text = render_targets({"a": slow}, 800, "cpu")
     assert "| ResNeXt-101 32x8d | EFPN paper, dense: time | 2.33 | 2.34 | missed |" in text
@@ -86,7 +99,7 @@ def test_accuracy_beside_the_share_computed():
     bbox = {"AP": 50.004, "AP_0_8": 20.0, "AP_8_inf": 60.0, "AR_0_8": 1.0}
     rows = {"dense": {"bbox": bbox, "share": 1.0}, "lazy": {"bbox": bbox, "share": 0.25}}
     lines = render_lazy_accuracy({"rows": rows, "tile_sides": [8], "commit": None}).splitlines()
-    assert lines[0] == "| | AP | AP 0-8 px | AP 8+ px | AR 0-8 px | of P'2 computed |"
+    assert lines[0] == "|  | AP | AP 0-8 px | AP 8+ px | AR 0-8 px | of P'2 computed |"
     assert lines[3] == "| lazy | 50.00 | 20.00 | 60.00 | 1.00 | 25 % |"
 
 
@@ -110,7 +123,7 @@ def test_a_step_of_distillation_beside_the_bare_passes(ratio, verdict):
     assert lines[2] == "| FPN at 1x | 0.50 | 0.40-0.60 | 1.00 | 1.00 | 3.00 | 1.50 |"
     assert lines[4].startswith(f"| distillation step | {ratio:.2f} | ")
     assert lines[4].endswith(f" | 2.30 | {2 * ratio:.2f} | 2.50 | 1.25 |")
-    assert f"the goal: {verdict}." in lines[-1]
+    assert f"the bare passes, {verdict}. ResNet-50" in lines[-1]
 
 
 @pytest.mark.parametrize(("device", "head"), [("cpu", "CPU time, of FPN's"), ("cuda", "time, of")])
