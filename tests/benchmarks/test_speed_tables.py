@@ -4,6 +4,7 @@ from rendering.speed_tables import (
     find,
     render_detector_steps,
     render_growth,
+    render_imports,
     render_lazy_accuracy,
     render_loading,
     render_parts,
@@ -134,3 +135,13 @@ def test_steps_of_detectors_beside_fpns(device, head):
     assert lines[0].split(" | ")[1].startswith(head)
     assert lines[3] == "| EFPN slim + SGDM | 1.20 | 1.10-1.30 | 2.40 | 2.30 | 1.15 |"
     assert "640 px" in lines[-1]
+
+
+@pytest.mark.parametrize(("ratio", "verdict"), [(1.3, "met"), (1.5, "missed")])
+def test_the_import_beside_detectron2s(ratio, verdict):
+    ratios = {"detectron2": 1.0, "detectron2.modeling": 1.25, "efpn_d2": ratio}
+    rows = {f"import {name}": row(x, 1.0) for name, x in ratios.items()}
+    text = render_imports(record(rows=rows))
+    assert f"takes {2 * ratio:.1f} s, {ratio:.2f} times as long as `import detectron2`" in text
+    assert f"target: at most 1.30, {verdict}" in text
+    assert f"{ratio / 1.25:.2f} times as long as `import detectron2.modeling`" in text
