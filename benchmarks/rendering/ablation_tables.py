@@ -12,7 +12,7 @@ from records import Records, differences, metric, recovered
 from efpn_d2.evaluation.size_bins import SizeBin
 from rendering.markdown import (
     ABSENT,
-    NOT_RUN,
+    NONE,
     commit_of,
     differences_text,
     mean_and_spread,
@@ -61,9 +61,9 @@ def render_rows(records: Records, protocol: str, variant: str, rows: Sequence[st
             continue
         values = [mean_and_spread([metric(run, key) for run in runs]) for key in metrics]
         gains = differences(records, protocol, variant, name, "fpn_1x")
-        values.append(differences_text(gains) if gains and name != "fpn_1x" else "-")
+        values.append(differences_text(gains) if gains and name != "fpn_1x" else NONE)
         iterations = {sum(stage["iterations"] for stage in run["stages"]) for run in runs}
-        cells = [f"`{name}`", ROWS[name].title, ROWS[name].paper or "-", str(len(runs)), *values]
+        cells = [f"`{name}`", ROWS[name].title, ROWS[name].paper or NONE, str(len(runs)), *values]
         lines.append([*cells, "/".join(map(str, sorted(iterations)))])
     heads = ["row", "", "paper", "seeds", *map(metric_title, metrics)]
     return table([*heads, "AP 0-16 over FPN 1x", "iterations"], lines) if lines else ABSENT
@@ -76,7 +76,7 @@ def render_recovered(records: Records, protocol: str) -> str:
     for name in (*SHOWN, *SLIM):
         shares = [recovered(records, protocol, variant, name) for variant in variants]
         if any(shares) and name not in ("fpn_1x", "fpn_2x"):
-            texts = [f"{mean_and_spread(x)} % ({len(x)})" if x else NOT_RUN for x in shares]
+            texts = [f"{mean_and_spread(x)} % ({len(x)})" if x else NONE for x in shares]
             lines.append([f"`{name}`", ROWS[name].title, *texts])
     return table(["row", "", *variants], lines)
 

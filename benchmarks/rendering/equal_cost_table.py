@@ -17,14 +17,13 @@ from equal_cost import (
 )
 from records import Record, Records
 
-from rendering.markdown import NOT_RUN, differences_text, mean_and_spread, table
+from rendering.markdown import NONE, NOT_RUN, differences_text, mean_and_spread, table
 from rendering.speed_tables import provenance
 
 __all__ = ["multiple", "render_equal_cost", "render_points", "render_slim_targets"]
 
 SMALL, LARGE = "AP_0_16", "AP_16_inf"
 COLUMNS = {SMALL: "AP 0-16", LARGE: "AP 16+", "AP": "AP"}
-NONE = "-"
 
 # Of EFPN slim, as multiples of FPN's.
 TIME_TARGET, MEMORY_TARGET, STEP_TARGET = 1.15, 1.10, 1.25
@@ -61,15 +60,18 @@ def render_equal_cost(
 
 
 def render_points(points: Points) -> str:
-    """AP, costs, and AP over the line of FPN + SGDM, of each detector."""
+    """AP, costs, and AP over the line of FPN + SGDM, of each detector that has AP."""
     heads = ["detector", *COLUMNS.values(), "seeds", "CPU time, of FPN's", "memory, of FPN's"]
     heads.append(f"AP 0-16 over {SGDM_LINE} at equal CPU time (seeds)")
     rows, line = [], timed_line(points)
     for name, point in points.items():
+        if not point.runs:
+            continue
         cells = [mean_and_spread(list(point.values(key).values())) for key in COLUMNS]
         cells += [str(len(point.runs)), multiple(point.time), multiple(point.memory)]
         rows.append([name, *cells, over_line_cell(line, point)])
-    return table(heads, rows)
+    missing = ", ".join(name for name, point in points.items() if not point.runs)
+    return table(heads, rows) + (f"\n\n{NOT_RUN.capitalize()}: {missing}." if missing else "")
 
 
 def multiple(value: float | None) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pyramids import BASELINE
 from records import RESULTS, Record
 
-from rendering.markdown import ABSENT, NOT_RUN, commit_of, table
+from rendering.markdown import ABSENT, NONE, NOT_RUN, commit_of, table
 
 __all__ = [
     "load_speed_records",
@@ -68,7 +68,7 @@ def render_speed(record: Record) -> str:
             share = row["memory_gib"] / rows[BASELINE]["memory_gib"]
             cells += [f"{row['memory_gib']:.2f}", f"{share:.2f}"]
         computed = row.get("p2_prime_share")
-        cells.append("-" if computed is None else f"{100 * computed:.0f} %")
+        cells.append(NONE if computed is None else f"{100 * computed:.0f} %")
         lines.append(cells)
     return f"{table(heads, lines)}\n\n{provenance(record)}"
 
@@ -103,7 +103,7 @@ def render_parts(record: Record) -> str:
     for name, row in record["rows"].items():
         for part, seconds in row["part_seconds"].items():
             macs = row["gmacs"].get(part)
-            rate = ["-", f"{seconds:.3f}", "-"]
+            rate = [NONE, f"{seconds:.3f}", NONE]
             if macs is not None:
                 rate = [f"{macs:.1f}", f"{seconds:.3f}", f"{macs / seconds:.0f}"]
             lines.append([name, part, *rate])
@@ -153,7 +153,7 @@ def render_growth(
         cells = [f"{record['size']} px"]
         for name in names:
             row = record["rows"].get(name)
-            text = NOT_RUN if row is None else f"{row['seconds']:.2f} s"
+            text = NONE if row is None else f"{row['seconds']:.2f} s"
             if row is not None and name != BASELINE:
                 text += f" ({row['ratio']:.2f} x)"
             cells.append(text)

@@ -1,8 +1,9 @@
 import json
+import re
 
 import pytest
 from equal_cost_rows import EQUAL_COST_ROWS
-from records import differences, load_records, metric, recovered
+from records import RESULTS, differences, load_records, metric, recovered
 from rendering.ablation_tables import SHOWN, render_provenance, render_rows
 from rendering.curves_figure import training_curve, write_training_curves
 from rendering.markdown import mean_and_spread
@@ -78,6 +79,21 @@ def test_differences_are_by_seed_and_of_seeds_that_both_have(folder):
 def test_a_finding_compares_two_rows_on_their_common_seeds(folder, arguments, cells):
     text = fill(f"| x | <!-- finding small native1x {arguments} --> |", load_records(folder))
     assert text == f"| x | {cells} |"
+
+
+def findings() -> list[list[str]]:
+    """Protocol, variant, metric, row, sign and other of each comparison of the template."""
+    template = (RESULTS.parent / "RESULTS.template.md").read_text()
+    return [x.split() for x in re.findall(r"<!-- finding (.*?) -->", template)]
+
+
+@pytest.mark.parametrize("finding", findings(), ids=lambda x: "-".join([*x[:4], x[5]]))
+def test_what_is_found_is_what_the_records_say(finding):
+    protocol, variant, name, row, sign, other = finding
+    values = differences(load_records(), protocol, variant, row, other, name).values()
+    assert values, "not run"
+    mean = sum(values) / len(values)
+    assert {">": mean > 0, "<": mean < 0, "~": abs(mean) < 1}[sign], f"{mean:+.2f}"
 
 
 def test_provenance_counts_the_records_of_a_variant(folder):
