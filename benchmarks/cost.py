@@ -9,12 +9,12 @@ Writes benchmarks/results/cost.json, of which docs/speed.md has a table. For ano
 import argparse
 import logging
 import warnings
-from pathlib import Path
 from typing import Any
 
 import torch
 from fvcore.nn import FlopCountAnalysis
 from pyramids import PYRAMIDS, Pyramid, build_pyramid
+from records import RESULTS
 from torch import nn
 
 from efpn_d2.modeling import (
@@ -25,7 +25,6 @@ from efpn_d2.modeling import (
 from efpn_d2.run_record import collect_run_record, write_json
 from efpn_d2.tool_support import positive
 
-RESULTS = Path(__file__).resolve().parent / "results"
 CONFIG = "COCO-Detection/faster_rcnn_R_50_EFPN_1x.yaml"
 # What is counted by itself too.
 INSERTED = (

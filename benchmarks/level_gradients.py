@@ -28,6 +28,7 @@ from ablation_rows import PROTOCOLS, base_config, lengths
 from detectron2.config import CfgNode
 from detectron2.utils.env import seed_all_rng
 from level_log import measure, summarize
+from records import RESULTS
 
 from efpn_d2.checkpoint import EFPNCheckpointer
 from efpn_d2.data.datasets import register_datasets
@@ -37,7 +38,6 @@ from efpn_d2.engine.stages import run_stages, stage_configs
 from efpn_d2.run_record import collect_run_record, timed, write_json
 from efpn_d2.tool_support import not_negative, positive
 
-RESULTS = Path(__file__).resolve().parent / "results"
 VARIANT = "native1x"
 PYRAMIDS = {"FPN": False, "FPN + CEM": True}
 

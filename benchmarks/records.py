@@ -10,6 +10,7 @@ from typing import Any
 from ablation_rows import pixels_per_student_pixel
 
 __all__ = [
+    "ABLATION",
     "RESULTS",
     "Record",
     "Records",
@@ -22,6 +23,7 @@ __all__ = [
 ]
 
 RESULTS = Path(__file__).resolve().parent / "results"
+ABLATION = RESULTS / "ablation"
 SMALL = "AP_0_16"
 Record = dict[str, Any]
 Records = dict[tuple[str, str, str], dict[int, Record]]
@@ -34,7 +36,7 @@ def read_record(name: str) -> Record | None:
     return json.loads(file.read_text()) if file.exists() else None
 
 
-def load_records(folder: Path = RESULTS / "ablation") -> Records:
+def load_records(folder: Path = ABLATION) -> Records:
     """All records of benchmarks/ablation.py in a folder."""
     records: Records = defaultdict(dict)
     for file in sorted(folder.glob("*.json")):

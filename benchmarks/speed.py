@@ -17,13 +17,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 from detectors import DETECTORS, build_detector, make_run
 from layer_costs import count_macs, time_layers
 from pyramids import BASELINE, PYRAMIDS, build_pyramid
+from records import RESULTS
 from shares import shares_computed
 from timing import MEMORY_ENVIRONMENT, summarize, time_in_turns, time_once
 from torch import nn
@@ -32,7 +32,6 @@ import efpn_d2
 from efpn_d2.run_record import collect_run_record, peak_memory_gib, write_json
 from efpn_d2.tool_support import not_negative, positive
 
-RESULTS = Path(__file__).resolve().parent / "results"
 CONFIG = "COCO-Detection/faster_rcnn_R_50_EFPN_1x.yaml"
 PRECISIONS = ("float32", "bfloat16", "float16")
 KINDS: dict[str, dict[str, Any]] = {"backbones": PYRAMIDS, "detectors": DETECTORS}

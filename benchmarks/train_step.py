@@ -20,7 +20,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,6 +29,7 @@ from detectron2.modeling.backbone.resnet import BasicBlock, BottleneckBlock
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from pyramids import BASELINE
+from records import RESULTS
 from timing import MEMORY_ENVIRONMENT, summarize, time_in_turns
 from torch import nn
 from torch.nn import functional as F
@@ -40,7 +40,6 @@ from efpn_d2.losses import foreground_background_balanced_loss
 from efpn_d2.run_record import collect_run_record, peak_memory_gib, write_json
 from efpn_d2.tool_support import not_negative, positive
 
-RESULTS = Path(__file__).resolve().parent / "results"
 STOCK = [
     *("MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone", "MODEL.PROPOSAL_GENERATOR.NAME", "RPN"),
     *("MODEL.ROI_HEADS.NAME", "StandardROIHeads", "DISTILL.STAGE", "base"),
