@@ -58,6 +58,7 @@ setup(
         "evaluation": ["hotcoco>=1.3"],
         "dev": [
             "pytest>=7.4",
+            "pytest-xdist>=3.5",
             "ruff>=0.6",
             "mypy>=2.4",
             "types-PyYAML",
