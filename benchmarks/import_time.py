@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""How long ``import efpn_d2`` takes, beside Detectron2's own imports.
+"""The CPU time of ``import efpn_d2``, beside Detectron2's own imports.
 
 Each is a new process of this interpreter, in turns. Writes benchmarks/results/import_cpu.json.
 
@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import torch
 from records import RESULTS
-from timing import summarize, time_in_turns
+from timing import cpu_seconds_of_children, summarize, time_in_turns
 
 from efpn_d2.run_record import collect_run_record, write_json
 from efpn_d2.tool_support import not_negative, positive
@@ -37,7 +37,12 @@ def main() -> None:
     parser.add_argument("--warmup", type=not_negative, default=1, help="rounds that do not count")
     parser.add_argument("--name", default="import_cpu", help="of the record in benchmarks/results")
     args = parser.parse_args()
-    seconds = time_in_turns({x: make_run(x) for x in STATEMENTS}, args.rounds, args.warmup)
+    seconds = time_in_turns(
+        {x: make_run(x) for x in STATEMENTS},
+        args.rounds,
+        args.warmup,
+        clock=cpu_seconds_of_children,
+    )
     rows = summarize(seconds, BASELINE)
     of_modeling = summarize(seconds, MODELING)
     for name, row in rows.items():

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import time
 
 import pytest
@@ -6,7 +8,7 @@ from detectors import DETECTORS, Detector, build_detector, make_proposals, make_
 from layer_costs import LABEL, OUTSIDE, count_macs, time_layers
 from pyramids import PYRAMIDS, build_pyramid
 from shares import shares_computed
-from timing import summarize, time_in_turns
+from timing import cpu_seconds_of_children, summarize, time_in_turns
 from torch import nn
 
 pytestmark = pytest.mark.fast
@@ -113,3 +115,12 @@ def test_seconds_of_layers_by_part_and_outside(monkeypatch):
     assert time_layers(model, run, 3) == {"extension": 3.0, "roi_heads": 0.0, OUTSIDE: 3.0}
     assert not hasattr(linear, LABEL)
     linear(torch.zeros(1, 4))  # which nothing counts any more
+
+
+def test_cpu_time_of_processes_leaves_out_their_waiting():
+    def start(code):
+        return lambda: subprocess.run([sys.executable, "-S", "-c", code], check=True)
+
+    runs = {"wait": start("import time; time.sleep(0.5)"), "work": start("sum(range(30000000))")}
+    seconds = time_in_turns(runs, 1, 0, clock=cpu_seconds_of_children)
+    assert 0 < seconds["wait"][0] < seconds["work"][0]
