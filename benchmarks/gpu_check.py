@@ -28,7 +28,7 @@ import torch
 from gpu_check_steps import CONFIG, DRY, FULL, Scale, Step, make_steps
 from speed import backbone_name
 
-from efpn_d2.run_record import collect_run_record, write_json
+from efpn_d2.utils.run_record import collect_run_record, write_json
 
 OUTPUT = Path(__file__).resolve().parent / "results" / "gpu_check.json"
 PRELOADED = ["torch", "detectron2.modeling", "detectron2.engine", "efpn_d2.engine"]

@@ -29,8 +29,8 @@ from torch import nn
 from variants import VARIANTS, build_variant
 
 import efpn_d2
-from efpn_d2.run_record import collect_run_record, peak_memory_gib, write_json
-from efpn_d2.tool_support import not_negative, positive
+from efpn_d2.utils.run_record import collect_run_record, peak_memory_gib, write_json
+from efpn_d2.utils.tool_support import not_negative, positive
 
 RESULTS = Path(__file__).resolve().parent / "results"
 CONFIG = "COCO-Detection/faster_rcnn_R_50_EFPN_1x.yaml"
