@@ -29,7 +29,7 @@ ifeq ($(strip $(VENV)),)
 PY := $(PYTHON)
 
 setup:
-	@$(PY) -W ignore tools/check_environment.py
+	@$(PY) -W ignore dev/check_environment.py
 else
 PY := $(VENV)/bin/python
 STAMPS := $(VENV)/.setup
@@ -52,9 +52,9 @@ $(STAMPS)/torch: constraints.txt $(STAMPS)/venv
 	@$(PIP_INSTALL) torch torchvision
 	@touch $@
 
-$(STAMPS)/detectron2: tools/install_detectron2.py tools/detectron2_wheel.py tools/interpreter.py $(STAMPS)/torch
+$(STAMPS)/detectron2: dev/install_detectron2.py dev/detectron2_wheel.py dev/interpreter.py $(STAMPS)/torch
 	@echo "== installing Detectron2"
-	@$(PY) tools/install_detectron2.py --cache-dir $(STAMPS)/cache --constraint constraints.txt --no-build-isolation
+	@$(PY) dev/install_detectron2.py --cache-dir $(STAMPS)/cache --constraint constraints.txt --no-build-isolation
 	@$(PY) -c 'import cv2' 2>/dev/null || $(PIP_INSTALL) --quiet opencv-python-headless
 	@touch $@
 
@@ -63,8 +63,8 @@ $(STAMPS)/package: setup.py pyproject.toml $(STAMPS)/detectron2
 	@$(PIP_INSTALL) -qq --no-build-isolation --editable '.[dev]'
 	@touch $@
 
-$(STAMPS)/checked: tools/check_environment.py $(STAMPS)/package
-	@$(PY) -W ignore tools/check_environment.py
+$(STAMPS)/checked: dev/check_environment.py $(STAMPS)/package
+	@$(PY) -W ignore dev/check_environment.py
 	@touch $@
 endif
 
@@ -93,7 +93,7 @@ demo: setup
 	$(PY) demo/run_demo.py
 
 check-wheel: setup
-	$(PY) tools/check_wheel.py
+	$(PY) dev/check_wheel.py
 
 # By its name and not as $(VENV), which may be an environment that was there before.
 clean:

@@ -38,7 +38,7 @@ setup(
     },
     # Lower bounds alone, so that installing into an environment that works replaces nothing there.
     # Two dependencies are left out on purpose. detectron2 is not on the package index: see
-    # tools/install_detectron2.py. OpenCV comes as one of several packages that overwrite each
+    # dev/install_detectron2.py. OpenCV comes as one of several packages that overwrite each
     # other's cv2: see the extra "opencv".
     install_requires=[
         "torch>=2.0",

@@ -6,7 +6,7 @@ Finished runs are skipped and interrupted ones resumed, so the whole can be done
 
     benchmarks/ablation.py --rows fpn_1x efpn --variants native1x --seeds 0
 
-Each finished run is one JSON in benchmarks/results/ablation/; benchmarks/render_results.py writes
+Each finished run is one JSON in benchmarks/results/ablation/; benchmarks/render.py writes
 benchmarks/RESULTS.md from them.
 """
 
@@ -34,6 +34,7 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 from pycocotools.coco import COCO
+from records import ABLATION
 from torch import nn
 
 from efpn_d2.checkpoint import EFPNCheckpointer
@@ -46,7 +47,6 @@ from efpn_d2.modeling.freezing import freeze_all_but
 from efpn_d2.utils.run_record import collect_run_record, peak_memory_gib, write_json
 from efpn_d2.utils.tool_support import not_negative, positive
 
-RESULTS = Path(__file__).resolve().parent / "results" / "ablation"
 SMALL = 16.0  # student pixels: the objects that the claim is about
 
 
@@ -212,13 +212,13 @@ def main() -> None:
         help="of one training; batches are divided among them",
     )
     parser.add_argument("--output", type=Path, default=Path("output/ablation"))
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON files")
+    parser.add_argument("--results", type=Path, default=ABLATION, help="folder of the JSON files")
     dry = parser.add_argument_group("for dry runs, with --results elsewhere")
     dry.add_argument("--train-images", type=not_negative, default=0)
     dry.add_argument("--val-images", type=not_negative, default=0)
     dry.add_argument("--iterations-scale", type=float, default=1.0)
     args = parser.parse_args()
-    if args.results == RESULTS and (args.train_images or args.val_images):
+    if args.results == ABLATION and (args.train_images or args.val_images):
         parser.error("--train-images and --val-images change the protocol: give --results too.")
     datasets = args.output / args.protocol / "datasets"
     os.environ["DETECTRON2_DATASETS"] = str(datasets.resolve())

@@ -4,7 +4,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 from equal_cost_rows import EQUAL_COST_ROWS
-from row_parts import (
+from row_spec import (
     CEM,
     DCLOSS,
     FBSM,
@@ -276,8 +276,8 @@ def row_config(
         weights: paths of the final weights of the rows that this one starts from or is taught by.
     """
     cfg = base_config(protocol, variant, seed)
-    parts = lengths(cfg.DISTILL.SCHEDULE)
-    cfg.DISTILL.SCHEDULE = [[stage, *parts[part]] for stage, part in row.stages]
+    own = lengths(cfg.DISTILL.SCHEDULE)
+    cfg.DISTILL.SCHEDULE = [[stage, *own[length]] for stage, length in row.stages]
     cfg.MODEL.WEIGHTS = weights[row.start] if row.start else ""
     cfg.DISTILL.TEACHER_WEIGHTS = weights[row.teacher] if row.teacher else ""
     scale = row.scale
@@ -299,17 +299,18 @@ def row_config(
 
 
 def lengths(schedule: list[list[Any]]) -> dict[str, tuple[int, float]]:
-    """Iterations and learning rate of the parts of a schedule that rows' stages last.
+    """Iterations and learning rate of the stages of rows, by the names that rows give them.
 
-    "base", "distill" and "head" are its own; "rest" is all after the base, "all" is everything,
-    and "rest_fast" is the rest at twice the base's rate, for parts that start at random.
+    "base", "distill" and "head" are the schedule's own; "rest" is all after the base, "all" is
+    everything, and "rest_fast" is the rest at twice the base's rate, for layers that start at
+    random.
     """
-    parts = {stage: (iterations, rate) for stage, iterations, rate in schedule}
-    rest = parts["distill"][0] + parts["head"][0]
-    parts["rest"] = (rest, parts["head"][1])
-    parts["rest_fast"] = (rest, 2 * parts["base"][1])
-    parts["all"] = (parts["base"][0] + rest, parts["base"][1])
-    return parts
+    own = {stage: (iterations, rate) for stage, iterations, rate in schedule}
+    rest = own["distill"][0] + own["head"][0]
+    own["rest"] = (rest, own["head"][1])
+    own["rest_fast"] = (rest, 2 * own["base"][1])
+    own["all"] = (own["base"][0] + rest, own["base"][1])
+    return own
 
 
 def _use_images_of_the_teacher(cfg: CfgNode) -> int:

@@ -24,6 +24,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from detectron2.modeling.proposal_generator import RPN
 from detectron2.structures import Boxes, Instances
+from records import RESULTS
 from torch import Tensor, nn
 
 from efpn_d2.data.image_annotations import load_records
@@ -34,7 +35,6 @@ from efpn_d2.engine.stages import stage_configs
 from efpn_d2.utils.run_record import collect_run_record, timed, write_json
 from efpn_d2.utils.tool_support import not_negative
 
-RESULTS = Path(__file__).resolve().parent / "results"
 DETECTORS = {
     "FPN": {"iou": "fpn_1x", "nwd": "fpn_nwd", "simd": "fpn_simd"},
     "FPN, anchors by the analysis": {"iou": "fpn_sgdm_anchors"},

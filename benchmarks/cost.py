@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Parameters and multiply-accumulates of the pyramid, FPN against EFPN, and of inserted blocks.
 
-Writes benchmarks/results/cost.json, from which the README's table is made. For another config:
+Writes benchmarks/results/cost.json, of which docs/speed.md has a table. For another config:
 
     benchmarks/cost.py --config Synthetic/ablation_small_R_18_EFPN.yaml --size 96 --name cost_small
 """
@@ -9,13 +9,13 @@ Writes benchmarks/results/cost.json, from which the README's table is made. For 
 import argparse
 import logging
 import warnings
-from pathlib import Path
 from typing import Any
 
 import torch
 from fvcore.nn import FlopCountAnalysis
+from pyramids import PYRAMIDS, Pyramid, build_pyramid
+from records import RESULTS
 from torch import nn
-from variants import VARIANTS, Variant, build_variant
 
 from efpn_d2.modeling import (
     ContextEnhancementModule,
@@ -25,7 +25,6 @@ from efpn_d2.modeling import (
 from efpn_d2.utils.run_record import collect_run_record, write_json
 from efpn_d2.utils.tool_support import positive
 
-RESULTS = Path(__file__).resolve().parent / "results"
 CONFIG = "COCO-Detection/faster_rcnn_R_50_EFPN_1x.yaml"
 # What is counted by itself too.
 INSERTED = (
@@ -35,14 +34,14 @@ INSERTED = (
 )
 
 
-def measure(config: str, variant: Variant, size: int) -> dict[str, Any]:
+def measure(config: str, pyramid: Pyramid, size: int) -> dict[str, Any]:
     """Millions of parameters and 10^9 multiply-accumulates of backbone and pyramid.
 
     Where something is inserted, "blocks" has the thousands and millions of each inserted block,
     over all maps that it runs on (that after res2 runs on C'2 too).
     """
-    backbone = build_variant(config, variant)
-    side = variant.scale * size
+    backbone = build_pyramid(config, pyramid)
+    side = pyramid.scale * size
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         counts = FlopCountAnalysis(backbone, torch.zeros(1, 3, side, side))
@@ -70,8 +69,8 @@ def main() -> None:
     args = parser.parse_args()
     logging.getLogger("fvcore").setLevel(logging.ERROR)
     rows: dict[str, Any] = {}
-    for name, variant in VARIANTS.items():
-        rows[name] = measure(args.config, variant, args.size)
+    for name, pyramid in PYRAMIDS.items():
+        rows[name] = measure(args.config, pyramid, args.size)
         blocks = rows[name].get("blocks", {})
         print(f"{name:>42}: {rows[name]['parameters_m']} M, {rows[name]['gmacs']} GMACs")
         for block, row in blocks.items():

@@ -7,9 +7,9 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, ImageList, Instances
+from pyramids import SGDM
 from torch import Tensor, nn
 from torch.nn import functional as F
-from variants import SGDM
 
 import efpn_d2
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from row_parts import FPN, PROPOSE, SCRATCH, SGDM, STOCK, Row
+from row_spec import FPN, PROPOSE, SCRATCH, SGDM, STOCK, Row
 
 __all__ = ["EQUAL_COST_ROWS", "SCALES"]
 

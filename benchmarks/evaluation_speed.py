@@ -7,17 +7,16 @@ Writes benchmarks/results/evaluation_speed.json, from which a table in docs/eval
 import argparse
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from records import RESULTS
 
 from efpn_d2.evaluation import PRESETS, CocoProtocol, CocoResult, evaluate_coco
 from efpn_d2.evaluation.coco_backends import BACKENDS, backend_version, choose_backend
 from efpn_d2.utils.run_record import collect_run_record, write_json
 from efpn_d2.utils.tool_support import not_negative, positive
 
-RESULTS = Path(__file__).resolve().parent / "results"
 SLOWEST = "pycocotools"
 
 

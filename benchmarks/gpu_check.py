@@ -26,11 +26,12 @@ from typing import Any
 
 import torch
 from gpu_check_steps import CONFIG, DRY, FULL, Scale, Step, make_steps
+from records import RESULTS
 from speed import backbone_name
 
 from efpn_d2.utils.run_record import collect_run_record, write_json
 
-OUTPUT = Path(__file__).resolve().parent / "results" / "gpu_check.json"
+OUTPUT = RESULTS / "gpu_check.json"
 PRELOADED = ["torch", "detectron2.modeling", "detectron2.engine", "efpn_d2.engine"]
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 Outcome = dict[str, Any]

@@ -14,7 +14,8 @@ import torch
 from detectors import DETECTORS, build_detector, make_run
 from detectron2.config import CfgNode
 from detectron2.utils.events import EventStorage
-from speed import BASELINE, CONFIG, build_parser, inference_in, measure
+from pyramids import BASELINE
+from speed import CONFIG, build_parser, inference_in, measure
 from timing import summarize, time_in_turns, time_once
 from torch import nn
 from train_step import damp_residuals, make_batch

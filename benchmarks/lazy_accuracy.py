@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.utils.logger import setup_logger
+from records import RESULTS
 from shares import shares_computed
 
 from efpn_d2.checkpoint import EFPNCheckpointer
@@ -23,7 +24,6 @@ from efpn_d2.inference.predictor import load_inference_config
 from efpn_d2.utils.run_record import collect_run_record, write_json
 from efpn_d2.utils.tool_support import positive
 
-RESULTS = Path(__file__).resolve().parent / "results"
 DEFAULT_THRESHOLDS = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3)
 DEFAULT_OBJECTNESS = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3)
 

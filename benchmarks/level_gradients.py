@@ -13,7 +13,7 @@ leaves one in output/ablation/small/native1x/seed0/base/base/model_final.pth:
     benchmarks/level_gradients.py --weights FILE
 
 Sets of smaller objects are only measured on. Writes benchmarks/results/level_gradients.json, from
-which tools/render_readme.py makes the tables of docs/paper_mapping.md.
+which benchmarks/render.py makes the tables of docs/paper_mapping.md.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from ablation_rows import PROTOCOLS, base_config, lengths
 from detectron2.config import CfgNode
 from detectron2.utils.env import seed_all_rng
 from level_log import measure, summarize
+from records import RESULTS
 
 from efpn_d2.checkpoint import EFPNCheckpointer
 from efpn_d2.data.datasets import register_datasets
@@ -37,7 +38,6 @@ from efpn_d2.engine.stages import run_stages, stage_configs
 from efpn_d2.utils.run_record import collect_run_record, timed, write_json
 from efpn_d2.utils.tool_support import not_negative, positive
 
-RESULTS = Path(__file__).resolve().parent / "results"
 VARIANT = "native1x"
 PYRAMIDS = {"FPN": False, "FPN + CEM": True}
 
@@ -166,11 +166,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     study = Study(args)
     seconds: dict[str, float] = {}
     protocol = PROTOCOLS[args.protocol]
-    parts = lengths(base_config(protocol, VARIANT, args.seed).DISTILL.SCHEDULE)
+    stages = lengths(base_config(protocol, VARIANT, args.seed).DISTILL.SCHEDULE)
     with timed(seconds, "data"):
         for max_size in sorted({*args.max_sizes, protocol.max_object_size}):
             study.generate(max_size)
-    (iterations, rate), (_, later_rate) = parts["base"], parts["rest"]
+    (iterations, rate), (_, later_rate) = stages["base"], stages["rest"]
     with timed(seconds, "train"):
         base = args.weights or study.train("base", False, args.iterations or iterations, rate)
         states = {"new": dict.fromkeys(PYRAMIDS, ""), "trained": dict.fromkeys(PYRAMIDS, base)}

@@ -12,19 +12,17 @@ import argparse
 import statistics
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
+from records import RESULTS
 
 import efpn_d2
 from efpn_d2.data.datasets import register_datasets
 from efpn_d2.engine import EFPNTrainer
 from efpn_d2.utils.run_record import collect_run_record, write_json
 from efpn_d2.utils.tool_support import not_negative, positive
-
-RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def make_config(args: argparse.Namespace, output: str) -> CfgNode:

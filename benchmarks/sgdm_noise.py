@@ -13,11 +13,11 @@ noise to all three. Writes benchmarks/results/sgdm_noise.json; minutes on two co
 
 import argparse
 import statistics
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from records import RESULTS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -28,7 +28,6 @@ from efpn_d2.modeling import StaticGuidedDynamicModule
 from efpn_d2.utils.run_record import collect_run_record, timed, write_json
 from efpn_d2.utils.tool_support import at_least, positive
 
-RESULTS = Path(__file__).resolve().parent / "results"
 VARIANTS = ("guided", "unguided", "static")
 # Cycles per cell of the map that the noise is added to; 0.5 is the limit along an axis.
 BANDS = {"high": (0.35, 0.71), "low": (0.02, 0.12)}

@@ -51,9 +51,9 @@ class SlicedRCNN(GeneralizedRCNN):
     def _detect(self, inputs: dict[str, Any]) -> Instances:
         image: Tensor = inputs["image"]
         corners = [(row, column) for row in (0, 1) for column in (0, 1)]
-        parts = [self._detect_in(image)]
-        parts += [self._detect_in_quarter(image, row, column) for row, column in corners]
-        found = Instances.cat(parts)
+        instances = [self._detect_in(image)]
+        instances += [self._detect_in_quarter(image, row, column) for row, column in corners]
+        found = Instances.cat(instances)
         boxes, scores, classes = found.pred_boxes.tensor, found.scores, found.pred_classes
         kept = batched_nms(boxes, scores, classes, self.nms_threshold)[: self.max_detections]
         height, width = image.shape[-2:]

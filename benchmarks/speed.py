@@ -17,26 +17,24 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 from detectors import DETECTORS, build_detector, make_run
 from layer_costs import count_macs, time_layers
+from pyramids import BASELINE, PYRAMIDS, build_pyramid
+from records import RESULTS
 from shares import shares_computed
 from timing import MEMORY_ENVIRONMENT, summarize, time_in_turns, time_once
 from torch import nn
-from variants import VARIANTS, build_variant
 
 import efpn_d2
 from efpn_d2.utils.run_record import collect_run_record, peak_memory_gib, write_json
 from efpn_d2.utils.tool_support import not_negative, positive
 
-RESULTS = Path(__file__).resolve().parent / "results"
 CONFIG = "COCO-Detection/faster_rcnn_R_50_EFPN_1x.yaml"
-BASELINE = "FPN"
 PRECISIONS = ("float32", "bfloat16", "float16")
-KINDS: dict[str, dict[str, Any]] = {"backbones": VARIANTS, "detectors": DETECTORS}
+KINDS: dict[str, dict[str, Any]] = {"backbones": PYRAMIDS, "detectors": DETECTORS}
 Run = Callable[[], object]
 
 
@@ -48,11 +46,11 @@ def prepare(name: str, args: argparse.Namespace) -> tuple[nn.Module, Run]:
         if args.channels_last:
             model.to(memory_format=torch.channels_last)
         return model, make_run(model, detector, args.size, args.batch)
-    variant = VARIANTS[name]
-    backbone = build_variant(args.config, variant, args.device, args.opts)
+    pyramid = PYRAMIDS[name]
+    backbone = build_pyramid(args.config, pyramid, args.device, args.opts)
     if args.channels_last:
         backbone.to(memory_format=torch.channels_last)
-    side = variant.scale * args.size
+    side = pyramid.scale * args.size
     images = torch.randn(args.batch, 3, side, side, device=args.device)
     return backbone, lambda: backbone(images)
 

@@ -1,5 +1,6 @@
 """Times of several things that run in turns, as ratios to one of them."""
 
+import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -7,18 +8,27 @@ from typing import Any
 
 import torch
 
-__all__ = ["MEMORY_ENVIRONMENT", "summarize", "time_in_turns"]
+__all__ = ["MEMORY_ENVIRONMENT", "cpu_seconds_of_children", "summarize", "time_in_turns"]
 
 MEMORY_ENVIRONMENT = ("MALLOC_", "THP_")  # variables that say how memory is got from the system
 
 
-def time_once(run: Callable[[], object], device: str) -> float:
+Clock = Callable[[], float]
+
+
+def time_once(run: Callable[[], object], device: str, clock: Clock = time.perf_counter) -> float:
     """Seconds of one call."""
     synchronize(device)
-    start = time.perf_counter()
+    start = clock()
     run()
     synchronize(device)
-    return time.perf_counter() - start
+    return clock() - start
+
+
+def cpu_seconds_of_children() -> float:
+    """A clock that counts the CPU time of processes that this one started and that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def synchronize(device: str) -> None:
@@ -27,7 +37,11 @@ def synchronize(device: str) -> None:
 
 
 def time_in_turns(
-    runs: Mapping[str, Callable[[], object]], rounds: int, warmup: int, device: str = "cpu"
+    runs: Mapping[str, Callable[[], object]],
+    rounds: int,
+    warmup: int,
+    device: str = "cpu",
+    clock: Clock = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Seconds of each run in each round, the warm-up left out.
 
@@ -38,7 +52,7 @@ def time_in_turns(
     for i in range(warmup + rounds):
         order = list(runs) if i % 2 else list(reversed(runs))
         for name in order:
-            taken = time_once(runs[name], device)
+            taken = time_once(runs[name], device, clock)
             if i >= warmup:
                 seconds[name].append(taken)
         left = (time.perf_counter() - start) / (i + 1) * (warmup + rounds - i - 1)

@@ -20,7 +20,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,6 +28,8 @@ from detectron2.config import CfgNode
 from detectron2.modeling.backbone.resnet import BasicBlock, BottleneckBlock
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
+from pyramids import BASELINE
+from records import RESULTS
 from timing import MEMORY_ENVIRONMENT, summarize, time_in_turns
 from torch import nn
 from torch.nn import functional as F
@@ -39,7 +40,6 @@ from efpn_d2.losses import foreground_background_balanced_loss
 from efpn_d2.utils.run_record import collect_run_record, peak_memory_gib, write_json
 from efpn_d2.utils.tool_support import not_negative, positive
 
-RESULTS = Path(__file__).resolve().parent / "results"
 STOCK = [
     *("MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone", "MODEL.PROPOSAL_GENERATOR.NAME", "RPN"),
     *("MODEL.ROI_HEADS.NAME", "StandardROIHeads", "DISTILL.STAGE", "base"),
@@ -47,7 +47,6 @@ STOCK = [
 FPN, FPN_2X = "FPN at 1x", "FPN at 2x"
 BARE, DISTILL = "bare passes of distillation", "distillation step"
 CASES = (FPN, FPN_2X, BARE, DISTILL)
-BASELINE = "FPN"  # of the detectors
 DETECTOR_CASES = (
     BASELINE,
     "FPN on the image at twice the side",

@@ -4,7 +4,7 @@ from pathlib import Path
 import assignment
 import numpy as np
 import pytest
-from assignment_table import render_assignment
+from rendering.assignment_table import render_assignment
 
 from efpn_d2.data.synthetic import SyntheticConfig, generate_synthetic, synthetic_paths
 from efpn_d2.dataset_advice.objects import ObjectTable

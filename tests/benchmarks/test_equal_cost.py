@@ -1,6 +1,3 @@
-import json
-
-import equal_cost
 import pytest
 from ablation_rows import ROWS
 from detectors import DETECTORS
@@ -11,11 +8,9 @@ from equal_cost import (
     make_points,
     neighbours,
     over_line,
-    render_claims,
-    render_equal_cost,
-    render_equal_cost_figure,
-    render_points,
 )
+from rendering.equal_cost_figure import render_equal_cost_figure
+from rendering.equal_cost_table import render_equal_cost, render_points, render_slim_targets
 from train_step import DETECTOR_CASES
 
 pytestmark = pytest.mark.fast
@@ -81,13 +76,16 @@ def points_of(records=None, speed=None):
 
 def cells(text):
     """Of each line of a table the cells by its first one."""
-    lines = [[x.strip() for x in line.strip("|").split(" | ")] for line in text.splitlines()]
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    lines = [[x.strip() for x in line.strip("|").split(" | ")] for line in rows]
     return {first: rest for first, *rest in lines[2:]}
 
 
 def verdicts(points, steps=None):
-    """The last column of the claims, from top to bottom."""
-    return [row[-1] for row in cells(render_claims(points, steps).replace("||", "| |")).values()]
+    """The last column of the targets, from top to bottom."""
+    return [
+        row[-1] for row in cells(render_slim_targets(points, steps).replace("||", "| |")).values()
+    ]
 
 
 def line_point(time, *values):
@@ -123,7 +121,7 @@ def test_neighbours_are_the_next_ones_that_were_timed_whether_trained_or_not():
 
 def test_costs_are_multiples_of_fpns_and_gains_are_by_seed():
     rows = cells(render_points(points_of()))
-    assert rows.keys() == ENTRIES.keys()
+    assert rows.keys() == NUMBERS.keys()
     assert rows["FPN 1x"] == ["41.0 ± 1.4", "80.0 ± 0.0", "70.0 ± 0.0", "2", "1.00", "1.00", "-"]
     # At 1.14, a tenth of the way: 50.4 and 52.0.
     assert rows["EFPN slim"][3:] == ["2", "1.14", "1.14", "+5.3 ± 1.8 (2)"]
@@ -132,12 +130,12 @@ def test_costs_are_multiples_of_fpns_and_gains_are_by_seed():
 
 
 def test_what_was_not_measured_is_not_run():
-    rows = cells(render_points(points_of()))
-    assert rows["EFPN, the paper's recipe"] == [*["not run"] * 3, "0", *["not run"] * 3]
+    missing = [name for name in ENTRIES if name not in NUMBERS]
+    assert render_points(points_of()).endswith(f"\n\nNot run: {', '.join(missing)}.")
     without_times = cells(render_points(make_points(make_records(), "tiny", "native1x", None)))
     assert without_times["EFPN slim"][2:] == ["70.0 ± 0.0", "2", *["not run"] * 3]
-    untrained = cells(render_points(points_of(records={})))
-    assert untrained["EFPN slim"] == [*["not run"] * 3, "0", "1.14", "1.14", "not run"]
+    untrained = render_points(points_of(records={}))
+    assert not cells(untrained) and untrained.endswith(f"Not run: {', '.join(ENTRIES)}.")
 
 
 def test_memory_may_be_left_out_of_a_record():
@@ -147,12 +145,12 @@ def test_memory_may_be_left_out_of_a_record():
     assert cells(render_points(points_of(speed=speed)))["EFPN slim"][4:6] == ["1.14", "not run"]
 
 
-def test_claims_are_met_or_missed():
+def test_targets_are_met_or_missed():
     assert verdicts(points_of(), make_steps(1.25)) == [
         *("missed", "missed", "met"),
         *("met", "missed", "met"),
     ]
-    rows = list(cells(render_claims(points_of(), make_steps(1.25))).values())
+    rows = list(cells(render_slim_targets(points_of(), make_steps(1.25))).values())
     assert [row[1] for row in rows] == [
         "-4.5 ± 2.1 (2)",
         "+5.3 ± 1.8 (2)",
@@ -163,7 +161,7 @@ def test_claims_are_met_or_missed():
     ]
 
 
-def test_claims_change_with_the_numbers():
+def test_targets_change_with_the_numbers():
     below = make_records(**{"EFPN slim": ((50.0, 51.0), 81.1, None)})
     assert verdicts(points_of(below))[:3] == ["missed", "missed", "missed"]
     above = make_records(**{"EFPN slim": ((70.0, 71.0), 84.0, None)})
@@ -173,9 +171,9 @@ def test_claims_change_with_the_numbers():
     assert verdicts(points_of(speed=make_speed(**{"EFPN slim": 1.1})))[3:5] == ["met", "met"]
 
 
-def test_claims_without_numbers_have_no_verdict():
+def test_targets_without_numbers_have_no_verdict():
     missing = make_points({}, "tiny", "native1x", None)
-    rows = list(cells(render_claims(missing, None)).values())
+    rows = list(cells(render_slim_targets(missing, None)).values())
     assert [row[1:] for row in rows] == [["not run", "-"]] * 6
     outside = points_of(speed=make_speed(**{"EFPN slim": 1.05}))
     assert verdicts(outside)[1:3] == ["-", "-"]
@@ -195,35 +193,22 @@ def test_a_point_is_timed_at_the_scale_of_its_row():
             assert DETECTORS[entry.detector].scale == ROWS[entry.row].scale
 
 
-@pytest.fixture
-def results(tmp_path, monkeypatch):
-    monkeypatch.setattr(equal_cost, "RESULTS", tmp_path)
-    return tmp_path
-
-
-def write(folder, name, record):
-    file = folder / f"{name}.json"
-    file.parent.mkdir(parents=True)
-    file.write_text(json.dumps(record))
-
-
-def test_table_and_claims_from_the_files(results):
+def test_table_and_targets_from_the_records():
     records = make_records()
     assert "| CPU time, of FPN's | at most 1.15 | not run | - |" in render_equal_cost(
-        records, "tiny", "native1x"
+        records, None, None, "tiny", "native1x"
     )
-    write(results, equal_cost.SPEED, make_speed())
-    write(results, equal_cost.STEPS, make_steps(1.2))
-    text = render_equal_cost(records, "tiny", "native1x")
+    text = render_equal_cost(records, make_speed(), make_steps(1.2), "tiny", "native1x")
     assert "| 1.140 | met |" in text
     assert "| 1.200 | met |" in text
 
 
-def test_figure_file(results):
-    records = make_records()
-    assert render_equal_cost_figure(records, "tiny", "native1x") == "(not run)"
-    write(results, equal_cost.SPEED, make_speed())
-    assert render_equal_cost_figure({}, "tiny", "native1x") == "(not run)"
-    link = render_equal_cost_figure(records, "tiny", "native1x")
+def test_figure_file(tmp_path):
+    records, speed, where = make_records(), make_speed(), ("tiny", "native1x")
+    assert render_equal_cost_figure(records, None, tmp_path, *where) == "(not run)"
+    assert render_equal_cost_figure({}, speed, tmp_path, *where) == "(not run)"
+    link = render_equal_cost_figure(records, speed, None, *where)
     assert link.endswith("(results/equal_cost_native1x.png)")
-    assert (results / "equal_cost_native1x.png").read_bytes().startswith(b"\x89PNG")
+    assert not list(tmp_path.iterdir())  # only the link was made
+    assert render_equal_cost_figure(records, speed, tmp_path, *where) == link
+    assert (tmp_path / "equal_cost_native1x.png").read_bytes().startswith(b"\x89PNG")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from gpu_check import FAILED, PASSED, SKIPPED, attempt, attempt_apart, main, run_steps
 from gpu_check_steps import COMPILED, DRY, RECIPES, TIMED, Step, make_steps
-from gpu_check_tables import render_gpu_check
+from rendering.gpu_check_tables import render_gpu_check
 
 pytestmark = pytest.mark.fast
 

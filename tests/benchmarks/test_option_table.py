@@ -1,10 +1,7 @@
-import json
-
-import option_table
 import pytest
 from ablation_rows import OPTION_ROWS
-from option_table import COSTS, render_options
-from variants import VARIANTS
+from pyramids import PYRAMIDS
+from rendering.option_table import COSTS, render_options
 
 pytestmark = pytest.mark.fast
 
@@ -20,20 +17,22 @@ def record(average, small):
     return {"metrics": {"bbox": {"AP": average}}, "by_size": by_size}
 
 
-@pytest.fixture
-def costs(tmp_path, monkeypatch):
-    rows = {
+COST = {
+    "size": 800,
+    "rows": {
         "FPN": {"parameters_m": 10, "gmacs": 20},
         "FPN + CEM": {"parameters_m": 12, "gmacs": 23},
-    }
-    (tmp_path / "cost.json").write_text(json.dumps({"size": 800, "rows": rows}))
-    speed = {"FPN": {"ratio": 1.0}, "FPN + CEM": {"ratio": 1.0345}}
-    setup = {"threads": 1, "rounds": 5, "hardware": {"cpu": "some CPU"}, "rows": speed}
-    (tmp_path / "speed_cpu.json").write_text(json.dumps(setup))
-    monkeypatch.setattr(option_table, "RESULTS", tmp_path)
+    },
+}
+SPEED = {
+    "threads": 1,
+    "rounds": 5,
+    "hardware": {"cpu": "some CPU"},
+    "rows": {"FPN": {"ratio": 1.0}, "FPN + CEM": {"ratio": 1.0345}},
+}
 
 
-def test_differences_are_by_seed(costs):
+def test_differences_are_by_seed():
     records = {
         ("small", "fpn_1x", "native1x"): {0: record(50, 40), 1: record(60, 42)},
         # Seed 2 has nothing to be compared with.
@@ -45,13 +44,14 @@ def test_differences_are_by_seed(costs):
         ("small", "fpn_sgdm", "native1x"): {1: record(61, 42)},
         ("small", "fpn_cem", "native2x"): {0: record(1, 1)},
     }
-    lines = render_options(records, "small", "native1x").splitlines()
+    lines = render_options(records, COST, SPEED, "small", "native1x").splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:5]]
-    assert [row[0] for row in rows] == [
-        "FPN 1x, all iterations",
-        "FPN + CEM",
-        "FPN + SGDM after all stages",
+    assert [row[:2] for row in rows] == [
+        ["`fpn_1x`", "FPN 1x, all iterations"],
+        ["`fpn_cem`", "FPN + CEM"],
+        ["`fpn_sgdm`", "FPN + SGDM after all stages"],
     ]
+    rows = [row[1:] for row in rows]
     assert rows[0][1:8] == ["2", "55.0", "41.0", "31.0", "46.0", "80.0", "51.0"]
     assert rows[0][8:] == ["10.00 M", "1.000 x", "1.000 x"]
     same = "+2.5 (+1.0 to +4.0)"
@@ -62,11 +62,11 @@ def test_differences_are_by_seed(costs):
     assert "1 thread of some CPU" in lines[-1]
 
 
-def test_nothing_to_compare_is_not_run(costs):
-    assert render_options({}, "small", "native1x") == "(not run)"
+def test_nothing_to_compare_is_not_run():
+    assert render_options({}, COST, SPEED, "small", "native1x") == "(not run)"
 
 
 def test_every_row_has_costs_that_are_measured():
     names = {name for base, others in OPTION_ROWS.items() for name in (base, *others)}
     assert names == COSTS.keys()
-    assert set(COSTS.values()) <= VARIANTS.keys()
+    assert set(COSTS.values()) <= PYRAMIDS.keys()

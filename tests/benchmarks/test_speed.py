@@ -1,13 +1,15 @@
+import subprocess
+import sys
 import time
 
 import pytest
 import torch
 from detectors import DETECTORS, Detector, build_detector, make_proposals, make_run
 from layer_costs import LABEL, OUTSIDE, count_macs, time_layers
+from pyramids import PYRAMIDS, build_pyramid
 from shares import shares_computed
-from timing import summarize, time_in_turns
+from timing import cpu_seconds_of_children, summarize, time_in_turns
 from torch import nn
-from variants import VARIANTS, build_variant
 
 pytestmark = pytest.mark.fast
 
@@ -41,9 +43,9 @@ def test_one_round_has_no_spread():
     assert rows["B"] == {"seconds": 3.0, "ratio": 1.5, "ratio_quartiles": [1.5, 1.5]}
 
 
-@pytest.mark.parametrize("name", [name for name in VARIANTS if "+" in name])
+@pytest.mark.parametrize("name", [name for name in PYRAMIDS if "+" in name])
 def test_a_variant_has_what_its_name_says(name):
-    backbone = build_variant(CONFIG, VARIANTS[name])
+    backbone = build_pyramid(CONFIG, PYRAMIDS[name])
     keys = backbone.state_dict().keys()
     for part in ("cem", "fbsm", "sgdm"):
         assert any(f".{part}." in k for k in keys) == (part.upper() in name)
@@ -113,3 +115,12 @@ def test_seconds_of_layers_by_part_and_outside(monkeypatch):
     assert time_layers(model, run, 3) == {"extension": 3.0, "roi_heads": 0.0, OUTSIDE: 3.0}
     assert not hasattr(linear, LABEL)
     linear(torch.zeros(1, 4))  # which nothing counts any more
+
+
+def test_cpu_time_of_processes_leaves_out_their_waiting():
+    def start(code):
+        return lambda: subprocess.run([sys.executable, "-S", "-c", code], check=True)
+
+    runs = {"wait": start("import time; time.sleep(0.5)"), "work": start("sum(range(30000000))")}
+    seconds = time_in_turns(runs, 1, 0, clock=cpu_seconds_of_children)
+    assert 0 < seconds["wait"][0] < seconds["work"][0]

@@ -1,8 +1,10 @@
 import pytest
-from speed_tables import (
+from rendering.speed_tables import (
+    KEPT_MEMORY,
     find,
     render_detector_steps,
     render_growth,
+    render_imports,
     render_lazy_accuracy,
     render_loading,
     render_parts,
@@ -53,6 +55,18 @@ def test_a_table_has_times_costs_and_memory_beside_fpns():
     assert lines[-1].startswith("ResNet-50, 800 px, float32; some, 2 threads; median of 5 rounds")
 
 
+@pytest.mark.parametrize(
+    ("environment", "end"),
+    [
+        ({}, "commit 0123456."),
+        (KEPT_MEMORY, "memory kept."),
+        ({**KEPT_MEMORY, "MALLOC_TOP_PAD_": "1"}, "MALLOC_TOP_PAD_=1 MALLOC_TRIM_THRESHOLD_=-1`."),
+    ],
+)
+def test_how_memory_was_got_is_told(environment, end):
+    assert render_speed(record(environment=environment)).endswith(end)
+
+
 def test_seconds_of_the_parts_beside_their_arithmetic():
     own = {**row(1.0, 100.0), "part_seconds": {"bottom_up": 0.5, "outside": 0.25}}
     lines = render_parts(record(rows={"FPN": own})).splitlines()
@@ -63,7 +77,7 @@ def test_seconds_of_the_parts_beside_their_arithmetic():
 def test_targets_are_met_or_missed():
     text = render_targets({"a": record()}, 800, "cpu")
     assert "| ResNet-50 | EFPN paper, lazy, 10 % active: time | 1.60 | 1.15 | met |" in text
-    assert "| ResNeXt-101 32x8d | | | not run | |" in text
+    assert "| ResNeXt-101 32x8d |  |  | not run |  |" in text
     slow = record(backbone="ResNeXt-101 32x8d", rows={"EFPN paper, dense": row(2.34, 150.0)})
     text = render_targets({"a": slow}, 800, "cpu")
     assert "| ResNeXt-101 32x8d | EFPN paper, dense: time | 2.33 | 2.34 | missed |" in text
@@ -78,7 +92,7 @@ def test_only_the_plain_record_is_compared_with_targets():
 def test_growth_is_in_the_order_of_sizes():
     lines = render_growth({"a": record(1400), "b": record(512)}, "ResNet-50", "cpu").splitlines()
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| 512 px", "| 1400 px"]
-    assert "2.00 s | 3.60 s (1.80 x) | 2.30 s (1.15 x) | not run" in lines[2]
+    assert "2.00 s | 3.60 s (1.80 x) | 2.30 s (1.15 x) | -" in lines[2]
     assert render_growth({}, "ResNet-50", "cpu") == "(not run)"
 
 
@@ -86,7 +100,7 @@ def test_accuracy_beside_the_share_computed():
     bbox = {"AP": 50.004, "AP_0_8": 20.0, "AP_8_inf": 60.0, "AR_0_8": 1.0}
     rows = {"dense": {"bbox": bbox, "share": 1.0}, "lazy": {"bbox": bbox, "share": 0.25}}
     lines = render_lazy_accuracy({"rows": rows, "tile_sides": [8], "commit": None}).splitlines()
-    assert lines[0] == "| | AP | AP 0-8 px | AP 8+ px | AR 0-8 px | of P'2 computed |"
+    assert lines[0] == "|  | AP | AP 0-8 px | AP 8+ px | AR 0-8 px | of P'2 computed |"
     assert lines[3] == "| lazy | 50.00 | 20.00 | 60.00 | 1.00 | 25 % |"
 
 
@@ -110,7 +124,7 @@ def test_a_step_of_distillation_beside_the_bare_passes(ratio, verdict):
     assert lines[2] == "| FPN at 1x | 0.50 | 0.40-0.60 | 1.00 | 1.00 | 3.00 | 1.50 |"
     assert lines[4].startswith(f"| distillation step | {ratio:.2f} | ")
     assert lines[4].endswith(f" | 2.30 | {2 * ratio:.2f} | 2.50 | 1.25 |")
-    assert f"the goal: {verdict}." in lines[-1]
+    assert f"the bare passes, {verdict}. ResNet-50" in lines[-1]
 
 
 @pytest.mark.parametrize(("device", "head"), [("cpu", "CPU time, of FPN's"), ("cuda", "time, of")])
@@ -121,3 +135,12 @@ def test_steps_of_detectors_beside_fpns(device, head):
     assert lines[0].split(" | ")[1].startswith(head)
     assert lines[3] == "| EFPN slim + SGDM | 1.20 | 1.10-1.30 | 2.40 | 2.30 | 1.15 |"
     assert "640 px" in lines[-1]
+
+
+@pytest.mark.parametrize(("ratio", "verdict"), [(1.3, "met"), (1.5, "missed")])
+def test_the_import_beside_detectron2s(ratio, verdict):
+    own = {**row(ratio, 1.0), "ratio_to_modeling": 1.02}
+    text = render_imports(record(rows={"import efpn_d2": own}))
+    assert f"{2 * ratio:.1f} s of CPU time, {ratio:.2f} times that of `import detectron2`" in text
+    assert f"target: at most 1.30, {verdict}" in text
+    assert "1.02 times that of `import detectron2.modeling`" in text

@@ -31,7 +31,7 @@ def test_whole_numbers_from_a_least_one_on(kind, good, bad):
 
 def test_no_script_takes_any_whole_number():
     scripts = [
-        p for folder in ("tools", "benchmarks", "demo") for p in (ROOT / folder).glob("*.py")
+        p for folder in ("tools", "dev", "benchmarks", "demo") for p in (ROOT / folder).glob("*.py")
     ]
     assert len(scripts) > 20
     assert not [p.name for p in scripts if re.search(r"type=int\b|, int, ", p.read_text())]

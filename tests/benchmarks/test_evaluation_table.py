@@ -1,6 +1,5 @@
 import pytest
-
-from render_evaluation import render_speed
+from rendering.evaluation_table import render_evaluation
 
 pytestmark = pytest.mark.fast
 
@@ -22,8 +21,10 @@ def test_speed():
         "seed": 0,
         "commit": "0123456789",
     }
-    lines = render_speed(record).splitlines()
-    assert lines[0].startswith("| | 60 images x 9 detections, 8 classes, `aitod` | 5000 images x 9")
+    lines = render_evaluation(record).splitlines()
+    assert lines[0].startswith(
+        "|  | 60 images x 9 detections, 8 classes, `aitod` | 5000 images x 9"
+    )
     assert lines[2] == "| pycocotools 2.0 | 30.0 s | 90.0 s |"
     assert lines[3] == "| hotcoco 1.3 | 1.5 s (20 x) | 9.0 s (10 x) |"
     assert lines[5] == (

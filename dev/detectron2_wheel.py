@@ -129,7 +129,7 @@ def _metadata(pins: Pins) -> str:
         "Description-Content-Type: text/plain",
         "",
         f"The unmodified Python files of {UPSTREAM} at commit {pins.commit}, as carried by",
-        f"{pins.requirement} and packed by efpn_d2's tools/install_detectron2.py.",
+        f"{pins.requirement} and packed by efpn_d2's dev/install_detectron2.py.",
     ]
     return "\n".join(lines) + "\n"
 

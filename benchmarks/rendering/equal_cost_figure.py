@@ -1,16 +1,21 @@
-"""The figure of AP over time, drawn from the points of benchmarks/equal_cost.py."""
+"""The figure of AP over CPU time."""
 
+import statistics
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from equal_cost import FPN_LINE, SGDM_LINE, Point, make_points
+from records import Record, Records
+
 from efpn_d2.visualization.figures import write_figure
+from rendering.markdown import ABSENT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Curve", "Mark", "write_equal_cost_figure"]
+__all__ = ["Curve", "Mark", "render_equal_cost_figure", "write_equal_cost_figure"]
 
 _LINE_COLORS = ("#4c4c4c", "#0072b2")
 _COLORS = ("#4c4c4c", "#cc79a7", "#d55e00", "#009e73", "#e69f00")
@@ -29,6 +34,46 @@ class Mark(NamedTuple):
 
 
 Curve = Mapping[str, Mark]
+
+
+def render_equal_cost_figure(
+    records: Records, speed: Record | None, folder: Path | None, protocol: str, variant: str
+) -> str:
+    """Draw AP over time; the link to the figure.
+
+    Args:
+        records: of the ablation.
+        speed: a record of benchmarks/speed.py; None: not there.
+        folder: where the figure is written; None: only the link is made.
+        protocol, variant: of the rows.
+    """
+    points = make_points(records, protocol, variant, speed)
+    marks = {name: make_mark(points[name]) for name in points}
+    drawn = {name: mark for name, mark in marks.items() if mark is not None}
+    if not drawn:
+        return ABSENT
+    lines: dict[str, dict[str, Mark]] = {FPN_LINE: {}, SGDM_LINE: {}}
+    for name, mark in drawn.items():
+        if points[name].line:
+            lines[points[name].line][name.split()[-1]] = mark
+    alone = {name: mark for name, mark in drawn.items() if not points[name].line}
+    labels = (
+        f"CPU time, multiples of FPN's ({speed['backbone']}, {speed['size']} px)",
+        f"AP of objects of 0 to 16 px (%), {protocol} protocol",
+    )
+    name = f"equal_cost_{variant}.png"
+    if folder is not None:
+        write_equal_cost_figure(folder / name, lines, alone, labels)
+    return f"![AP of small objects over CPU time, {variant}](results/{name})"
+
+
+def make_mark(point: Point) -> Mark | None:
+    """Time, mean and standard deviation (0 of one seed); None: one of them was not measured."""
+    values = list(point.values("AP_0_16").values())
+    if point.time is None or not values:
+        return None
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    return Mark(point.time, statistics.mean(values), spread)
 
 
 def write_equal_cost_figure(

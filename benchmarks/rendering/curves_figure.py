@@ -1,18 +1,56 @@
-"""The figure of AP over training, drawn from the records of the ablation."""
+"""The figure of AP over the iterations of the ablation's rows."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ablation_rows import ROWS, pixels_per_student_pixel
+from records import Records
+
+from efpn_d2.evaluation.size_bins import SizeBin
 from efpn_d2.visualization.figures import write_figure
+from rendering.ablation_tables import size_bins
+from rendering.markdown import ABSENT
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["training_curve", "write_training_curves"]
+__all__ = ["render_curves", "training_curve", "write_training_curves"]
+
+DRAWN = ("base", "fpn_1x", "fpn_2x", "efpn", "finetune_rpn", "scratch_rpn", "slim")
 
 _COLORS = ("#4c4c4c", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 Curve = tuple[list[int], list[float]]
+
+
+def render_curves(records: Records, folder: Path | None, protocol: str, variant: str) -> str:
+    """Draw the curves of a protocol and variant; the link to them.
+
+    Args:
+        records: of the ablation.
+        folder: where the figure is written; None: only the link is made.
+        protocol, variant: of the rows.
+    """
+    runs = {
+        ROWS[row].title: list(records[protocol, row, variant].values())
+        for row in DRAWN
+        if (protocol, row, variant) in records
+    }
+    if not runs:
+        return ABSENT
+    name = f"curves_{protocol}_{variant}.png"
+    # In training the evaluator counts in pixels of the files.
+    factor = pixels_per_student_pixel(variant)
+    panels = {}
+    for low, high in size_bins(protocol)[:3]:
+        label = SizeBin(low * factor, high * factor).label
+        panels[f"AP_{label}"] = f"objects of {low:g} " + (
+            "px and more" if math.isinf(high) else f"to {high:g} px"
+        )
+    if folder is not None:
+        write_training_curves(folder / name, runs, panels)
+    return f"![AP over the iterations, {variant}](results/{name})"
 
 
 def training_curve(record: Mapping[str, Any], metric: str) -> Curve:

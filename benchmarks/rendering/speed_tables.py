@@ -1,9 +1,12 @@
-"""Markdown tables of the records of time and memory, most of them of benchmarks/speed.py."""
+"""Tables of time and memory, most of them of benchmarks/speed.py."""
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+
+from pyramids import BASELINE
+from records import RESULTS, Record
+
+from rendering.markdown import ABSENT, NONE, NOT_RUN, commit_of, table
 
 __all__ = [
     "load_speed_records",
@@ -11,6 +14,7 @@ __all__ = [
     "provenance",
     "render_detector_steps",
     "render_growth",
+    "render_imports",
     "render_lazy_accuracy",
     "render_loading",
     "render_parts",
@@ -19,25 +23,32 @@ __all__ = [
     "render_train_step",
 ]
 
-BASELINE = "FPN"
 # Of the time of FPN 1x with the same backbone: what we want at most.
 TARGETS = {
     "ResNet-50": {"EFPN paper, lazy, 10 % active": 1.60},
     "ResNeXt-101 32x8d": {"EFPN paper, dense": 2.33},
 }
+COMPUTED = "of P'2 computed"
 STEP_TARGET = 1.10  # of the bare passes of distillation
+IMPORT_TARGET = 1.30  # of `import detectron2`
 GROWTH = (
     BASELINE,
     "EFPN paper, dense",
     "EFPN paper, lazy, 10 % active",
     "FPN on the image at twice the side",
 )
-Record = dict[str, Any]
+# Variables with which glibc keeps the memory of large maps.
+KEPT_MEMORY = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TOP_PAD_": "67108864",
+    "MALLOC_TRIM_THRESHOLD_": "-1",
+}
 
 
-def load_speed_records(folder: Path) -> dict[str, Record]:
-    """Records by name."""
-    return {file.stem: json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))}
+def load_speed_records() -> dict[str, Record]:
+    """Those of detectors with memory kept, by name."""
+    files = sorted((RESULTS / "speed").glob("*.json"))
+    return {file.stem: json.loads(file.read_text()) for file in files}
 
 
 def render_speed(record: Record) -> str:
@@ -46,8 +57,8 @@ def render_speed(record: Record) -> str:
     has_memory = all("memory_gib" in row for row in rows.values())
     heads = ["", "time, of FPN's", "quartiles", "seconds", "10^9 MACs", "MACs, of FPN's"]
     heads += ["memory, GiB", "memory, of FPN's"] if has_memory else []
-    heads.append("of P'2 computed")
-    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    heads.append(COMPUTED)
+    lines = []
     base_macs = sum(rows[BASELINE]["gmacs"].values())
     for name, row in rows.items():
         macs, (low, high) = sum(row["gmacs"].values()), row["ratio_quartiles"]
@@ -57,9 +68,9 @@ def render_speed(record: Record) -> str:
             share = row["memory_gib"] / rows[BASELINE]["memory_gib"]
             cells += [f"{row['memory_gib']:.2f}", f"{share:.2f}"]
         computed = row.get("p2_prime_share")
-        cells.append("-" if computed is None else f"{100 * computed:.0f} %")
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", provenance(record)])
+        cells.append(NONE if computed is None else f"{100 * computed:.0f} %")
+        lines.append(cells)
+    return f"{table(heads, lines)}\n\n{provenance(record)}"
 
 
 def provenance(record: Record) -> str:
@@ -75,44 +86,49 @@ def provenance(record: Record) -> str:
 def measured(record: Record) -> str:
     """Where and how a record was measured."""
     device = record["hardware"]["gpus"] or [record["hardware"]["cpu"]]
-    variables = " ".join(f"{k}={v}" for k, v in sorted(record.get("environment", {}).items()))
+    variables = record.get("environment", {})
+    settings = " ".join(f"{k}={v}" for k, v in sorted(variables.items()))
+    kept = "; memory kept" if variables == KEPT_MEMORY else f"; with `{settings}`"
     return (
         f"{', '.join(map(str, device))}, "
         f"{record['threads']} threads; median of {record['rounds']} rounds in turns; "
-        f"torch {record['versions']['torch']}, commit {(record['commit'] or 'unknown')[:7]}"
-        f"{f'; with `{variables}`' if variables else ''}."
+        f"torch {record['versions']['torch']}, commit {commit_of(record)}"
+        f"{kept if variables else ''}."
     )
 
 
 def render_parts(record: Record) -> str:
     """Arithmetic and seconds of each detector's layers by part, and seconds outside of them."""
-    lines = ["| | part | 10^9 MACs | seconds | 10^9 MACs/s |", "|---|---|---|---|---|"]
+    lines = []
     for name, row in record["rows"].items():
         for part, seconds in row["part_seconds"].items():
             macs = row["gmacs"].get(part)
-            rate = ["-", f"{seconds:.3f}", "-"]
+            rate = [NONE, f"{seconds:.3f}", NONE]
             if macs is not None:
                 rate = [f"{macs:.1f}", f"{seconds:.3f}", f"{macs / seconds:.0f}"]
-            lines.append(f"| {name} | {part} | {' | '.join(rate)} |")
-    return "\n".join([*lines, "", provenance(record)])
+            lines.append([name, part, *rate])
+    heads = ["", "part", "10^9 MACs", "seconds", "10^9 MACs/s"]
+    return f"{table(heads, lines)}\n\n{provenance(record)}"
 
 
 def render_targets(records: Mapping[str, Record], size: int, device: str) -> str:
     """Our targets beside what was measured with images of ``size`` px."""
-    lines = ["| backbone | | at most | measured | |", "|---|---|---|---|---|"]
+    lines = []
     for backbone, targets in TARGETS.items():
         record = find(records, backbone, size, device)
         if record is None:
-            lines.append(f"| {backbone} | | | not run | |")
+            lines.append([backbone, "", "", NOT_RUN, ""])
             continue
-        rows = record["rows"]
         for name, target in targets.items():
-            if name in rows:
-                ratio = rows[name]["ratio"]
-                verdict = "met" if ratio <= target else "missed"
-                cells = [backbone, f"{name}: time", f"{target:.2f}", f"{ratio:.2f}", verdict]
-                lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+            if name in record["rows"]:
+                ratio = record["rows"][name]["ratio"]
+                cells = [backbone, f"{name}: time", f"{target:.2f}", f"{ratio:.2f}"]
+                lines.append([*cells, verdict(ratio, target)])
+    return table(["backbone", "", "at most", "measured", ""], lines)
+
+
+def verdict(ratio: float, target: float) -> str:
+    return "met" if ratio <= target else "missed"
 
 
 def find(records: Mapping[str, Record], backbone: str, size: int, device: str) -> Record | None:
@@ -132,22 +148,17 @@ def render_growth(
         (r for r in records.values() if r is find(records, backbone, r["size"], device)),
         key=lambda r: r["size"],
     )
-    if not own:
-        return "(not run)"
-    lines = [
-        "| side | " + " | ".join(names) + " |",
-        "|---|" + "---|" * len(names),
-    ]
+    lines = []
     for record in own:
         cells = [f"{record['size']} px"]
         for name in names:
             row = record["rows"].get(name)
-            text = "not run" if row is None else f"{row['seconds']:.2f} s"
+            text = NONE if row is None else f"{row['seconds']:.2f} s"
             if row is not None and name != BASELINE:
                 text += f" ({row['ratio']:.2f} x)"
             cells.append(text)
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return table(["side", *names], lines) if lines else ABSENT
 
 
 def render_lazy_accuracy(record: Record) -> str:
@@ -157,13 +168,13 @@ def render_lazy_accuracy(record: Record) -> str:
     # "AP_8_16" -> "AP 8-16 px"
     heads = [" ".join(name.split("_", 1)).replace("_inf", "+").replace("_", "-") for name in names]
     heads = [f"{head} px" if " " in head else head for head in heads]
-    lines = [f"| | {' | '.join(heads)} | of P'2 computed |", "|---|---|" + "---|" * len(names)]
-    for name, row in record["rows"].items():
-        cells = [f"{row['bbox'][key]:.2f}" for key in names]
-        lines.append(f"| {name} | {' | '.join(cells)} | {100 * row['share']:.0f} % |")
+    lines = [
+        [name, *(f"{row['bbox'][key]:.2f}" for key in names), f"{100 * row['share']:.0f} %"]
+        for name, row in record["rows"].items()
+    ]
     sides = ", ".join(map(str, record["tile_sides"]))
-    how = f"Tiles of {sides} cells; commit {(record['commit'] or 'unknown')[:7]}."
-    return "\n".join([*lines, "", how])
+    how = f"Tiles of {sides} cells; commit {commit_of(record)}."
+    return table(["", *heads, COMPUTED], lines) + f"\n\n{how}"
 
 
 def render_loading(record: Record) -> str:
@@ -174,7 +185,20 @@ def render_loading(record: Record) -> str:
         f"{record['iteration_seconds']:.2f} s an iteration of {record['images_per_batch']} images "
         f"and waits {100 * record['waiting_share']:.1f} % of the time for them; by itself the "
         f"loader makes such a batch in {record['loader_seconds']:.3f} s "
-        f"(commit {(record['commit'] or 'unknown')[:7]})."
+        f"(commit {commit_of(record)})."
+    )
+
+
+def render_imports(record: Record) -> str:
+    """A sentence about what benchmarks/import_time.py measured."""
+    own = record["rows"]["import efpn_d2"]
+    low, high = own["ratio_quartiles"]
+    return (
+        f"`import efpn_d2` in a new process takes {own['seconds']:.1f} s of CPU time, "
+        f"{own['ratio']:.2f} times that of `import detectron2` (quartiles {low:.2f}-{high:.2f}; "
+        f"target: at most {IMPORT_TARGET:.2f}, {verdict(own['ratio'], IMPORT_TARGET)}) and "
+        f"{own['ratio_to_modeling']:.2f} times that of `import detectron2.modeling`, "
+        f"where its modules are registered. {measured(record)}"
     )
 
 
@@ -183,18 +207,17 @@ def render_train_step(record: Record) -> str:
     bare, step = (record["rows"][x] for x in ("bare passes of distillation", "distillation step"))
     heads = ["one training step", "time, of the bare passes", "quartiles", "time, of FPN's"]
     heads += ["seconds", "memory, GiB", "memory, of the bare passes"]
-    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    lines = []
     for name, row in record["rows"].items():
         low, high = row["ratio_quartiles"]
         cells = [name, f"{row['ratio']:.2f}", f"{low:.2f}-{high:.2f}", f"{row['ratio_to_fpn']:.2f}"]
         cells += [f"{row['seconds']:.2f}", f"{row['memory_gib']:.2f}"]
-        cells.append(f"{row['memory_gib'] / bare['memory_gib']:.2f}")
-        lines.append(f"| {' | '.join(cells)} |")
-    verdict = "met" if step["ratio"] <= STEP_TARGET else "missed"
-    goal = f"At most {STEP_TARGET:.2f} times the bare passes is the goal: {verdict}."
+        lines.append([*cells, f"{row['memory_gib'] / bare['memory_gib']:.2f}"])
+    target = f"Target: at most {STEP_TARGET:.2f} times the bare passes"
     what = f"ResNet-{record['depth']}, preset {record['preset']}"
     images = f"images a batch: {record['batch']} of {record['size']} px"
-    return "\n".join([*lines, "", f"{goal} {what}, {images}; {measured(record)}"])
+    how = f"{target}, {verdict(step['ratio'], STEP_TARGET)}. {what}, {images}; {measured(record)}"
+    return f"{table(heads, lines)}\n\n{how}"
 
 
 def render_detector_steps(record: Record) -> str:
@@ -202,12 +225,12 @@ def render_detector_steps(record: Record) -> str:
     rows, time = record["rows"], "CPU time" if record["device"] == "cpu" else "time"
     heads = ["one training step", f"{time}, of FPN's", "quartiles", "seconds"]
     heads += ["memory, GiB", "memory, of FPN's"]
-    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    lines = []
     for name, row in rows.items():
         low, high = row["ratio_quartiles"]
         share = row["memory_gib"] / rows[BASELINE]["memory_gib"]
         cells = [name, f"{row['ratio']:.2f}", f"{low:.2f}-{high:.2f}", f"{row['seconds']:.2f}"]
-        cells += [f"{row['memory_gib']:.2f}", f"{share:.2f}"]
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append([*cells, f"{row['memory_gib']:.2f}", f"{share:.2f}"])
     images = f"images a batch: {record['batch']} of {record['size']} px"
-    return "\n".join([*lines, "", f"ResNet-{record['depth']}, {images}; {measured(record)}"])
+    how = f"ResNet-{record['depth']}, {images}; {measured(record)}"
+    return f"{table(heads, lines)}\n\n{how}"

@@ -1,12 +1,14 @@
-"""The tables of docs/evaluation.md, from the committed records in benchmarks/results."""
+"""The table of benchmarks/evaluation_speed.py."""
 
-from __future__ import annotations
+from records import Record
 
-from typing import Any
+from rendering.markdown import commit_of, table
+
+__all__ = ["render_evaluation"]
 
 
-def render_speed(record: dict[str, Any]) -> str:
-    """What the backends take, from ``benchmarks/evaluation_speed.py``'s record."""
+def render_evaluation(record: Record) -> str:
+    """What the backends take."""
     cases = record["cases"].values()
     names = list(next(iter(record["cases"].values()))["rows"])
     versions = dict(text.rsplit(" ", 1) for text in record["backends"])
@@ -15,10 +17,10 @@ def render_speed(record: dict[str, Any]) -> str:
         f"{case['classes']} classes, `{case['protocol']}`"
         for case in cases
     ]
-    lines = [f"| | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
-    for name in names:
-        cells = [_cell(case["rows"][name]) for case in cases]
-        lines.append(f"| {name} {versions[name]} | {' | '.join(cells)} |")
+    lines = [
+        [f"{name} {versions[name]}", *(_cell(case["rows"][name]) for case in cases)]
+        for name in names
+    ]
     worst = max(row["largest_difference"] for case in cases for row in case["rows"].values())
     olrp = [
         f"oLRP, which no backend computes, adds "
@@ -29,16 +31,16 @@ def render_speed(record: dict[str, Any]) -> str:
     hardware = record["hardware"]
     return "\n".join(
         [
-            *lines,
+            table(["", *heads], lines),
             "",
             f"The largest difference of any precision is {worst:.0e}. {' '.join(olrp)}",
             "(`benchmarks/evaluation_speed.py`: processor seconds of all threads, from Python's "
             f"dicts to the metrics, random boxes, {hardware['cpu_cores']} core of "
-            f"{hardware['cpu']}, seed {record['seed']}, commit {record['commit'][:7]}.)",
+            f"{hardware['cpu']}, seed {record['seed']}, commit {commit_of(record)}.)",
         ]
     )
 
 
-def _cell(row: dict[str, Any]) -> str:
+def _cell(row: Record) -> str:
     times = f" ({row['times_faster']:g} x)" if row["times_faster"] != 1 else ""
     return f"{row['seconds']:.1f} s{times}"

@@ -1,9 +1,6 @@
-import json
-
 import pytest
-
-import render_readme
-from render_mapping import NOISE, render_levels, render_noise
+from records import read_record
+from rendering.mapping_tables import NOISE, render_levels, render_noise
 
 pytestmark = pytest.mark.fast
 
@@ -86,17 +83,8 @@ def test_noise_is_in_percent_with_its_spread():
     assert "in 2 of 5 seeds" in text
 
 
-def test_a_document_without_the_markers_is_refused():
-    with pytest.raises(ValueError, match="noise:begin"):
-        render_readme.replace_block("nothing", "noise", "table")
-
-
-def committed(name):
-    return json.loads((render_readme.ROOT / f"benchmarks/results/{name}.json").read_text())
-
-
 def test_what_the_document_says_of_the_levels_is_so():
-    record = committed("level_gradients")
+    record = read_record("level_gradients")
     for x in record["rows"]:
         p5, p6 = x["levels"]["p5"], x["levels"]["p6"]
         assert (p5["count"]["positive_anchors"] == 0) == (x["max_object_size"] == 16)
@@ -117,7 +105,7 @@ def test_what_the_document_says_of_the_levels_is_so():
 
 
 def test_what_the_document_says_of_the_noise_is_so():
-    rows = {k: v[NOISE] for k, v in committed("sgdm_noise")["rows"].items()}
+    rows = {k: v[NOISE] for k, v in read_record("sgdm_noise")["rows"].items()}
     mean = {k: {name: x["mean"] for name, x in v.items()} for k, v in rows.items()}
     assert mean["guided"]["kernels"] < mean["unguided"]["kernels"]
     assert mean["guided"]["attention"] > mean["unguided"]["attention"]

@@ -1,4 +1,4 @@
-"""What the rows of the ablation are made of: protocols, stages and options."""
+"""What a row of the ablation is, and the protocols, stages and options that rows share."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,8 +47,8 @@ class Row:
     paper: str
     """Its counterpart there."""
     stages: tuple[tuple[str, str], ...] = ()
-    """Each a stage and which part of the schedule it lasts (see :func:`lengths`); none: the weights
-    of ``start`` are evaluated as the options say."""
+    """Each a stage and the name of its length (see :func:`lengths`); none: the weights of ``start``
+    are evaluated as the options say."""
     start: str = "base"
     """The row that it goes on from, which is trained once for all; "": new weights."""
     teacher: str = ""

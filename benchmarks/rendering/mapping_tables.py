@@ -1,9 +1,10 @@
-"""The tables of docs/paper_mapping.md, from the committed records in benchmarks/results."""
+"""Tables of benchmarks/level_gradients.py and sgdm_noise.py."""
 
-from __future__ import annotations
+from records import Record
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from rendering.markdown import commit_of, table
+
+__all__ = ["render_levels", "render_noise"]
 
 MISSING = "–"
 NOISE = "high 0.1"
@@ -21,30 +22,27 @@ _SAMPLED = (
 )
 
 
-def render_levels(record: dict[str, Any]) -> str:
+def render_levels(record: Record) -> str:
     """Which level is sampled, and where the gradient is: ``benchmarks/level_gradients.py``."""
-    return "\n".join([*_samples(record), "", *_gradients(record), "", _source(record)])
+    return "\n\n".join([_samples(record), _gradients(record), _source(record)])
 
 
-def _samples(record: dict[str, Any]) -> list[str]:
+def _samples(record: Record) -> str:
     """Samples of stock FPN with the trained base, for each set of objects."""
     images = record["batches"] * record["images_per_batch"]
     rows = [r for r in record["rows"] if (r["weights"], r["pyramid"]) == ("trained", "FPN")]
     levels = list(rows[0]["levels"])
-    lines = [
-        f"Samples of {images} images of the training set, in %:",
-        "",
-        *_head(["objects", "", *map(str.upper, levels)]),
-    ]
+    lines = []
     for row in rows:
         size = f"{record['min_object_size']:g} to {row['max_object_size']:g} px"
         for title, kind, name in _SAMPLED:
             values = [row["levels"][level][kind][name] for level in levels]
-            lines.append(_line([size, title, *map(_percent, values)]))
-    return lines
+            lines.append([size, title, *map(_percent, values)])
+    heads = ["objects", "", *map(str.upper, levels)]
+    return f"Samples of {images} images of the training set, in %:\n\n{table(heads, lines)}"
 
 
-def _gradients(record: dict[str, Any]) -> list[str]:
+def _gradients(record: Record) -> str:
     """Shares of the gradient norm, FPN and FPN with CEM one below the other."""
     rows, batches = record["rows"], record["batches"]
     *_, last = rows[0]["levels"]
@@ -72,16 +70,16 @@ def _gradients(record: dict[str, Any]) -> list[str]:
                 f"{norms[0] / norms[1]:.3g} x" if row is cem and norms[1] else MISSING,
                 f"{round(zero)} of {batches}",
             ]
-            lines.append(_line(cells))
+            lines.append(cells)
     title = "Gradient norm (mean of the batches), in % of the sum over the levels:"
-    return [title, "", *_head(["objects", "weights", "pyramid", *heads]), *lines]
+    return f"{title}\n\n{table(['objects', 'weights', 'pyramid', *heads], lines)}"
 
 
-def _gradient(row: dict[str, Any], level: str, name: str) -> float | None:
+def _gradient(row: Record, level: str, name: str) -> float | None:
     return row["levels"][level]["gradient_norm"][name]
 
 
-def _weights(label: str, record: dict[str, Any]) -> str:
+def _weights(label: str, record: Record) -> str:
     iterations = record["base"]["iterations"]
     return {
         "new": "new",
@@ -90,53 +88,39 @@ def _weights(label: str, record: dict[str, Any]) -> str:
     }[label]
 
 
-def _source(record: dict[str, Any]) -> str:
+def _source(record: Record) -> str:
     return (
         f"(`benchmarks/level_gradients.py`, protocol {record['protocol']}, {record['batches']} "
         f"batches of {record['images_per_batch']} images, seed {record['seed']}, commit "
-        f"{record['commit'][:7]}. The base learnt objects of up to "
+        f"{commit_of(record)}. The base learnt objects of up to "
         f"{record['base']['max_object_size']:g} px. P6 is taken from P5's map, so what reads P6 "
         "reads P5's output convolution too.)"
     )
 
 
-def render_noise(record: dict[str, Any]) -> str:
+def render_noise(record: Record) -> str:
     """What noise changes in the three blocks of ``benchmarks/sgdm_noise.py``."""
     share = float(NOISE.split()[1])
     seeds = record["options"]["seeds"]
     (wins,) = record["seeds_where_guided_changes_less"].values()
-    lines = [
-        f"Noise of {100 * share:g} % of the features' RMS, of {record['bands']['high'][0]:g} "
-        f"cycles per cell and more; mean ± standard deviation of {seeds} seeds:",
-        "",
-        *_head(
-            [
-                "block",
-                "change of the attention map, in % of its standard deviation",
-                "change of the kernels, %",
-                "change of the output, %",
-                "loss of the cells' average precision, points",
-            ]
-        ),
-    ]
+    lines = []
     for name, title in BLOCKS.items():
         changes = record["rows"][name][NOISE]
         values = [changes[x] for x in ("attention", "kernels", "output", "ap_loss")]
-        cells = [f"{100 * x['mean']:.2f} ± {100 * x['std']:.2f}" for x in values]
-        lines.append(_line([title, *cells]))
-    lines += [
-        "",
-        f"The attention map changes less with the guide than without in {wins} of {seeds} seeds.",
+        lines.append([title, *(f"{100 * x['mean']:.2f} ± {100 * x['std']:.2f}" for x in values)])
+    heads = [
+        "block",
+        "change of the attention map, in % of its standard deviation",
+        "change of the kernels, %",
+        "change of the output, %",
+        "loss of the cells' average precision, points",
     ]
-    return "\n".join(lines)
-
-
-def _head(cells: Sequence[str]) -> list[str]:
-    return [_line(cells), "|" + "---|" * len(cells)]
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    return (
+        f"Noise of {100 * share:g} % of the features' RMS, of {record['bands']['high'][0]:g} "
+        f"cycles per cell and more; mean ± standard deviation of {seeds} seeds:\n\n"
+        f"{table(heads, lines)}\n\n"
+        f"The attention map changes less with the guide than without in {wins} of {seeds} seeds."
+    )
 
 
 def _percent(value: float | None) -> str:

@@ -1,12 +1,13 @@
-"""Markdown tables of the record of benchmarks/gpu_check.py."""
+"""Tables of benchmarks/gpu_check.py."""
 
-from typing import Any
+from pyramids import BASELINE
+from records import Record
 
-from speed_tables import BASELINE, measured
+from rendering.markdown import table
+from rendering.speed_tables import measured
 
 __all__ = ["render_gpu_check"]
 
-Record = dict[str, Any]
 PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 
 
@@ -37,11 +38,6 @@ def render_gpu_check(record: Record) -> str:
 
 def on_card(record: Record) -> bool:
     return record["device"] != "cpu"
-
-
-def table(heads: list[str], rows: list[list[str]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def render_outcomes(steps: list[Record]) -> str:
