@@ -39,13 +39,13 @@ from torch import nn
 
 from efpn_d2.checkpoint import EFPNCheckpointer
 from efpn_d2.data.datasets import register_datasets
-from efpn_d2.data.datasets.synthetic import SyntheticConfig, generate_synthetic
+from efpn_d2.data.synthetic import SyntheticConfig, generate_synthetic
 from efpn_d2.engine import DistillationTrainer, run_and_leave
 from efpn_d2.engine.stages import run_stages
 from efpn_d2.evaluation.size_bins import SizeBin, evaluate_size_bins
 from efpn_d2.modeling.freezing import freeze_all_but
-from efpn_d2.run_record import collect_run_record, peak_memory_gib, write_json
-from efpn_d2.tool_support import not_negative, positive
+from efpn_d2.utils.run_record import collect_run_record, peak_memory_gib, write_json
+from efpn_d2.utils.tool_support import not_negative, positive
 
 SMALL = 16.0  # student pixels: the objects that the claim is about
 

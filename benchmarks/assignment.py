@@ -27,13 +27,13 @@ from detectron2.structures import Boxes, Instances
 from records import RESULTS
 from torch import Tensor, nn
 
-from efpn_d2.analysis.analyze import measure_anchors
-from efpn_d2.analysis.detector import describe_detector
-from efpn_d2.analysis.objects import ObjectTable, read_objects
 from efpn_d2.data.image_annotations import load_records
+from efpn_d2.dataset_advice.analyze import measure_anchors
+from efpn_d2.dataset_advice.detector import describe_detector
+from efpn_d2.dataset_advice.objects import ObjectTable, read_objects
 from efpn_d2.engine.stages import stage_configs
-from efpn_d2.run_record import collect_run_record, timed, write_json
-from efpn_d2.tool_support import not_negative
+from efpn_d2.utils.run_record import collect_run_record, timed, write_json
+from efpn_d2.utils.tool_support import not_negative
 
 DETECTORS = {
     "FPN": {"iou": "fpn_1x", "nwd": "fpn_nwd", "simd": "fpn_simd"},

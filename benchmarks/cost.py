@@ -22,8 +22,8 @@ from efpn_d2.modeling import (
     ForegroundBackgroundSeparationModule,
     StaticGuidedDynamicModule,
 )
-from efpn_d2.run_record import collect_run_record, write_json
-from efpn_d2.tool_support import positive
+from efpn_d2.utils.run_record import collect_run_record, write_json
+from efpn_d2.utils.tool_support import positive
 
 CONFIG = "COCO-Detection/faster_rcnn_R_50_EFPN_1x.yaml"
 # What is counted by itself too.

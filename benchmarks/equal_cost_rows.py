@@ -25,8 +25,8 @@ ANCHORS = {
 R_50 = {"MODEL.RESNETS.DEPTH": 50, "MODEL.RESNETS.RES2_OUT_CHANNELS": 256}  # bottleneck blocks
 
 # MODEL.EFPN.SIMILARITY_CONSTANTS of the tiny protocol's native1x training set of 2000 images and
-# 10051 objects, by efpn_d2.analysis.similarity at 64 px: the objects' mean size for NWD, and for
-# SimD m and n, which depend on the anchors: those of FPN, and those with P'2.
+# 10051 objects, by efpn_d2.dataset_advice.similarity at 64 px: the objects' mean size for NWD, and
+# for SimD m and n, which depend on the anchors: those of FPN, and those with P'2.
 NWD_CONSTANTS = [12.933]
 SIMD_CONSTANTS = {"fpn": [1.197, 1.142], "slim": [1.285, 1.223]}
 

@@ -14,8 +14,8 @@ from records import RESULTS
 
 from efpn_d2.evaluation import PRESETS, CocoProtocol, CocoResult, evaluate_coco
 from efpn_d2.evaluation.coco_backends import BACKENDS, backend_version, choose_backend
-from efpn_d2.run_record import collect_run_record, write_json
-from efpn_d2.tool_support import not_negative, positive
+from efpn_d2.utils.run_record import collect_run_record, write_json
+from efpn_d2.utils.tool_support import not_negative, positive
 
 SLOWEST = "pycocotools"
 

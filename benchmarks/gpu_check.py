@@ -29,7 +29,7 @@ from gpu_check_steps import CONFIG, DRY, FULL, Scale, Step, make_steps
 from records import RESULTS
 from speed import backbone_name
 
-from efpn_d2.run_record import collect_run_record, write_json
+from efpn_d2.utils.run_record import collect_run_record, write_json
 
 OUTPUT = RESULTS / "gpu_check.json"
 PRELOADED = ["torch", "detectron2.modeling", "detectron2.engine", "efpn_d2.engine"]

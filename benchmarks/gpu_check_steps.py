@@ -23,7 +23,7 @@ from train_step import damp_residuals, make_batch
 import efpn_d2
 from efpn_d2.engine import EFPNTrainer
 from efpn_d2.engine.training_loop import build_training_loop, training_options
-from efpn_d2.run_record import peak_memory_gib
+from efpn_d2.utils.run_record import peak_memory_gib
 
 __all__ = ["COMPILED", "DRY", "FULL", "RECIPES", "TIMED", "Scale", "Step", "make_steps"]
 

@@ -21,8 +21,8 @@ from efpn_d2.checkpoint import EFPNCheckpointer
 from efpn_d2.data.datasets import register_datasets
 from efpn_d2.engine import EFPNTrainer
 from efpn_d2.inference.predictor import load_inference_config
-from efpn_d2.run_record import collect_run_record, write_json
-from efpn_d2.tool_support import positive
+from efpn_d2.utils.run_record import collect_run_record, write_json
+from efpn_d2.utils.tool_support import positive
 
 DEFAULT_THRESHOLDS = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3)
 DEFAULT_OBJECTNESS = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3)

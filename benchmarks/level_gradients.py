@@ -32,11 +32,11 @@ from records import RESULTS
 
 from efpn_d2.checkpoint import EFPNCheckpointer
 from efpn_d2.data.datasets import register_datasets
-from efpn_d2.data.datasets.synthetic import SyntheticConfig, generate_synthetic, synthetic_paths
+from efpn_d2.data.synthetic import SyntheticConfig, generate_synthetic, synthetic_paths
 from efpn_d2.engine import DistillationTrainer
 from efpn_d2.engine.stages import run_stages, stage_configs
-from efpn_d2.run_record import collect_run_record, timed, write_json
-from efpn_d2.tool_support import not_negative, positive
+from efpn_d2.utils.run_record import collect_run_record, timed, write_json
+from efpn_d2.utils.tool_support import not_negative, positive
 
 VARIANT = "native1x"
 PYRAMIDS = {"FPN": False, "FPN + CEM": True}

@@ -21,8 +21,8 @@ from records import RESULTS
 import efpn_d2
 from efpn_d2.data.datasets import register_datasets
 from efpn_d2.engine import EFPNTrainer
-from efpn_d2.run_record import collect_run_record, write_json
-from efpn_d2.tool_support import not_negative, positive
+from efpn_d2.utils.run_record import collect_run_record, write_json
+from efpn_d2.utils.tool_support import not_negative, positive
 
 
 def make_config(args: argparse.Namespace, output: str) -> CfgNode:

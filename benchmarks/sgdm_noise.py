@@ -21,12 +21,12 @@ from records import RESULTS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from efpn_d2.data.datasets.synthetic.config import SyntheticConfig
-from efpn_d2.data.datasets.synthetic.layout import plan_layout
-from efpn_d2.data.datasets.synthetic.scene import annotate, capture, render_scene
+from efpn_d2.data.synthetic.config import SyntheticConfig
+from efpn_d2.data.synthetic.layout import plan_layout
+from efpn_d2.data.synthetic.scene import annotate, capture, render_scene
 from efpn_d2.modeling import StaticGuidedDynamicModule
-from efpn_d2.run_record import collect_run_record, timed, write_json
-from efpn_d2.tool_support import at_least, positive
+from efpn_d2.utils.run_record import collect_run_record, timed, write_json
+from efpn_d2.utils.tool_support import at_least, positive
 
 VARIANTS = ("guided", "unguided", "static")
 # Cycles per cell of the map that the noise is added to; 0.5 is the limit along an axis.

@@ -29,8 +29,8 @@ from timing import MEMORY_ENVIRONMENT, summarize, time_in_turns, time_once
 from torch import nn
 
 import efpn_d2
-from efpn_d2.run_record import collect_run_record, peak_memory_gib, write_json
-from efpn_d2.tool_support import not_negative, positive
+from efpn_d2.utils.run_record import collect_run_record, peak_memory_gib, write_json
+from efpn_d2.utils.tool_support import not_negative, positive
 
 CONFIG = "COCO-Detection/faster_rcnn_R_50_EFPN_1x.yaml"
 PRECISIONS = ("float32", "bfloat16", "float16")

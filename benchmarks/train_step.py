@@ -37,8 +37,8 @@ from torch.nn import functional as F
 import efpn_d2
 from efpn_d2.engine import DistillationTrainer
 from efpn_d2.losses import foreground_background_balanced_loss
-from efpn_d2.run_record import collect_run_record, peak_memory_gib, write_json
-from efpn_d2.tool_support import not_negative, positive
+from efpn_d2.utils.run_record import collect_run_record, peak_memory_gib, write_json
+from efpn_d2.utils.tool_support import not_negative, positive
 
 STOCK = [
     *("MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone", "MODEL.PROPOSAL_GENERATOR.NAME", "RPN"),

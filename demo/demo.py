@@ -26,7 +26,7 @@ from efpn_d2.inference import DrawingPredictor, load_inference_config
 from efpn_d2.inference.files import IMAGE_SUFFIXES, find_images, plan_outputs
 from efpn_d2.inference.video import VideoReader, VideoWriter
 from efpn_d2.inference.window import check_display, show
-from efpn_d2.tool_support import draw_without_window, error_text, positive
+from efpn_d2.utils.tool_support import draw_without_window, error_text, positive
 
 logger = logging.getLogger("efpn_d2.demo")
 

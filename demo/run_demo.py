@@ -20,11 +20,11 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
 from efpn_d2.data.datasets import register_datasets
-from efpn_d2.data.datasets.synthetic import SyntheticConfig, generate_synthetic
+from efpn_d2.data.synthetic import SyntheticConfig, generate_synthetic
 from efpn_d2.engine import EFPNTrainer
 from efpn_d2.inference import load_inference_config
-from efpn_d2.run_record import collect_run_record, headline, timed, write_json
-from efpn_d2.tool_support import draw_without_window, error_text, positive
+from efpn_d2.utils.run_record import collect_run_record, headline, timed, write_json
+from efpn_d2.utils.tool_support import draw_without_window, error_text, positive
 from efpn_d2.visualization.coco_records import load_image_records
 from efpn_d2.visualization.sheet import write_image_sheet
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from efpn_d2.tool_support import not_negative, positive
+from efpn_d2.utils.tool_support import not_negative, positive
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 

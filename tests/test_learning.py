@@ -9,10 +9,9 @@ import torch
 from detectron2.data import DatasetCatalog
 from detectron2.data.detection_utils import read_image
 
+from efpn_d2.evaluation.matching import match_detections
 from efpn_d2.inference import EFPNPredictor, load_inference_config
-from efpn_d2.visualization.matching import match_detections
-
-from .demo.conftest import load_script
+from tests.demo.conftest import load_script
 
 pytestmark = pytest.mark.slow
 

@@ -116,7 +116,7 @@ print(json.dumps(state))
 
 def test_import_has_no_side_effects():
     stock = _STATE.format(package="detectron2.modeling", subpackage="detectron2.data")
-    ours = _STATE.format(package="efpn_d2", subpackage="efpn_d2.data.datasets.synthetic")
+    ours = _STATE.format(package="efpn_d2", subpackage="efpn_d2.data.synthetic")
     before, after = json.loads(run_python(stock)), json.loads(run_python(ours))
     added = set(after.pop("modules")) - set(before.pop("modules"))
     assert "efpn_d2" in added

@@ -17,11 +17,11 @@ from pathlib import Path
 
 from detectron2.utils.logger import setup_logger
 
-from efpn_d2.analysis import analyze_dataset, format_analysis, format_settings
-from efpn_d2.analysis.figure import write_analysis_figure
 from efpn_d2.data.image_annotations import load_records
+from efpn_d2.dataset_advice import analyze_dataset, format_analysis, format_settings
+from efpn_d2.dataset_advice.figure import write_analysis_figure
 from efpn_d2.inference import load_inference_config
-from efpn_d2.tool_support import draw_without_window, error_text
+from efpn_d2.utils.tool_support import draw_without_window, error_text
 
 
 def build_parser() -> argparse.ArgumentParser:

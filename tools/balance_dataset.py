@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from efpn_d2.data.balancing import BalanceOptions, balance_dataset, count_by_class
-from efpn_d2.data.datasets.files import read_json
 from efpn_d2.data.datasets.prepared import PreparedFiles, prepared_image_root
-from efpn_d2.tool_support import error_text, not_negative, positive
+from efpn_d2.utils.files import read_json
+from efpn_d2.utils.tool_support import error_text, not_negative, positive
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -6,8 +6,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from efpn_d2.data.datasets.synthetic import SyntheticConfig, generate_synthetic, synthetic_paths
-from efpn_d2.tool_support import error_text, not_negative, positive
+from efpn_d2.data.synthetic import SyntheticConfig, generate_synthetic, synthetic_paths
+from efpn_d2.utils.tool_support import error_text, not_negative, positive
 
 
 def get_parser() -> argparse.ArgumentParser:

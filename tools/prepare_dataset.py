@@ -18,11 +18,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from efpn_d2.data.datasets.prepare import NothingLeftError, ProblemsFoundError, prepare
+from efpn_d2.data.converters.prepare import NothingLeftError, ProblemsFoundError, prepare
+from efpn_d2.data.converters.readers import READERS, Selection
 from efpn_d2.data.datasets.prepared import PreparedFiles
-from efpn_d2.data.datasets.readers import READERS, Selection
-from efpn_d2.data.datasets.validation import Report
-from efpn_d2.tool_support import error_text, positive
+from efpn_d2.data.validation import Report
+from efpn_d2.utils.tool_support import error_text, positive
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from efpn_d2.evaluation.coco_backends import BACKENDS
 from efpn_d2.report import PROTOCOLS, ReportOptions, ReportProtocol, write_report
-from efpn_d2.tool_support import error_text, not_negative, positive
+from efpn_d2.utils.tool_support import error_text, not_negative, positive
 
 
 def build_parser() -> argparse.ArgumentParser:

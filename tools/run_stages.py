@@ -13,7 +13,7 @@ import sys
 from efpn_d2.engine import StageError, launch_or_join
 from efpn_d2.engine.command_line import parse_args, setup
 from efpn_d2.engine.stages import run_stages
-from efpn_d2.tool_support import error_text
+from efpn_d2.utils.tool_support import error_text
 
 
 def main(args: argparse.Namespace) -> None:

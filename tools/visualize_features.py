@@ -23,15 +23,15 @@ from detectron2.config import CfgNode
 from detectron2.utils.logger import setup_logger
 
 from efpn_d2.data.image_annotations import find_records, load_records
-from efpn_d2.inference.feature_comparison import ComparisonOptions, compare_features
-from efpn_d2.inference.feature_maps import STRIDES, FeatureMapExtractor
 from efpn_d2.inference.files import find_images
-from efpn_d2.inference.foreground_masks import ForegroundMaskExtractor, draw_masks
-from efpn_d2.inference.image_figures import Crop
-from efpn_d2.inference.pyramids import parse_pyramid_source
-from efpn_d2.tool_support import draw_without_window, error_text, positive
-from efpn_d2.visualization.channels import REDUCTIONS
-from efpn_d2.visualization.distance_curves import read_distances, write_distance_curves
+from efpn_d2.inspection.channels import REDUCTIONS
+from efpn_d2.inspection.distance_curves import read_distances, write_distance_curves
+from efpn_d2.inspection.feature_comparison import ComparisonOptions, compare_features
+from efpn_d2.inspection.feature_maps import STRIDES, FeatureMapExtractor
+from efpn_d2.inspection.foreground_masks import ForegroundMaskExtractor, draw_masks
+from efpn_d2.inspection.image_figures import Crop
+from efpn_d2.inspection.pyramids import parse_pyramid_source
+from efpn_d2.utils.tool_support import draw_without_window, error_text, positive
 
 
 def build_parser() -> argparse.ArgumentParser:

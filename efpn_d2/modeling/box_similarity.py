@@ -74,7 +74,7 @@ def pairwise_simd(boxes1: Tensor, boxes2: Tensor, m: float, n: float) -> Tensor:
         boxes1, boxes2: (M, 4) and (N, 4) XYXY in equal units.
         m, n: the means of abs(dx) / (w1 + w2) and abs(dy) / (h1 + h2) over all pairs of an object
             and an anchor of its image in a data set (the article's Eqs. 4 and 5, known to us from
-            a description of them), which :func:`efpn_d2.analysis.similarity.simd_constants`
+            a description of them), which :func:`efpn_d2.dataset_advice.similarity.simd_constants`
             computes.
 
     Returns:

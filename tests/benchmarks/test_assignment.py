@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from rendering.assignment_table import render_assignment
 
-from efpn_d2.analysis.objects import ObjectTable
-from efpn_d2.data.datasets.synthetic import SyntheticConfig, generate_synthetic, synthetic_paths
+from efpn_d2.data.synthetic import SyntheticConfig, generate_synthetic, synthetic_paths
+from efpn_d2.dataset_advice.objects import ObjectTable
 
 pytestmark = pytest.mark.fast
 

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from efpn_d2.data.datasets.synthetic import SyntheticConfig, generate_synthetic
 from efpn_d2.data.image_annotations import find_records, load_records
+from efpn_d2.data.synthetic import SyntheticConfig, generate_synthetic
 
 pytestmark = pytest.mark.fast
 

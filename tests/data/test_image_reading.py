@@ -4,7 +4,7 @@ from detectron2.data import detection_utils
 from PIL import Image
 
 from efpn_d2.data.image_reading import read_image
-from efpn_d2.inference.image_samples import check_image
+from efpn_d2.inspection.image_samples import check_image
 from efpn_d2.visualization.sheet import ImageRecord
 
 pytestmark = pytest.mark.fast

@@ -15,7 +15,7 @@ from efpn_d2.config import add_efpn_config
 from efpn_d2.data.datasets import register_coco_sets
 from efpn_d2.data.mappers import DetectionMapper, build_train_mapper
 from efpn_d2.engine import EFPNTrainer
-from efpn_d2.inference.image_samples import build_test_mapper
+from efpn_d2.inspection.image_samples import build_test_mapper
 
 pytestmark = pytest.mark.fast
 

@@ -3,7 +3,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import CityscapesInstanceEvaluator, PascalVOCDetectionEvaluator
 
 from efpn_d2 import get_config
-from efpn_d2.data.datasets.tt100k import EVALUATED_CLASSES
+from efpn_d2.data.converters.tt100k import EVALUATED_CLASSES
 from efpn_d2.evaluation import (
     PRESETS,
     SizeBinnedCOCOEvaluator,
@@ -11,8 +11,7 @@ from efpn_d2.evaluation import (
     VisDroneEvaluator,
     build_evaluator,
 )
-
-from .coco_files import write
+from tests.evaluation.coco_files import write
 
 pytestmark = pytest.mark.fast
 

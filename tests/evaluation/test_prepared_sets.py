@@ -5,15 +5,14 @@ from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from efpn_d2 import add_efpn_config
-from efpn_d2.data.datasets.prepare import prepare
+from efpn_d2.data.converters.prepare import prepare
+from efpn_d2.data.converters.tt100k import EVALUATED_CLASSES, read_tt100k
+from efpn_d2.data.converters.visdrone import read_visdrone
 from efpn_d2.data.datasets.prepared import PreparedFiles, register_prepared
-from efpn_d2.data.datasets.tt100k import EVALUATED_CLASSES, read_tt100k
-from efpn_d2.data.datasets.validation import Report
-from efpn_d2.data.datasets.visdrone import read_visdrone
+from efpn_d2.data.validation import Report
 from efpn_d2.evaluation import TT100KEvaluator, VisDroneEvaluator, build_evaluator
-
-from ..data.datasets.trees import sign, write_image, write_tt100k
-from .coco_files import instances, run
+from tests.data.trees import sign, write_image, write_tt100k
+from tests.evaluation.coco_files import instances, run
 
 pytestmark = pytest.mark.fast
 

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from efpn_d2.error_analysis.summary import rates, select
+from efpn_d2.error_analysis.verdicts import Kind
 from efpn_d2.evaluation.coco_arrays import load_ground_truth
-from efpn_d2.evaluation.error_analysis import Kind
-from efpn_d2.evaluation.error_summary import rates, select
 from efpn_d2.report import PROTOCOLS, ReportOptions, write_report
 from efpn_d2.report.build import run_names
 from efpn_d2.report.run import load_run
-
-from .sample import HOSTILE_CLASS, HOSTILE_FILE
+from tests.report.sample import HOSTILE_CLASS, HOSTILE_FILE
 
 pytestmark = pytest.mark.fast
 

@@ -3,15 +3,14 @@ import json
 import numpy as np
 import pytest
 
-from efpn_d2.evaluation.error_analysis import analyze_run
-from efpn_d2.evaluation.error_summary import confusion
+from efpn_d2.error_analysis.summary import confusion
+from efpn_d2.error_analysis.verdicts import analyze_run
 from efpn_d2.report import PROTOCOLS
 from efpn_d2.report.gallery import ONLY_HERE, changes, image_counters, script_json
 from efpn_d2.report.run import Run
 from efpn_d2.report.run_metrics import run_metrics
 from efpn_d2.report.summary import kind_names, summarize
-
-from ..evaluation.random_data import detections, ground_truth, random_data
+from tests.evaluation.random_data import detections, ground_truth, random_data
 
 pytestmark = pytest.mark.fast
 

@@ -8,7 +8,7 @@ import pytest
 
 import analyze_dataset
 from analyze_dataset import main
-from tests.analysis.helpers import analysis_config
+from tests.dataset_advice.helpers import analysis_config
 
 pytestmark = pytest.mark.fast
 

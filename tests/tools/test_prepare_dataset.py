@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 import prepare_dataset
-from efpn_d2.data.datasets.tt100k import EVALUATED_CLASSES
-
-from ..data.datasets.trees import sign, write_image, write_tt100k
+from efpn_d2.data.converters.tt100k import EVALUATED_CLASSES
+from tests.data.trees import sign, write_image, write_tt100k
 
 pytestmark = pytest.mark.fast
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.inference.tiny_pyramid import write_image, write_pyramid
+from tests.inspection.tiny_pyramid import write_image, write_pyramid
 from visualize_features import main
 
 pytestmark = pytest.mark.fast

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from efpn_d2.evaluation.matching import match_detections
 from efpn_d2.visualization.draw import (
     BLUE,
     GREEN,
@@ -12,7 +13,6 @@ from efpn_d2.visualization.draw import (
     outline_box,
     text_size,
 )
-from efpn_d2.visualization.matching import match_detections
 
 pytestmark = pytest.mark.fast
 

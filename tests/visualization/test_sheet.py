@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from efpn_d2.evaluation.matching import UNMATCHED, MatchResult
 from efpn_d2.visualization.draw import BLUE, GREEN, RED, YELLOW
-from efpn_d2.visualization.matching import UNMATCHED, MatchResult
 from efpn_d2.visualization.sheet import (
     ImageRecord,
     best_window,

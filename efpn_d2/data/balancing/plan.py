@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..datasets.names import unique_names
+from efpn_d2.data.coco.names import unique_names
 
 __all__ = ["BalanceOptions", "Crop", "count_by_class", "plan_crops"]
 

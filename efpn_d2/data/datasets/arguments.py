@@ -8,9 +8,9 @@ from pathlib import Path
 
 from detectron2.config import CfgNode
 
-from .categories import category_names
-from .paths import path_candidates
-from .registration import register_coco_sets
+from efpn_d2.data.datasets.categories import category_names
+from efpn_d2.data.datasets.registration import register_coco_sets
+from efpn_d2.data.paths import path_candidates
 
 logger = logging.getLogger(__name__)
 

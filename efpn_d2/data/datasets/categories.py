@@ -6,7 +6,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
-from .json_summary import read_summary
+from efpn_d2.data.coco.json_summary import read_summary
 
 
 def category_names(json_file: str) -> tuple[str, ...]:

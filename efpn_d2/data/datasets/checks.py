@@ -9,9 +9,9 @@ from detectron2.data import MetadataCatalog
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
-from .image_checks import check_images, image_sizes
-from .json_summary import read_summary
-from .registration import SYNTHETIC_PREFIX
+from efpn_d2.data.coco.json_summary import read_summary
+from efpn_d2.data.datasets.registration import SYNTHETIC_PREFIX
+from efpn_d2.data.validation.image_checks import check_images, image_sizes
 
 _USES = {"TRAIN": "at the start of the training", "TEST": "at the evaluation"}
 

@@ -7,7 +7,7 @@ from typing import Any
 from detectron2.data import MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 
-from .names import unique_names
+from efpn_d2.data.coco.names import unique_names
 
 __all__ = ["float_coordinates", "load_coco"]
 

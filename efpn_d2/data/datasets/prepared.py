@@ -12,12 +12,12 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from .files import read_json, write_json
-from .keypoints import common_keypoints, keypoint_metadata
-from .loading import load_coco
-from .names import unique_names
-from .paths import dataset_root
-from .validation import Report
+from efpn_d2.data.coco.keypoints import common_keypoints, keypoint_metadata
+from efpn_d2.data.coco.names import unique_names
+from efpn_d2.data.datasets.loading import load_coco
+from efpn_d2.data.paths import dataset_root
+from efpn_d2.data.validation import Report
+from efpn_d2.utils.files import read_json, write_json
 
 __all__ = [
     "PROTOCOLS",

@@ -8,7 +8,11 @@ from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
-from efpn_d2.modeling.gradient_balance import add_corrections, build_gradient_balance, object_sizes
+from efpn_d2.modeling.gradient_balance import (
+    add_corrections,
+    build_gradient_balance,
+    object_sizes,
+)
 
 __all__ = ["BalancedOutputLayers", "balance_predictors"]
 

@@ -9,13 +9,12 @@ from PIL import Image
 import balance_dataset as tool
 from efpn_d2.data.balancing import BalanceOptions, balance_dataset, count_by_class, plan_crops
 from efpn_d2.data.balancing import crops as crops_module
-from efpn_d2.data.datasets.prepare import prepare
+from efpn_d2.data.converters.prepare import prepare
+from efpn_d2.data.converters.source import RawDataset
 from efpn_d2.data.datasets.prepared import PreparedFiles, register_prepared
-from efpn_d2.data.datasets.source import RawDataset
-from efpn_d2.data.datasets.validation import Report
-
-from ..datasets.conftest import catalogs  # noqa: F401
-from ..datasets.trees import truncate
+from efpn_d2.data.validation import Report
+from tests.data.conftest import catalogs  # noqa: F401
+from tests.data.trees import truncate
 
 pytestmark = pytest.mark.fast
 

@@ -13,9 +13,8 @@ from efpn_d2.data.datasets import (
     register_datasets,
     suspicions,
 )
-from efpn_d2.data.datasets.validation import KINDS
-
-from .trees import truncate, write_image
+from efpn_d2.data.validation import KINDS
+from tests.data.trees import truncate, write_image
 
 pytestmark = pytest.mark.fast
 

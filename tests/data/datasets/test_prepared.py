@@ -5,10 +5,9 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from efpn_d2.data.datasets import register_coco_sets, register_synthetic
 from efpn_d2.data.datasets.prepared import PreparedFiles, register_prepared, write_prepared
-from efpn_d2.data.datasets.validation import Report, clean_coco
 from efpn_d2.data.image_annotations import load_records
-
-from .trees import write_image
+from efpn_d2.data.validation import Report, clean_coco
+from tests.data.trees import write_image
 
 pytestmark = pytest.mark.fast
 
@@ -99,7 +98,7 @@ def test_the_protocol_comes_along_however_a_set_is_registered(catalogs, prepare_
 
 
 def test_nothing_is_left_of_an_interrupted_write(prepare_set, tmp_path, monkeypatch):
-    from efpn_d2.data.datasets import files as files_module
+    from efpn_d2.utils import files as files_module
 
     def fail(*_):
         raise KeyboardInterrupt

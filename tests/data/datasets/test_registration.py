@@ -2,7 +2,7 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from efpn_d2.data.datasets import register_coco_sets, register_datasets, register_synthetic
-from efpn_d2.data.datasets.synthetic import CLASS_NAMES, SyntheticConfig, generate_synthetic
+from efpn_d2.data.synthetic import CLASS_NAMES, SyntheticConfig, generate_synthetic
 
 pytestmark = pytest.mark.fast
 

@@ -213,7 +213,11 @@ def test_in_joint_training_the_statistics_are_those_of_one_pass_of_the_student(n
 @pytest.mark.parametrize("column", [1, 30, 77])
 def test_a_marker_is_at_the_same_cell_in_both_views(row, column):
     """One bright student pixel, 2x2 for the teacher, in an image of odd size with padding."""
-    from efpn_d2.modeling.meta_arch.views import halve_image_list, halve_instances, pad_to_multiple
+    from efpn_d2.modeling.meta_arch.views import (
+        halve_image_list,
+        halve_instances,
+        pad_to_multiple,
+    )
 
     image = torch.zeros(1, 3, 127, 159)
     image[..., 2 * row : 2 * row + 2, 2 * column : 2 * column + 2] = 1

@@ -1,0 +1,1 @@
+"""Data sets in their own formats, converted to COCO JSON."""

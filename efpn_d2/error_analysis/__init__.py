@@ -1,0 +1,1 @@
+"""What became of every detection and every object, and the counts of it."""
