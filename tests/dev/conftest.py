@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from detectron2_wheel import Pins, pack_wheel
-from tests.tools.stand_in import CARRIED_FILES, UPSTREAM_FILES, expected_tree_digest, write_zip
+from tests.dev.stand_in import CARRIED_FILES, UPSTREAM_FILES, expected_tree_digest, write_zip
 
 
 @pytest.fixture
