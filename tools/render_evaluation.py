@@ -1,4 +1,4 @@
-"""The tables of docs/evaluation.md, from the committed records in benchmarks/results."""
+"""Render the tables of docs/evaluation.md from the records in benchmarks/results."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def render_speed(record: dict[str, Any]) -> str:
-    """What the backends take, from ``benchmarks/evaluation_speed.py``'s record."""
+    """Render the backends' times from the record of ``benchmarks/evaluation_speed.py``."""
     cases = record["cases"].values()
     names = list(next(iter(record["cases"].values()))["rows"])
     versions = dict(text.rsplit(" ", 1) for text in record["backends"])

@@ -1,4 +1,4 @@
-"""The tables of docs/paper_mapping.md, from the committed records in benchmarks/results."""
+"""Render the tables of docs/paper_mapping.md from the records in benchmarks/results."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _SAMPLED = (
 
 
 def render_levels(record: dict[str, Any]) -> str:
-    """Which level is sampled, and where the gradient is: ``benchmarks/level_gradients.py``."""
+    """Render samples and gradients per level, recorded by ``benchmarks/level_gradients.py``."""
     return "\n".join([*_samples(record), "", *_gradients(record), "", _source(record)])
 
 
 def _samples(record: dict[str, Any]) -> list[str]:
-    """Samples of stock FPN with the trained base, for each set of objects."""
+    """Render the samples of stock FPN with the trained base, for each set of objects."""
     images = record["batches"] * record["images_per_batch"]
     rows = [r for r in record["rows"] if (r["weights"], r["pyramid"]) == ("trained", "FPN")]
     levels = list(rows[0]["levels"])
@@ -45,7 +45,7 @@ def _samples(record: dict[str, Any]) -> list[str]:
 
 
 def _gradients(record: dict[str, Any]) -> list[str]:
-    """Shares of the gradient norm, FPN and FPN with CEM one below the other."""
+    """Render fractions of the gradient norm for FPN and FPN with CEM, one below the other."""
     rows, batches = record["rows"], record["batches"]
     *_, last = rows[0]["levels"]
     with_conv = [x for x in rows[0]["levels"] if _gradient(rows[0], x, "output_conv") is not None]
@@ -101,7 +101,7 @@ def _source(record: dict[str, Any]) -> str:
 
 
 def render_noise(record: dict[str, Any]) -> str:
-    """What noise changes in the three blocks of ``benchmarks/sgdm_noise.py``."""
+    """Render the effect of noise on three blocks, recorded by ``benchmarks/sgdm_noise.py``."""
     share = float(NOISE.split()[1])
     seeds = record["options"]["seeds"]
     (wins,) = record["seeds_where_guided_changes_less"].values()
@@ -140,7 +140,7 @@ def _line(cells: Iterable[str]) -> str:
 
 
 def _percent(value: float | None) -> str:
-    """Two digits, and never 0 for what is not."""
+    """Format a percentage with two digits; nonzero values are never shown as 0."""
     if value is None:
         return MISSING
     if value == 0:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Write the figures of README and docs from the committed records in benchmarks/results."""
+"""Write the numbers in README and docs from the records in benchmarks/results."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from equal_cost import SLIM, SPEED, WIDE, make_points, multiple  # noqa: E402
 from render_results import load_records  # noqa: E402
 from speed_tables import render_speed as render_detectors  # noqa: E402
 
-# The detectors of the comparison at equal cost that the README shows.
+# The detectors of the equal-cost comparison that the README shows.
 SUMMARY = ("FPN 1x", "FPN + SGDM 1x", SLIM, WIDE, "EFPN, the paper's recipe", "FPN 2x")
 
 
 def render_summary(root: Path) -> str:
-    """AP of the tiny protocol beside CPU time, from the records of both."""
+    """Render AP in the tiny protocol beside CPU time, from the records of both."""
     results = root / "benchmarks/results"
     speed = json.loads((results / f"{SPEED}.json").read_text())
     points = make_points(load_records(results / "ablation"), "tiny", "native1x", speed)
@@ -47,7 +47,7 @@ def render_summary(root: Path) -> str:
 
 
 def render_demo(records: Sequence[dict[str, Any]]) -> str:
-    """The block about ``make demo``, from the ``results.json`` that it wrote on each machine."""
+    """Render the section on ``make demo`` from the ``results.json`` of each machine."""
     lines = ["| on | AP50 | AP, 0 to 8 px | AP, 8 to 16 px | minutes |", "|---|---|---|---|---|"]
     for record in records:
         machine, own = record["hardware"], record["metrics"]
@@ -67,7 +67,7 @@ def render_demo(records: Sequence[dict[str, Any]]) -> str:
 
 
 def render_cost(record: dict[str, Any]) -> str:
-    """The table of what the extended level costs, from ``benchmarks/cost.py``'s record."""
+    """Render the cost of the extended level, recorded by ``benchmarks/cost.py``."""
     rows = record["rows"]
     base = rows["FPN"]["gmacs"]
     lines = [
@@ -84,10 +84,10 @@ def render_cost(record: dict[str, Any]) -> str:
 
 
 def replace_block(text: str, name: str, content: str) -> str:
-    """``text`` with what stands between the comments ``name:begin`` and ``name:end`` replaced.
+    """Replace the text between the comments ``name:begin`` and ``name:end``.
 
     Raises:
-        ValueError: the comments are not there.
+        ValueError: if the comments are missing.
     """
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     if begin not in text or end not in text:
@@ -98,7 +98,7 @@ def replace_block(text: str, name: str, content: str) -> str:
 
 
 def rendered(root: Path = ROOT) -> str:
-    """The README as it should be."""
+    """Render the README."""
     demos = sorted((root / "benchmarks/results/demo").glob("*.json"))
     text = (root / "README.md").read_text()
     text = replace_block(text, "demo", render_demo([json.loads(x.read_text()) for x in demos]))
@@ -106,23 +106,23 @@ def rendered(root: Path = ROOT) -> str:
 
 
 def rendered_speed(root: Path = ROOT) -> str:
-    """docs/speed.md as it should be."""
+    """Render docs/speed.md."""
     return fill(root, "docs/speed.md", {"cost": render_cost, SPEED: render_detectors})
 
 
 def rendered_mapping(root: Path = ROOT) -> str:
-    """docs/paper_mapping.md as it should be."""
+    """Render docs/paper_mapping.md."""
     renderers = {"level_gradients": render_levels, "sgdm_noise": render_noise}
     return fill(root, "docs/paper_mapping.md", renderers)
 
 
 def rendered_evaluation(root: Path = ROOT) -> str:
-    """docs/evaluation.md as it should be."""
+    """Render docs/evaluation.md."""
     return fill(root, "docs/evaluation.md", {"evaluation_speed": render_speed})
 
 
 def fill(root: Path, file: str, renderers: dict[str, Callable[[dict[str, Any]], str]]) -> str:
-    """The file with each named block made from the record of that name."""
+    """Return the file with each named block rendered from the record of that name."""
     text = (root / file).read_text()
     for name, render in renderers.items():
         record = json.loads((root / f"benchmarks/results/{name}.json").read_text())
@@ -139,15 +139,20 @@ DOCUMENTS = {
 
 
 def main() -> None:
+    """Write the files, or only check them."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="only say whether it is up to date")
+    parser.add_argument(
+        "--check", action="store_true", help="only check whether the files are up to date"
+    )
     args = parser.parse_args()
     for name, render in DOCUMENTS.items():
         file = ROOT / name
         if not args.check:
             file.write_text(render())
         elif file.read_text() != render():
-            sys.exit(f"{name} is not what tools/render_readme.py writes: run it and commit.")
+            sys.exit(
+                f"{name} differs from the output of tools/render_readme.py: run it and commit."
+            )
 
 
 if __name__ == "__main__":
