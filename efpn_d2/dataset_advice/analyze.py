@@ -63,7 +63,7 @@ class DatasetAnalysis:
 
 
 def analyze_dataset(
-    records: Sequence[dict[str, Any]], cfg: CfgNode, name: str = "The data set"
+    records: Sequence[dict[str, Any]], cfg: CfgNode, name: str = "The dataset"
 ) -> DatasetAnalysis:
     """Compare a dataset with a config's detector at ``INPUT.MIN_SIZE_TEST``.
 

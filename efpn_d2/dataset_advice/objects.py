@@ -42,7 +42,7 @@ def box_sizes(boxes: np.ndarray) -> np.ndarray:
 
 
 def read_objects(
-    records: Sequence[dict[str, Any]], min_size: int, max_size: int, name: str = "The data set"
+    records: Sequence[dict[str, Any]], min_size: int, max_size: int, name: str = "The dataset"
 ) -> ObjectTable:
     """Read the objects that training and evaluation would use at an input scale.
 

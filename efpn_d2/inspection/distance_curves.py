@@ -170,7 +170,7 @@ def draw_distance_curves(runs: Mapping[str, Mapping[str, Curve]], smoothing: int
     for ax in grid.flat[len(terms) :]:
         ax.set_axis_off()
     for ax in grid[:, 0]:
-        ax.set_ylim(bottom=0)  # of the row; set last, because it fixes the upper limit
+        ax.set_ylim(bottom=0)  # shared by the row; set last, as it fixes the upper limit
         ax.set_ylabel("mean absolute difference", fontsize=8.5)
     figure.legend(
         handles=[Line2D([], [], label=label, **style) for label, style in styles.items()],

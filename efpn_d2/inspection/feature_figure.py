@@ -49,7 +49,7 @@ class FeatureLine(NamedTuple):
     caption: str = ""  # below the image
     window: tuple[float, float, float, float] | None = None  # XYXY of the visible part; None: all
     colors: str = "viridis"  # name of a Matplotlib color map
-    limits: tuple[float, float] | None = None  # of the color scale; None: from the visible cells
+    limits: tuple[float, float] | None = None  # color limits; None: from visible cells
     opacity: float = 1.0  # opacity of the maps; below 1 the gray image is visible below them
     box_scale: float = 1.0  # multiplies the line width of boxes
 

@@ -88,7 +88,7 @@ def _ways_out(name: str, split: str) -> str:
         ways = ["run `python tools/make_synthetic.py`"]
     else:
         ways = [f"give {option} and {option.replace('json', 'images')}"]
-    ways.append("set DETECTRON2_DATASETS to the folder that holds the data sets")
+    ways.append("set DETECTRON2_DATASETS to the folder that holds the datasets")
     if split == "TEST":
         ways.append('set DATASETS.TEST "()" to train without evaluation')
     return ", or ".join(ways)

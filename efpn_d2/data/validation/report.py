@@ -40,7 +40,7 @@ KINDS = {
     "invalid_segmentation": "segmentations without a valid polygon or run-length encoding",
     "not_finite": "further fields with NaN or infinity",
     "duplicate_category_name": "class names used more than once",
-    "unexpected_classes": "classes that this data set does not have",
+    "unexpected_classes": "classes that this dataset does not have",
     "repeated_key": "keys that a JSON object has more than once",
 }
 
@@ -55,7 +55,7 @@ NOTES = {
     "grayscale_image": "grayscale images, which Detectron2 reads as three equal channels",
     "large_image": "images so large that scaling them to the input loses small objects",
     "image_in_no_split": "images with annotations, but in no split",
-    "unexpected_image_size": "images of another size than this data set's",
+    "unexpected_image_size": "images of another size than this dataset's",
 }
 
 # Edges of the size bins in the counts, in pixels of the image file.
