@@ -15,8 +15,8 @@ import torch
 from records import RESULTS
 from timing import cpu_seconds_of_children, summarize, time_in_turns
 
-from efpn_d2.run_record import collect_run_record, write_json
-from efpn_d2.tool_support import not_negative, positive
+from efpn_d2.utils.run_record import collect_run_record, write_json
+from efpn_d2.utils.tool_support import not_negative, positive
 
 BASELINE = "import detectron2"
 MODELING = "import detectron2.modeling"
