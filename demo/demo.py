@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Detect objects in images, a video or a camera's stream, and draw them.
+"""Detect objects in images, a video or a camera stream, and draw them.
 
 Examples:
     demo.py --config-file my.yaml --input a.jpg b.jpg --output results --opts MODEL.WEIGHTS my.pth
@@ -32,24 +32,31 @@ logger = logging.getLogger("efpn_d2.demo")
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """Build the command-line parser."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config-file", required=True, help="a YAML file or a packaged config")
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--input", nargs="+", help="images, folders, patterns in quotes")
-    source.add_argument("--video-input", help="a video file")
-    source.add_argument("--webcam", action="store_true", help="the first camera")
-    parser.add_argument("--output", type=Path, help="a file or a folder; without it, a window")
-    parser.add_argument("--confidence-threshold", type=float, default=0.5, help="least score")
-    parser.add_argument("--zoom", type=positive, default=1, help="enlarge the pictures N times")
+    source.add_argument("--input", nargs="+", help="images, folders or quoted patterns")
+    source.add_argument("--video-input", help="path to a video file")
+    source.add_argument("--webcam", action="store_true", help="use the default camera")
     parser.add_argument(
-        "--opts", nargs=argparse.REMAINDER, default=[], help="config keys and values, at the end"
+        "--output", type=Path, help="output file or folder; if not given, show a window"
+    )
+    parser.add_argument("--confidence-threshold", type=float, default=0.5, help="least score")
+    parser.add_argument("--zoom", type=positive, default=1, help="enlarge the output N times")
+    parser.add_argument(
+        "--opts",
+        nargs=argparse.REMAINDER,
+        default=[],
+        help="config keys and values; must come last",
     )
     return parser
 
 
 def build_detector(args: argparse.Namespace) -> DrawingPredictor:
+    """Build the predictor that the arguments describe."""
     cfg = load_inference_config(args.config_file, args.opts, args.confidence_threshold)
     return DrawingPredictor(cfg, args.zoom)
 
@@ -57,10 +64,10 @@ def build_detector(args: argparse.Namespace) -> DrawingPredictor:
 def run_on_images(
     detect: DrawingPredictor, inputs: Sequence[Path], outputs: Sequence[Path] | None
 ) -> int:
-    """Detect in every image; what goes wrong with one is said, and the others go on.
+    """Run detection on every image; log the images that fail and continue.
 
     Returns:
-        The exit code: 1 if anything went wrong with any.
+        The exit code: 1 if any image failed.
     """
     failed: Counter[str] = Counter()
     total = 0
@@ -69,14 +76,15 @@ def run_on_images(
         step = "could not be read"
         try:
             image = read_image(path, "BGR")
-            step = "could not be worked on"
+            step = "could not be processed"
             picture, count = detect(image)
             step = "could not be written"
             if outputs is not None:
                 write_picture(outputs[i], picture)
-        # Pillow raises nearly anything on damaged files, and so does a network on odd images.
+        # Pillow raises almost any exception on damaged files, and so does a network on unusual
+        # images.
         except Exception as error:
-            progress.clear()  # keeps the line below off the bar
+            progress.clear()  # moves the next line below the progress bar
             logger.warning(f"Skipped '{path}', which {step}: {error_text(error)}")
             logger.debug("", exc_info=True)
             failed[step] += 1
@@ -94,24 +102,26 @@ def run_on_images(
 
 
 def write_picture(path: Path, picture: np.ndarray) -> None:
-    """Write a picture; its folder is made.
+    """Write an image, and create its folder if needed.
 
     Raises:
-        OSError: it cannot be written.
-        cv2.error: its format cannot hold it, as JPEG cannot hold sides above 65535 pixels.
+        OSError: if the file cannot be written.
+        cv2.error: if the format cannot hold the image; JPEG is limited to 65535 pixels per side.
     """
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     if not cv2.imwrite(str(path), picture):
-        raise OSError(f"'{path}' cannot be written: choose another output, or make room there.")
+        raise OSError(
+            f"'{path}' cannot be written: choose another output path or free some disk space."
+        )
 
 
 def run_on_video(detect: DrawingPredictor, video: VideoReader, writer: VideoWriter | None) -> int:
-    """Detect in every frame.
+    """Run detection on every frame.
 
     Returns:
-        The exit code: 1 if there was no frame.
+        The exit code: 1 if the video has no frame.
     """
     frames: Iterable[np.ndarray] = tqdm(video, total=video.num_frames, unit="frame")
     count = 0
@@ -132,19 +142,19 @@ def run_on_video(detect: DrawingPredictor, video: VideoReader, writer: VideoWrit
 
 
 def check_folders(outputs: Sequence[Path]) -> None:
-    """Check that the folders of outputs are some, or can be made.
+    """Check that the output folders exist or can be created.
 
     Raises:
-        NotADirectoryError: a file is in their way.
+        NotADirectoryError: if a file is in the way.
     """
     for folder in {output.absolute().parent for output in outputs}:
         there = next(path for path in (folder, *folder.parents) if path.exists())
         if not there.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, "it is no folder", str(there))
+            raise NotADirectoryError(errno.ENOTDIR, "it is not a folder", str(there))
 
 
 def prepare(args: argparse.Namespace) -> Callable[[], int]:
-    """Everything that can go wrong because of the arguments; what is left is the work itself."""
+    """Check the arguments, and return a function that does the work."""
     if not 0 <= args.confidence_threshold <= 1:
         raise ValueError(
             f"--confidence-threshold must be between 0 and 1, not {args.confidence_threshold}."
@@ -174,11 +184,11 @@ def prepare(args: argparse.Namespace) -> Callable[[], int]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; see the module's own text.
+    """Run the command line described in the module's docstring.
 
     Returns:
-        The exit code: 0, or 1 if an input could not be read. Arguments that cannot be followed
-        exit with 2, as argparse does.
+        The exit code: 0, or 1 if an input could not be read. Invalid arguments exit with 2, as in
+        argparse.
     """
     draw_without_window()
     parser = build_parser()

@@ -1,7 +1,8 @@
 #!/usr/bin/env python
-"""The whole way in minutes: make data, train a small EFPN, evaluate it by object size, draw it.
+"""Generate data, train a small EFPN, evaluate it by object size and draw its detections.
 
-What is finished is not done again: an interrupted run goes on, a finished one evaluates anew.
+Finished steps are not repeated: an interrupted run continues, and a finished run is only evaluated
+again.
 """
 
 import argparse
@@ -32,26 +33,36 @@ CONFIG = "Synthetic/demo_faster_rcnn_R_18_EFPN.yaml"
 
 
 class DemoTrainer(EFPNTrainer):
-    """Leaves the evaluation to the demo, which times it apart from the training."""
+    """Trainer without evaluation; the demo evaluates separately to time it."""
 
     def build_hooks(self) -> list[HookBase]:
+        """Return the hooks of the base class without evaluation."""
         return [hook for hook in super().build_hooks() if not isinstance(hook, hooks.EvalHook)]
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """Build the command-line parser."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config-file", default=CONFIG, help="a YAML file or a packaged config")
     parser.add_argument("--output", type=Path, default=Path("output/demo"), help="folder")
-    parser.add_argument("--train-images", type=positive, default=800, help="number to generate")
-    parser.add_argument("--val-images", type=positive, default=100, help="number to generate")
-    parser.add_argument("--fresh", action="store_true", help="delete the folder and start anew")
+    parser.add_argument(
+        "--train-images", type=positive, default=800, help="number of images to generate"
+    )
+    parser.add_argument(
+        "--val-images", type=positive, default=100, help="number of images to generate"
+    )
+    parser.add_argument("--fresh", action="store_true", help="delete the output folder first")
     parser.add_argument("opts", nargs="*", help="config keys and values")
     return parser
 
 
 def setup(args: argparse.Namespace) -> CfgNode:
-    """The demo's config; a ValueError if the folder holds a training with another one."""
-    # A data folder of its own: it has fewer images than a set made for real training.
+    """Return the demo's config.
+
+    Raises:
+        ValueError: if the folder holds a training with another config.
+    """
+    # The demo has its own data folder, since it uses fewer images than a training set.
     os.environ["DETECTRON2_DATASETS"] = str(args.output / "datasets")
     cfg = load_inference_config(args.config_file, args.opts).clone()
     cfg.defrost()
@@ -60,13 +71,15 @@ def setup(args: argparse.Namespace) -> CfgNode:
     cfg.freeze()
     noted = args.output / "config.yaml"
     if noted.exists() and noted.read_text() != cfg.dump():
-        raise ValueError(f"'{args.output}' holds a demo with another config; add --fresh.")
+        raise ValueError(
+            f"'{args.output}' holds a demo with another config; use --fresh to delete it."
+        )
     (args.output / "datasets").mkdir(parents=True, exist_ok=True)
     noted.write_text(cfg.dump())
     setup_logger(cfg.OUTPUT_DIR)
     setup_logger(cfg.OUTPUT_DIR, name="fvcore")
     setup_logger(cfg.OUTPUT_DIR, name="efpn_d2")
-    # Prints every layer of the model.
+    # This logger prints every layer of the model.
     logging.getLogger("detectron2.engine.defaults").setLevel(logging.WARNING)
     seed_all_rng(cfg.SEED)
     return cfg
@@ -76,18 +89,20 @@ def start_anew(folder: Path) -> None:
     """Delete an earlier demo.
 
     Raises:
-        ValueError: the folder holds something else.
+        ValueError: if the folder holds something else.
     """
     if (folder / "config.yaml").exists() and (folder / "datasets").exists():
         shutil.rmtree(folder)
     elif folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"'{folder}' does not look like a demo's folder: delete it yourself.")
+        raise ValueError(f"'{folder}' does not look like a demo folder: delete it yourself.")
 
 
 def generate(cfg: CfgNode, num_train: int, num_val: int) -> None:
+    """Generate the training and validation images."""
     for name, count in ((cfg.DATASETS.TRAIN[0], num_train), (cfg.DATASETS.TEST[0], num_val)):
         variant, split = name.split("_")[-2:]  # e.g. synthetic_signs_native2x_train
-        # Made at the size the network sees, so that sizes in pixels are the same everywhere.
+        # The images have the size of the network's input, so that sizes in pixels are the same
+        # everywhere.
         size = cfg.INPUT.MIN_SIZE_TEST
         generate_synthetic(
             SyntheticConfig(variant=variant, split=split, num_images=count, student_size=size)
@@ -95,6 +110,7 @@ def generate(cfg: CfgNode, num_train: int, num_val: int) -> None:
 
 
 def train(cfg: CfgNode) -> DemoTrainer:
+    """Train the demo's model, or load it if it is already trained."""
     trainer = DemoTrainer(cfg)
     trainer.resume_or_load(resume=True)
     if trainer.start_iter < cfg.SOLVER.MAX_ITER:
@@ -103,6 +119,7 @@ def train(cfg: CfgNode) -> DemoTrainer:
 
 
 def write_sheet(cfg: CfgNode, path: Path) -> None:
+    """Write a sheet of images with ground truth and detections."""
     name = cfg.DATASETS.TEST[0]
     detections = Path(cfg.OUTPUT_DIR, "inference", "coco_instances_results.json")
     records = load_image_records(name, detections)
@@ -135,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     with timed(seconds, "draw"):
         write_sheet(cfg, sheet)
     if trainer.start_iter == cfg.SOLVER.MAX_ITER and results.exists():
-        # Nothing was trained this time: what the training took is in the record of that run.
+        # Nothing was trained in this run, so the cost of training is read from the previous record.
         before = json.loads(results.read_text())["seconds"]
         seconds.update({phase: before[phase] for phase in ("generate", "train")})
     record = {

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Say which versions the environment has, and check that they work together."""
+"""Print the installed versions, and check that they work together."""
 
 import importlib
 import platform
@@ -10,7 +10,7 @@ MODULES = ("torch", "torchvision", "cv2", "detectron2", "efpn_d2")
 
 
 def import_modules() -> dict[str, str]:
-    """Version by name of every module that is needed; exits with a sentence if one is missing."""
+    """Return the versions of all required modules; exit with a message if one is missing."""
     versions = {}
     for name in MODULES:
         try:
@@ -21,7 +21,7 @@ def import_modules() -> dict[str, str]:
 
 
 def check_operators() -> None:
-    """torch, torchvision and Detectron2 agree on an operator that all three take part in."""
+    """Check that an operator of torch, torchvision and Detectron2 works."""
     import torch
     from detectron2.layers import batched_nms
 
@@ -30,15 +30,16 @@ def check_operators() -> None:
     keep = batched_nms(boxes, scores, torch.zeros(3, dtype=torch.int64), 0.5)
     if keep.tolist() != [0, 2]:
         sys.exit(
-            "check_environment: torch and torchvision do not fit together (non-maximum suppression"
-            " gives a wrong result); install the pair that constraints.txt names."
+            "check_environment: torch and torchvision do not match (non-maximum suppression "
+            "gives a wrong result); install the versions in constraints.txt."
         )
 
 
 def main() -> None:
+    """Check the environment and print the versions."""
     if sys.version_info < MIN_PYTHON:
         sys.exit(
-            f"check_environment: Python >= 3.10 is needed, this is {platform.python_version()}."
+            f"check_environment: Python >= 3.10 is required, this is {platform.python_version()}."
         )
     versions = import_modules()
     check_operators()

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Check that the package works as a wheel, away from its source tree.
+"""Check that the package works as a wheel, outside of its source tree.
 
-Builds the wheel from a copy of the tree, installs it into a folder of its own, and loads every
-packaged config by name in an interpreter that takes ``efpn_d2`` from that folder alone.
+Builds the wheel from a copy of the tree, installs it to a separate folder, and loads every packaged
+config by name in an interpreter that imports ``efpn_d2`` only from that folder.
 """
 
 import os
@@ -13,8 +13,8 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-# What the build reads. A build in the tree itself would leave build/ there, and the next one would
-# pack what is in it.
+# Files that the build reads. A build in the tree itself would leave build/ there, and the next
+# build would package its content.
 SOURCES = ("setup.py", "pyproject.toml", "README.md", "LICENSE", "efpn_d2", "configs")
 
 _LOAD_ALL = """
@@ -35,7 +35,7 @@ print("\\n".join(names))
 
 
 def build_wheel(folder: Path) -> Path:
-    """Build the wheel of the source tree into ``folder``, with the setuptools installed here."""
+    """Build the wheel of the source tree into ``folder``, with the installed setuptools."""
     source = folder / "source"
     source.mkdir()
     for name in SOURCES:
@@ -52,7 +52,7 @@ def build_wheel(folder: Path) -> Path:
 
 
 def load_configs(wheel: Path, target: Path) -> list[str]:
-    """Install the wheel into ``target`` and load all its configs from there; gives their names."""
+    """Install the wheel into ``target``, load its configs from there, and return their names."""
     options = ["--quiet", "--no-deps", "--no-index", "--no-user", "--target", target]
     subprocess.run([sys.executable, "-m", "pip", "install", *options, wheel], check=True)
     child = subprocess.run(
@@ -67,6 +67,7 @@ def load_configs(wheel: Path, target: Path) -> list[str]:
 
 
 def main() -> None:
+    """Build and check the wheel."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         try:

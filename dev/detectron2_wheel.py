@@ -1,7 +1,7 @@
-"""Detectron2's Python tree, taken out of a distribution that carries it and packed as a wheel.
+"""Extract Detectron2's Python tree from a distribution that contains it, and pack it as a wheel.
 
-Pure functions over bytes and paths: no network, no pip. ``install_detectron2.py`` is the user of
-this module and the command line.
+The functions operate on bytes and paths, without network and pip. The command line is
+``install_detectron2.py``.
 """
 
 import base64
@@ -15,30 +15,30 @@ from pathlib import Path
 
 from interpreter import SetupError
 
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip can state; makes the wheel reproducible
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time of a zip, which makes the wheel reproducible
 
 UPSTREAM = "https://github.com/facebookresearch/detectron2"
 
 
 @dataclass(frozen=True)
 class Pins:
-    """Where the tree comes from, what it must be, and what it is packed as."""
+    """Source of the tree, its expected content, and the wheel's metadata."""
 
     requirement: str = "EZannot==1.1.0"
-    """The distribution that carries the tree, as pip is asked for it."""
+    "Requirement of the distribution that contains the tree."
     wheel_sha256: str = "eb3db02d9a2fba6fa2934b25738a106087faccceb3629124d4d4b8e65759c0d7"
     folder: str = "EZannot/detectron2/"
-    """The tree inside the distribution."""
+    "Folder of the tree inside the distribution."
     import_prefix: bytes = b"EZannot.detectron2"
-    """What stands in the tree's files in place of ``detectron2``."""
+    "Name that replaces ``detectron2`` in the tree's files."
     num_files: int = 306
     tree_sha256: str = "a4b0e15d674cbf5ce6c642cee134998e2a1415caae65014c1e963260d1f04112"
-    """:func:`tree_digest` of the files of upstream at ``commit``."""
+    ":func:`tree_digest` of the upstream files at ``commit``."
     commit: str = "28fd05ee"
     version: str = "0.6+28fd05ee"
     requires_python: str = ">=3.7"
     # Upstream's own list, and setuptools for the pkg_resources that detectron2.model_zoo imports.
-    # Like upstream's, it leaves the choice of a torch build to the user.
+    # Like upstream, it does not require a specific torch build.
     dependencies: tuple[str, ...] = (
         "Pillow>=7.1",
         "matplotlib",
@@ -60,22 +60,23 @@ class Pins:
 
     @property
     def dist_info(self) -> str:
+        """Name of the wheel's metadata folder."""
         return f"detectron2-{self.version}.dist-info"
 
 
 def sha256_of_file(path: Path) -> str:
-    """Hex digest of a file's content."""
+    """Return the hex digest of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def tree_digest(files: dict[str, bytes]) -> str:
-    """One digest for a whole tree.
+    r"""Return one digest for a whole tree.
 
     Args:
-        files: content by path, the paths with forward slashes.
+        files: content by path, with forward slashes.
 
     Returns:
-        Hex sha256 over ``path + "\\0" + sha256(content)`` of all files, sorted by path.
+        Hex sha256 over ``path + "\0" + sha256(content)`` of all files, sorted by path.
     """
     digest = hashlib.sha256()
     for path in sorted(files):
@@ -84,17 +85,17 @@ def tree_digest(files: dict[str, bytes]) -> str:
 
 
 def extract_tree(wheel: Path, pins: Pins) -> dict[str, bytes]:
-    """Detectron2's files as upstream wrote them.
+    """Extract Detectron2's files as written upstream.
 
     Args:
         wheel: the downloaded distribution.
-        pins: what to take from it.
+        pins: what to extract.
 
     Returns:
         Content by path, e.g. ``"detectron2/config/config.py"``.
 
     Raises:
-        SetupError: the files are not those of ``pins.commit``.
+        SetupError: if the files are not those of ``pins.commit``.
     """
     with zipfile.ZipFile(wheel) as archive:
         files = {
@@ -149,12 +150,12 @@ def pack_wheel(files: dict[str, bytes], pins: Pins, licence: bytes, folder: Path
 
     Args:
         files: the tree, from :func:`extract_tree`.
-        pins: version and dependencies to state.
-        licence: the text of the Apache licence, version 2.0.
-        folder: an existing folder to write to.
+        pins: version and dependencies of the wheel.
+        licence: text of the Apache License, version 2.0.
+        folder: an existing output folder.
 
     Returns:
-        The wheel. A wheel of that name is only ever a complete one.
+        Path of the wheel, which is written atomically.
     """
     entries = {
         **{path: files[path] for path in sorted(files)},

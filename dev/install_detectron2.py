@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Install Detectron2 0.6 where ``import detectron2`` finds none, with nothing but pip.
+"""Install Detectron2 0.6 with pip alone if ``import detectron2`` fails.
 
-Detectron2 is not on the package index under its own name. Its unmodified Python tree is part of
-another distribution there, under another import prefix: this takes it out, checks that it equals
-upstream's files, and installs it as the distribution ``detectron2``. Compiled operators (rotated
-boxes, deformable convolution) are not part of it. A Detectron2 that is there is never replaced.
+Detectron2 is not on the package index under its own name. Another distribution there contains its
+unmodified Python tree under another import prefix: this script extracts it, checks that it equals
+the upstream files, and installs it as the distribution ``detectron2``. Compiled operators (rotated
+boxes, deformable convolution) are not included. An existing Detectron2 is never replaced.
 
-Every failure ends in one sentence and leaves no part of a package; running again continues.
+Every failure ends with one sentence and leaves no partial package; running the script again
+continues.
 """
 
 import argparse
@@ -27,7 +28,7 @@ LICENCE_FILE = Path(__file__).resolve().parent.parent / "LICENSE"
 
 
 def pip_download(requirement: str, folder: Path) -> None:
-    """Put the wheel of one requirement, without its dependencies, into a folder."""
+    """Download the wheel of one requirement, without its dependencies, to a folder."""
     run_pip(
         *("download", "--quiet", "--no-deps", "--only-binary=:all:"),
         *("--dest", str(folder), requirement),
@@ -37,15 +38,15 @@ def pip_download(requirement: str, folder: Path) -> None:
 def fetch_wheel(
     pins: Pins, cache_dir: Path, download: Callable[[str, Path], None] = pip_download
 ) -> Path:
-    """The distribution that carries the tree, from the cache or the package index.
+    """Return the distribution that contains the tree, from the cache or the package index.
 
     Args:
-        pins: what to ask for, and the digest that it must have.
-        cache_dir: an existing folder; only a file with the right digest ever gets a name there.
+        pins: the requirement and its expected digest.
+        cache_dir: an existing folder; only files with the expected digest are stored there.
         download: called as ``download(requirement, folder)``.
 
     Raises:
-        SetupError: the download failed or gave something else.
+        SetupError: if the download fails or has another digest.
     """
     cached = cache_dir / f"{pins.wheel_sha256[:16]}.whl"
     if cached.is_file() and sha256_of_file(cached) == pins.wheel_sha256:
@@ -70,7 +71,7 @@ def fetch_wheel(
 
 
 def installed_constraints() -> list[str]:
-    """pip constraints that keep the packages whose replacement would break an environment."""
+    """Return pip constraints for packages whose replacement would break an environment."""
     constraints = []
     for name in ("torch", "torchvision", "numpy"):
         try:
@@ -86,16 +87,16 @@ def install_dependencies(
     build_isolation: bool = True,
     pip: Callable[..., None] = run_pip,
 ) -> None:
-    """Install what Detectron2 needs and the environment lacks.
+    """Install missing dependencies of Detectron2.
 
     Args:
         pins: names the dependencies.
         constraint: a pip constraints file; None keeps torch, torchvision and numpy as they are.
-        build_isolation: False builds the source-only ones with the setuptools installed here.
+        build_isolation: False builds source distributions with the installed setuptools.
         pip: called with pip's arguments.
 
     Raises:
-        SetupError: pip failed.
+        SetupError: if pip fails.
     """
     with tempfile.TemporaryDirectory() as folder:
         if constraint is None:
@@ -108,28 +109,28 @@ def install_dependencies(
             pip("install", *options, *pins.dependencies)
         except SetupError as error:
             raise SetupError(
-                f"could not install what Detectron2 depends on ({str(error).rstrip('.')}); mend"
-                " that and run this again."
+                f"could not install the dependencies of Detectron2 ({str(error).rstrip('.')}); "
+                "fix that and run this again."
             ) from error
 
 
 def install_wheel(
     wheel: Path, pins: Pins, site_dir: Path, pip: Callable[..., None] = run_pip
 ) -> None:
-    """Install the packed wheel so that the package is there as a whole or not at all.
+    """Install the packed wheel atomically.
 
-    pip copies file by file, and a kill in the middle would leave a part that imports. So pip
-    unpacks into a folder beside, on the same disk, and two renames put the result in place.
+    pip copies file by file, so an interruption would leave a partial package that can be imported.
+    Therefore pip installs to a folder on the same disk, and two renames put the result in place.
 
     Raises:
-        SetupError: pip failed or the folder cannot be written.
+        SetupError: if pip fails or the folder is not writable.
     """
     try:
         with tempfile.TemporaryDirectory(dir=site_dir, prefix=".detectron2-") as beside:
             options = ["--quiet", "--no-deps", "--no-index", "--no-user", "--target", beside]
             pip("install", *options, str(wheel))
-            # The package comes last: as long as it is missing the next run starts over. What a
-            # run that was cut left at either place is not a package: no import finds it.
+            # The package is moved last: while it is missing, the next run starts over. The remains
+            # of an interrupted run cannot be imported.
             for name in (pins.dist_info, "detectron2"):
                 if (site_dir / name).exists():
                     shutil.rmtree(site_dir / name)
@@ -141,22 +142,22 @@ def install_wheel(
 
 
 def check_replaceable(pins: Pins, site_dir: Path) -> None:
-    """Refuse to install over the metadata of a Detectron2 that lost its files.
+    """Refuse to install over the metadata of a Detectron2 that has lost its files.
 
     Raises:
-        SetupError: pip lists another Detectron2 in ``site_dir`` than the one installed here.
+        SetupError: if pip lists another Detectron2 in ``site_dir`` than the one installed here.
     """
     for found in importlib.metadata.distributions(name="detectron2", path=[str(site_dir)]):
         if found.version != pins.version:
             raise SetupError(
-                f"pip lists detectron2 {found.version} but `import detectron2` does not find it;"
-                " mend it, or run `pip uninstall detectron2` and then this again."
+                f"pip lists detectron2 {found.version} but `import detectron2` does not find it; "
+                "fix it, or run `pip uninstall detectron2` and then this again."
             )
 
 
 @dataclass(frozen=True)
 class Steps:
-    """The parts of :func:`install` that touch the world outside; tests put their own."""
+    """The steps of :func:`install` with side effects, replaceable in tests."""
 
     probe: Callable[[str], Probe] = probe_module
     download: Callable[[str, Path], None] = pip_download
@@ -177,16 +178,16 @@ def install(
         One line that says what was done.
 
     Raises:
-        SetupError: it cannot; the message says why and what to do.
+        SetupError: if this fails; the message says why and what to do.
     """
     steps = steps or Steps()
     before = steps.probe("detectron2")
     if before.state == "works":
-        return f"Detectron2 is there and stays as it is: {before.detail}"
+        return f"Detectron2 is already installed and was not changed: {before.detail}"
     if before.state == "broken":
         raise SetupError(
-            f"a Detectron2 is installed but importing it fails ({before.detail}); it was left as"
-            f" it is: mend that, or see {UPSTREAM}/blob/main/INSTALL.md."
+            f"a Detectron2 is installed but importing it fails ({before.detail}); it was not "
+            f"changed: fix that, or see {UPSTREAM}/blob/main/INSTALL.md."
         )
     torch = steps.probe("torch")
     if torch.state != "works":
@@ -196,10 +197,10 @@ def install(
         )
     check_replaceable(pins, steps.site_dir)
     cache_dir.mkdir(parents=True, exist_ok=True)
-    print(f"Detectron2: fetching {pins.requirement}, which carries its Python tree", flush=True)
+    print(f"Detectron2: downloading {pins.requirement}, which contains its Python tree", flush=True)
     files = extract_tree(fetch_wheel(pins, cache_dir, steps.download), pins)
     wheel = pack_wheel(files, pins, LICENCE_FILE.read_bytes(), cache_dir)
-    print("Detectron2: the tree equals upstream's; installing what it depends on", flush=True)
+    print("Detectron2: the tree equals upstream's; installing its dependencies", flush=True)
     install_dependencies(pins, constraint, build_isolation, steps.pip)
     install_wheel(wheel, pins, steps.site_dir, steps.pip)
     after = steps.probe("detectron2")
@@ -211,16 +212,20 @@ def install(
 def main(
     argv: list[str] | None = None, pins: Pins | None = None, steps: Steps | None = None
 ) -> int:
+    """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     home_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     parser.add_argument(
-        "--cache-dir", type=Path, default=home_cache / "efpn_d2", help="keeps the download"
+        "--cache-dir",
+        type=Path,
+        default=home_cache / "efpn_d2",
+        help="folder that keeps the download",
     )
-    parser.add_argument("--constraint", type=Path, help="pip constraints for its dependencies")
+    parser.add_argument("--constraint", type=Path, help="pip constraints for the dependencies")
     parser.add_argument(
         "--no-build-isolation",
         action="store_true",
-        help="build dependencies that come as source with the setuptools installed here",
+        help="build source dependencies with the installed setuptools",
     )
     args = parser.parse_args(argv)
     isolation = not args.no_build_isolation
@@ -229,7 +234,7 @@ def main(
     except SetupError as error:
         print(f"install_detectron2: {error}", file=sys.stderr)
     except OSError as error:
-        print(f"install_detectron2: {error}; mend that and run this again.", file=sys.stderr)
+        print(f"install_detectron2: {error}; fix that and run this again.", file=sys.stderr)
     except KeyboardInterrupt:
         print("install_detectron2: interrupted; run this again to continue.", file=sys.stderr)
     else:

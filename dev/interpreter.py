@@ -1,4 +1,4 @@
-"""This interpreter as set-up sees it: what it can import, and its pip."""
+"""Import checks and pip for the running interpreter."""
 
 import importlib.util
 import json
@@ -7,7 +7,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 
-# Runs in a child process, because a module once imported, or once found missing, stays so.
+# Runs in a child process, because the result of importing a module is cached.
 _PROBE = """
 import importlib.util, json, sys
 def probe(name):
@@ -24,19 +24,19 @@ print(json.dumps(probe(sys.argv[1])))
 
 
 class SetupError(Exception):
-    """Set-up cannot go on; the message is one sentence for the user."""
+    """Setup failed; the message is one sentence for the user."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What importing a module gives: ``state`` is "absent", "broken" or "works"."""
+    """Result of importing a module: ``state`` is "absent", "broken" or "works"."""
 
     state: str
     detail: str = ""
 
 
 def probe_module(name: str) -> Probe:
-    """Import a module in a child of this interpreter, away from the working directory."""
+    """Import a module in a child of this interpreter, outside of the working directory."""
     with tempfile.TemporaryDirectory() as neutral:
         child = subprocess.run(
             [sys.executable, "-c", _PROBE, name], cwd=neutral, capture_output=True, text=True
@@ -47,14 +47,14 @@ def probe_module(name: str) -> Probe:
 
 
 def pip_reason(stderr: str) -> str:
-    """pip's own word for a failure, in one line.
+    """Return pip's reason for a failure on one line.
 
     Args:
-        stderr: what pip wrote there, warnings included.
+        stderr: pip's error output, including warnings.
 
     Returns:
         The first sentence of its last error line, the headline of its framed errors, or the end of
-        its traceback; for an index that did not answer, that, because pip then only says that it
+        its traceback. If the index did not respond, this is stated, because pip only says that it
         found no such package.
     """
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
@@ -67,10 +67,10 @@ def pip_reason(stderr: str) -> str:
 
 
 def run_pip(*arguments: str) -> None:
-    """Run this interpreter's pip, with the user's own pip configuration.
+    """Run this interpreter's pip with the user's pip configuration.
 
     Raises:
-        SetupError: there is no pip or it failed; the message is the reason it gave.
+        SetupError: if pip is missing or fails; the message is the reason.
     """
     if importlib.util.find_spec("pip") is None:
         raise SetupError(f"{sys.executable} has no pip; `{sys.executable} -m ensurepip` adds it.")

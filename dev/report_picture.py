@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Take a picture of a report, with one of its images open; needs Chromium or Chrome.
+"""Take a screenshot of a report with one of its images open; requires Chromium or Chrome.
 
 Example:
     report_picture.py --report report/ --image 0 --output docs/assets/report.png
@@ -21,7 +21,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 
 
 def take_picture(browser: str, address: str, size: tuple[int, int], file: Path) -> None:
-    """Write a PNG of a page, once its scripts have run."""
+    """Write a PNG of a page after its scripts have run."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         command = [browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
         command += [f"--user-data-dir={profile}", f"--window-size={size[0]},{size[1]}"]
@@ -30,6 +30,7 @@ def take_picture(browser: str, address: str, size: tuple[int, int], file: Path) 
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit("error: no browser found: apt-get install chromium")
     page = args.report / "index.html"
     if not page.is_file():
-        sys.exit(f"error: {page} is not there: make the report with tools/report.py first.")
+        sys.exit(f"error: {page} does not exist: make the report with tools/report.py first.")
     address = page.resolve().as_uri()
     address += "" if args.image is None else f"#image-{args.image}"
     take_picture(browser, address, tuple(args.size), args.output.resolve())

@@ -1,6 +1,6 @@
-"""Extended Feature Pyramid Network for Detectron2.
+"""Extended Feature Pyramid Network (EFPN) for Detectron2.
 
-Importing the package registers its modules with Detectron2 and does nothing else.
+Importing the package registers its modules with Detectron2 and has no other side effect.
 """
 
 from efpn_d2 import modeling  # noqa: F401  registers backbones, proposal generator and ROI heads

@@ -1,4 +1,4 @@
-"""Checkpoints: stock detectors as a start for EFPN, and files that a crash cannot destroy."""
+"""Checkpointing: initialize EFPN from stock detectors, and write files atomically."""
 
 import contextlib
 import logging
@@ -26,12 +26,12 @@ _DCLOSS = "gradient_balance."
 
 
 class EFPNCheckpointer(DetectionCheckpointer):
-    """:class:`DetectionCheckpointer` that also knows what EFPN adds to a detector.
+    """:class:`DetectionCheckpointer` that initializes the parts which EFPN adds to a detector.
 
-    A loaded file of an FPN detector also gives the heads for P'2 the weights of the stock heads,
-    and P'2's lateral and output convolution those of P2, whose semantics P'2 is to have. Files are
-    written beside their place and moved there when complete, so a crash while writing never costs
-    the previous checkpoint.
+    When an FPN checkpoint is loaded, the heads on P'2 are initialized from the stock heads, and the
+    lateral and output convolutions of P'2 from those of P2, since P'2 should have the semantics of
+    P2. Files are written atomically, so a crash while saving does not destroy the previous
+    checkpoint.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class EFPNCheckpointer(DetectionCheckpointer):
         Args:
             model: the detector, wrapped in DDP or not.
             save_dir: directory of the checkpoints.
-            init_from_stock: whether to start the new parts from stock parts, as above.
+            init_from_stock: whether to initialize the new parts from stock parts.
             kwargs: ``save_to_disk`` and the checkpointables of :class:`DetectionCheckpointer`.
         """
         super().__init__(model, save_dir, **kwargs)
@@ -50,11 +50,11 @@ class EFPNCheckpointer(DetectionCheckpointer):
         self._resumes = False
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
-        """As in the base class.
+        """Load the last checkpoint if resuming, otherwise ``path``; see the base class.
 
         Raises:
-            ValueError: the checkpoint to resume from has other tensors than the model, or its
-                optimizer was for other parameters.
+            ValueError: if the checkpoint does not match the model's tensors, or the optimizer's
+                parameters.
         """
         self._resumes = resume and self.has_checkpoint()
         try:
@@ -69,28 +69,28 @@ class EFPNCheckpointer(DetectionCheckpointer):
     def _misfit(self, what: str) -> str:
         return (
             f"'{self.get_checkpoint_file()}' is of another detector than the config's ({what}): "
-            "resume with the config that it was trained by, or start without --resume."
+            "resume with the config it was trained with, or start without --resume."
         )
 
     def get_checkpoint_file(self) -> str:
-        """As in the base class.
+        """Return the path of the last checkpoint, or an empty string if there is none.
 
         Raises:
-            ValueError: the file that ``last_checkpoint`` names is not there.
+            ValueError: if the file named in ``last_checkpoint`` does not exist.
         """
         path = super().get_checkpoint_file()
         if path and "://" not in path and not os.path.isfile(path):
             raise ValueError(
                 f"'{os.path.join(self.save_dir, 'last_checkpoint')}' names '{path}', which is not "
-                "there: put that file back, or write the name of another checkpoint into it."
+                "there: restore that file, or write the name of another checkpoint into it."
             )
         return path
 
     def _load_file(self, filename: str) -> Any:
-        """As in the base class.
+        """Load a checkpoint file.
 
         Raises:
-            ValueError: the file is damaged or no checkpoint.
+            ValueError: if the file is damaged or is not a checkpoint.
         """
         try:
             return super()._load_file(filename)
@@ -99,7 +99,7 @@ class EFPNCheckpointer(DetectionCheckpointer):
 
     def _load_model(self, checkpoint: dict[str, Any]) -> "_IncompatibleKeys":
         incompatible = super()._load_model(checkpoint)
-        # A detector without DCLoss has no use for its state, and misses nothing.
+        # A detector without DCLoss ignores its state and does not miss it.
         incompatible.unexpected_keys[:] = [
             key for key in incompatible.unexpected_keys if _DCLOSS not in key
         ]
@@ -122,17 +122,17 @@ class EFPNCheckpointer(DetectionCheckpointer):
 def initialize_extension(
     model: "GeneralizedRCNN | RetinaNet", incompatible: "_IncompatibleKeys"
 ) -> list[str]:
-    """Copy P2's lateral and output convolution to P'2's if a checkpoint held only the former.
+    """Initialize P'2's lateral and output convolutions from P2 if the checkpoint lacks them.
 
-    Together with FTT, which starts as up-sampling, P'2 then starts as a coarse P2 of the image at
-    twice the scale. A slim extension has no convolution of P2's shape and keeps its own start.
+    FTT starts as upsampling, so P'2 starts as a coarse P2 of the image at twice the scale. A slim
+    extension has no convolution of P2's shape and keeps its own initialization.
 
     Args:
-        model: the detector, not wrapped in DDP, changed in place.
-        incompatible: what loading the checkpoint into ``model`` returned.
+        model: the detector, not wrapped in DDP; modified in place.
+        incompatible: the result of loading the checkpoint into ``model``.
 
     Returns:
-        Keys of the initialised tensors; they are taken off ``incompatible.missing_keys``.
+        The keys of the initialized tensors; they are removed from ``incompatible.missing_keys``.
     """
     state = model.state_dict()
     absent = set(incompatible.missing_keys)
@@ -141,7 +141,9 @@ def initialize_extension(
         return []
     copied = []
     pairs = [("output", "fpn_output2")]
-    if model.backbone.texture == "c2_prime":  # what P2's own reads, at twice the resolution
+    if (
+        model.backbone.texture == "c2_prime"
+    ):  # the features that P2's convolution reads, at twice the resolution
         pairs.insert(0, ("lateral", "fpn_lateral2"))
     for new, stock in pairs:
         for key in state:
@@ -157,20 +159,19 @@ def initialize_extension(
 
 
 def initialize_small_heads(model: nn.Module, incompatible: "_IncompatibleKeys") -> list[str]:
-    """Copy ``roi_heads.<name>`` to ``roi_heads.small_<name>`` if a checkpoint held only the former.
+    """Copy ``roi_heads.<name>`` to ``roi_heads.small_<name>`` if the checkpoint lacks the latter.
 
-    The first layer of a small head starts at random if it reads another number of channels.
-
-    What is copied are the model's own weights after loading, so both heads start equal even where a
-    shape in the file did not fit (another number of classes).
+    The weights are copied from the loaded model, so both heads are equal even if a tensor in the
+    file did not match, e.g. for another number of classes. The first layer of a small head keeps
+    its random initialization if its number of input channels differs.
 
     Args:
-        model: the detector, not wrapped in DDP, changed in place.
-        incompatible: what loading the checkpoint into ``model`` returned.
+        model: the detector, not wrapped in DDP; modified in place.
+        incompatible: the result of loading the checkpoint into ``model``.
 
     Returns:
-        Names of the initialised modules; none if the checkpoint had heads for P'2, or no ROI heads.
-        Their keys are taken off ``incompatible.missing_keys``.
+        The names of the initialized modules; empty if the checkpoint has heads for P'2 or the model
+        has no ROI heads. Their keys are removed from ``incompatible.missing_keys``.
     """
     roi_heads = getattr(model, "roi_heads", None)
     if roi_heads is None:
@@ -180,7 +181,7 @@ def initialize_small_heads(model: nn.Module, incompatible: "_IncompatibleKeys") 
     absent = set(incompatible.missing_keys) - misfits
     in_file = {
         key.split(".")[1]
-        # Not buffers, for those of DCLoss are never missed.
+        # Buffers are skipped, because those of DCLoss are never reported as missing.
         for key, _ in model.named_parameters()
         if key.startswith("roi_heads.") and key not in absent
     }
@@ -199,7 +200,7 @@ def initialize_small_heads(model: nn.Module, incompatible: "_IncompatibleKeys") 
         complete = not any(key.startswith(f"roi_heads.{stock_name}.") for key in incompatible_keys)
         logger.info(
             f"roi_heads.{small_name} starts from the weights of roi_heads.{stock_name}"
-            + ("." if complete else ", which the file does not have (all of) itself.")
+            + ("." if complete else ", because the file lacks some or all of its own.")
         )
     incompatible.missing_keys[:] = [
         key
@@ -212,14 +213,14 @@ def initialize_small_heads(model: nn.Module, incompatible: "_IncompatibleKeys") 
 def initialize_small_rpn_head(
     model: "GeneralizedRCNN | RetinaNet", incompatible: "_IncompatibleKeys"
 ) -> None:
-    """Let P'2's own RPN head start at an objectness of 0.01, as RetinaNet's heads start.
+    """Initialize the RPN head of P'2 to an objectness of 0.01, as in RetinaNet's heads.
 
-    So P'2 proposes next to nothing at first, and takes no place from the proposals of a trained
-    RPN. Nothing happens if the checkpoint had that head.
+    P'2 then proposes almost nothing at first and does not displace the proposals of a trained RPN.
+    Nothing is changed if the checkpoint has this head.
 
     Args:
-        model: the detector, not wrapped in DDP, changed in place.
-        incompatible: what loading the checkpoint into ``model`` returned.
+        model: the detector, not wrapped in DDP; modified in place.
+        incompatible: the result of loading the checkpoint into ``model``.
     """
     missing = set(incompatible.missing_keys)
     name = "objectness_logits.weight"
@@ -229,7 +230,7 @@ def initialize_small_rpn_head(
 
 
 def small_to_stock(roi_heads: nn.Module) -> dict[str, str]:
-    """The heads for P'2 that have weights, and their stock counterparts, by name."""
+    """Map the names of the heads for P'2 that have weights to their stock counterparts."""
     return {
         name: name.removeprefix(_SMALL_PREFIX)
         for name, child in roi_heads.named_children()
@@ -238,7 +239,7 @@ def small_to_stock(roi_heads: nn.Module) -> dict[str, str]:
 
 
 class _AtomicPathManager:
-    """A path manager whose local files appear when they are complete, or not at all."""
+    """Path manager that writes local files atomically."""
 
     def __init__(self, path_manager: Any) -> None:
         self._path_manager = path_manager
@@ -249,7 +250,7 @@ class _AtomicPathManager:
     def open(
         self, path: str, mode: str = "r", **kwargs: Any
     ) -> contextlib.AbstractContextManager[IO[Any]]:
-        """As the wrapped path manager's, but a local file to write appears when it is closed."""
+        """Open a file; a local file that is written appears only when it is closed."""
         if "w" in mode and "://" not in path:
             return _atomic_write(path, mode)
         return self._path_manager.open(path, mode, **kwargs)

@@ -1,4 +1,4 @@
-"""The configs that come with the package, found from any working directory."""
+"""Configs packaged with efpn_d2, available from any working directory."""
 
 from pathlib import Path
 
@@ -10,23 +10,23 @@ _PACKAGE_DIR = Path(__file__).resolve().parent
 
 
 def _config_root() -> Path:
-    """The installed ``efpn_d2/configs``, or ``configs/`` of the source tree it is packaged from."""
+    """Return the installed ``efpn_d2/configs``, or ``configs/`` of the source tree."""
     installed = _PACKAGE_DIR / "configs"
     return installed if installed.is_dir() else _PACKAGE_DIR.parent / "configs"
 
 
 def get_config_file(name: str) -> str:
-    """Path of a packaged config.
+    """Return the path of a packaged config.
 
     Args:
         name: path below ``configs/``, e.g. ``"COCO-Detection/faster_rcnn_R_50_EFPN_1x.yaml"``; or
-            the path of any file, which is returned as it is.
+            the path of any file, which is returned unchanged.
 
     Returns:
         The path of the YAML file, absolute for a packaged one.
 
     Raises:
-        FileNotFoundError: no such config; the message lists those there are.
+        FileNotFoundError: if there is no such config; the message lists the available ones.
     """
     path = Path(name) if Path(name).is_file() else _config_root() / name
     if not path.is_file():
@@ -37,13 +37,13 @@ def get_config_file(name: str) -> str:
 
 
 def list_configs() -> list[str]:
-    """Names of all packaged configs, sorted, each valid for :func:`get_config`."""
+    """Return the sorted names of all packaged configs, each valid for :func:`get_config`."""
     root = _config_root()
     return sorted(p.relative_to(root).as_posix() for p in root.rglob("*.yaml"))
 
 
 def get_config(name: str) -> CfgNode:
-    """A packaged config, or any file, merged into Detectron2's and this package's defaults.
+    """Merge a packaged config, or any file, into the defaults of Detectron2 and this package.
 
     Args:
         name: see :func:`get_config_file`.

@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""Advice for a data set: object sizes, pyramid levels, anchors, SMALL_BOX_SIZE, input scale.
+r"""Recommend settings for a dataset: object sizes, pyramid levels, anchors, SMALL_BOX_SIZE, scale.
 
 Prints tables, and writes them (report.txt), a figure (analysis.png) and the recommended settings
-(recommended.yaml, to paste into the config or to merge onto it) into a folder.
+(recommended.yaml, to merge onto the config) to a folder.
 
 Examples:
     analyze_dataset.py --dataset train.json --config-file my.yaml --output analysis
-    analyze_dataset.py --dataset coco_2017_val --config-file my.yaml --output analysis \\
+    analyze_dataset.py --dataset coco_2017_val --config-file my.yaml --output analysis \
         --opts INPUT.MIN_SIZE_TEST 1200 INPUT.MAX_SIZE_TEST 2000
 """
 
@@ -25,22 +25,26 @@ from efpn_d2.utils.tool_support import draw_without_window, error_text
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """Build the command-line parser."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--dataset", required=True, help="a COCO JSON or the name of a data set")
+    parser.add_argument("--dataset", required=True, help="a COCO JSON or the name of a dataset")
     parser.add_argument(
         "--config-file", default="Base-RCNN-EFPN.yaml", help="a YAML file or a packaged config"
     )
     parser.add_argument("--output", type=Path, default=Path("output/analysis"), help="a folder")
     parser.add_argument(
-        "--opts", nargs=argparse.REMAINDER, default=[], help="config keys and values, at the end"
+        "--opts",
+        nargs=argparse.REMAINDER,
+        default=[],
+        help="config keys and values; must come last",
     )
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line; what cannot be done ends the program in one sentence."""
+    """Run the command line; errors end the program with one sentence."""
     draw_without_window()
     args = build_parser().parse_args(argv)
     setup_logger(name="efpn_d2")

@@ -1,8 +1,8 @@
 #!/usr/bin/env python
-"""Write crops of a prepared data set, so that each class has about as many objects (paper IV-A3).
+"""Write crops of a prepared dataset, so that each class has about as many objects [paper IV-A3].
 
-The crops are a data set of their own, to train on beside the first. Interrupted, it goes on where
-it stopped.
+The crops are a separate dataset, to train on together with the original. An interrupted run can be
+continued.
 
 Example:
     balance_dataset.py --source datasets/prepared/tt100k_2021_train.json
@@ -23,23 +23,27 @@ from efpn_d2.utils.tool_support import error_text, not_negative, positive
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """The command line's options; what is not given keeps :class:`BalanceOptions`' default."""
+    """Build the command-line parser, with the defaults of :class:`BalanceOptions`."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--source", type=Path, required=True, help="prepared COCO JSON")
-    parser.add_argument("--images", type=Path, help="image folder (default: the prepared set's)")
+    parser.add_argument(
+        "--images", type=Path, help="image folder (default: the prepared dataset's)"
+    )
     parser.add_argument("--output", type=Path, help="folder to write to (default: the source's)")
-    parser.add_argument("--name", help="of the new data set (default: the source's with _crops)")
-    parser.add_argument("--workers", type=positive, default=4, help="threads for images (4)")
+    parser.add_argument(
+        "--name", help="name of the new dataset (default: the source's with _crops)"
+    )
+    parser.add_argument("--workers", type=positive, default=4, help="number of threads (4)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    options = parser.add_argument_group("what to reach")
+    options = parser.add_argument_group("target")
     for flag, kind, text in (
-        ("--target", positive, "objects of each class to reach (1000)"),
-        ("--min-instances", not_negative, "classes with fewer objects stay as they are (100)"),
-        ("--min-inside", float, "share of a cut object's area to keep it (0.7)"),
-        ("--color-jitter", float, "colour factors from 1 - x to 1 + x (0.25)"),
-        ("--seed", not_negative, "of everything that is drawn (0)"),
+        ("--target", positive, "number of objects of each class (1000)"),
+        ("--min-instances", not_negative, "classes with fewer objects are skipped (100)"),
+        ("--min-inside", float, "visible fraction of a cut object to keep it (0.7)"),
+        ("--color-jitter", float, "color factors from 1 - x to 1 + x (0.25)"),
+        ("--seed", not_negative, "random seed (0)"),
     ):
         options.add_argument(flag, type=kind, default=argparse.SUPPRESS, help=text)
     options.add_argument(
@@ -48,14 +52,16 @@ def get_parser() -> argparse.ArgumentParser:
         nargs=2,
         metavar=("LOW", "HIGH"),
         default=argparse.SUPPRESS,
-        help="sides of a crop as shares of the image's (0.5 1.0): scaled to the same input, "
-        "objects come out 1 / share times as large",
+        help=(
+            "sides of a crop relative to the image's (0.5 1.0): scaled to the same input, "
+            "objects are 1 / x times as large"
+        ),
     )
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Write the crops; print what each class had and has, and how to train on them."""
+    """Write the crops; print the number of objects of each class, and how to train on them."""
     parser = get_parser()
     args = vars(parser.parse_args(argv))
     own = ("source", "images", "output", "name", "workers", "quiet")
@@ -80,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     few = [label for label, number in before.items() if 0 < number < options.min_instances]
     if few:
         limit = f"fewer than {options.min_instances} objects (--min-instances)"
-        print(f"no crops of their own, for they have {limit}: {', '.join(few)}")
+        print(f"no crops for classes with {limit}: {', '.join(few)}")
     print(f"{files.json_file}: {len(crops['images'])} crops")
     if crops["images"]:
         print(f"Train on: DATASETS.TRAIN \"('{source.stem}', '{files.name}')\"")

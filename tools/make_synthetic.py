@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Write the synthetic small-sign data set to disk. Interrupted, it goes on where it stopped."""
+"""Write the synthetic small-sign dataset to disk. An interrupted run can be continued."""
 
 from __future__ import annotations
 
@@ -11,26 +11,28 @@ from efpn_d2.utils.tool_support import error_text, not_negative, positive
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """The command line's options; what is not given keeps :class:`SyntheticConfig`'s default."""
+    """Build the command-line parser, with the defaults of :class:`SyntheticConfig`."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--root", help="data set folder (default: $DETECTRON2_DATASETS or datasets)"
-    )
+    parser.add_argument("--root", help="dataset folder (default: $DETECTRON2_DATASETS or datasets)")
     parser.add_argument("--variant", choices=("native1x", "native2x", "both"), default="both")
     parser.add_argument(
         "--train", type=not_negative, default=1000, help="number of training images"
     )
     parser.add_argument("--val", type=not_negative, default=200, help="number of validation images")
-    parser.add_argument("--workers", type=positive, help="processes (default: one per core)")
-    options = parser.add_argument_group("what the images look like; sizes in student pixels")
+    parser.add_argument(
+        "--workers", type=positive, help="number of processes (default: one per core)"
+    )
+    options = parser.add_argument_group("appearance of the images; sizes in student pixels")
     options.add_argument(
         "--size",
         dest="student_size",
         type=positive,
         default=argparse.SUPPRESS,
-        help="side of the image (320); set INPUT.MIN_SIZE_TRAIN and INPUT.MIN_SIZE_TEST to the "
-        "same, so that the network sees it as it is; Synthetic/demo_faster_rcnn_R_18_EFPN.yaml has "
-        "192",
+        help=(
+            "side of the image (320); set INPUT.MIN_SIZE_TRAIN and INPUT.MIN_SIZE_TEST to the "
+            "same value, so that images are not resized; "
+            "Synthetic/demo_faster_rcnn_R_18_EFPN.yaml has 192"
+        ),
     )
     for flag, name, kind in (
         ("--seed", "seed", not_negative),
@@ -45,7 +47,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Generate train and val of the chosen variants and print where they are."""
+    """Generate the training and validation splits of the chosen variants and print their paths."""
     parser = get_parser()
     options = vars(parser.parse_args(argv))
     root, workers, variant = (options.pop(name) for name in ("root", "workers", "variant"))

@@ -1,9 +1,9 @@
 #!/usr/bin/env python
-"""Convert a data set to checked COCO JSON files, and report everything that was wrong in it.
+"""Convert a dataset to checked COCO JSON files, and report all errors in it.
 
-The images stay where they are. A set NAME becomes OUTPUT/NAME.json, with a report of every bad
-record in OUTPUT/NAME.report.json. By default OUTPUT is $DETECTRON2_DATASETS/prepared, from where
-DATASETS.TRAIN and DATASETS.TEST take it by its name.
+The images stay in place. A dataset NAME is written to OUTPUT/NAME.json, with a report of every bad
+record in OUTPUT/NAME.report.json. By default OUTPUT is $DETECTRON2_DATASETS/prepared, where
+DATASETS.TRAIN and DATASETS.TEST find it by name.
 
 Examples:
     prepare_dataset.py tt100k --source tt100k_2021 --classes all
@@ -26,13 +26,13 @@ from efpn_d2.utils.tool_support import error_text, positive
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """The command line: one subcommand per data set."""
+    """Build the command-line parser, with one subcommand per dataset."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="dataset", required=True)
     for name, description in (
-        ("tt100k", "Tsinghua-Tencent 100K of 2016 or 2021"),
+        ("tt100k", "Tsinghua-Tencent 100K 2016 or 2021"),
         ("aitod", "AI-TOD v1 or v2"),
         ("visdrone", "VisDrone-DET"),
         ("coco", "COCO, or any file in its format"),
@@ -42,19 +42,23 @@ def get_parser() -> argparse.ArgumentParser:
         if name in ("tt100k", "aitod"):
             versions = ("2016", "2021") if name == "tt100k" else ("v1", "v2")
             command.add_argument(
-                "--version", choices=versions, help="default: by the names of the files"
+                "--version", choices=versions, help="default: detected from the file names"
             )
         if name == "tt100k":
             command.add_argument(
                 "--classes",
                 choices=("all", "45"),
                 default="all",
-                help="all: train, test and other with all classes, and test45 with the objects of "
-                "the 45 evaluated ones; 45: a data set that has only those",
+                help=(
+                    "all: train, test and other with all classes, and test45 with the objects "
+                    "of the 45 evaluated ones; 45: a dataset that has only those"
+                ),
             )
         if name == "coco":
-            command.add_argument("--images", type=Path, help="image folder, with a JSON as source")
-            command.add_argument("--name", help="of the data set, with a JSON as source")
+            command.add_argument(
+                "--images", type=Path, help="image folder, if the source is a JSON"
+            )
+            command.add_argument("--name", help="name of the dataset, if the source is a JSON")
     return parser
 
 
@@ -63,21 +67,23 @@ def _add_common_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--output", type=Path, help="folder to write to (default: $DETECTRON2_DATASETS/prepared)"
     )
-    command.add_argument("--splits", nargs="+", help="default: those that are there")
+    command.add_argument("--splits", nargs="+", help="default: all that exist")
     command.add_argument(
-        "--strict", action="store_true", help="fail, and write the report alone, on any problem"
+        "--strict",
+        action="store_true",
+        help="write only the report, and fail, if there is any problem",
     )
     command.add_argument(
         "--decode",
         action="store_true",
-        help="decode all images, which finds damage inside of files too, but takes far longer",
+        help="decode all images, which also finds damage inside files, but takes much longer",
     )
-    command.add_argument("--workers", type=positive, default=4, help="threads that read images (4)")
+    command.add_argument("--workers", type=positive, default=4, help="number of threads (4)")
     command.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Prepare the splits one after the other; print a summary of each and where it is."""
+    """Prepare the splits; print a summary and the path of each."""
     parser = get_parser()
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -85,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     selection = Selection(**{key: getattr(args, key, None) for key in options})
     failures = []
     if not args.source.exists():
-        parser.error(f"--source: there is no '{args.source}'.")
+        parser.error(f"--source: '{args.source}' does not exist.")
     try:
         for name, read in READERS[args.dataset](args.source, selection):
             files = PreparedFiles(args.output, name)
@@ -100,13 +106,13 @@ def main(argv: Sequence[str] | None = None) -> None:
                     workers=args.workers,
                     progress=not args.quiet,
                 )
-                written = f"  report: {files.report}\n  data set: {files.json_file}"
+                written = f"  report: {files.report}\n  dataset: {files.json_file}"
             except NothingLeftError as error:
                 failures.append(str(error))
-                written = "  report and data set: not written"
+                written = "  report and dataset: not written"
             except ProblemsFoundError as error:
                 failures.append(str(error))
-                written = f"  report: {files.report}\n  data set: not written"
+                written = f"  report: {files.report}\n  dataset: not written"
             print(f"{report.summary()}\n{written}")
     except (OSError, ValueError) as error:
         parser.error(error_text(error))

@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""Write a page for a browser on what a detector finds, misses and mistakes.
+r"""Write an HTML report of a detector's detections, misses and errors.
 
 Examples:
-    report.py --predictions output/inference/coco_instances_results.json --dataset val.json \\
+    report.py --predictions output/inference/coco_instances_results.json --dataset val.json \
         --images images/ --output report/
-    report.py --predictions fpn.json --compare efpn.json --names FPN EFPN --dataset val.json \\
+    report.py --predictions fpn.json --compare efpn.json --names FPN EFPN --dataset val.json \
         --images images/ --output report/ --protocol aitod
 """
 
@@ -20,62 +20,64 @@ from efpn_d2.utils.tool_support import error_text, not_negative, positive
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line's options."""
+    """Build the command-line parser."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--predictions", required=True, metavar="FILE", help="COCO results")
-    parser.add_argument("--dataset", required=True, help="COCO JSON, or the name of a data set")
+    parser.add_argument("--dataset", required=True, help="COCO JSON, or the name of a dataset")
     parser.add_argument(
         "--images", metavar="DIR", help="image folder of a COCO JSON that is not prepared"
     )
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="for the report")
     parser.add_argument(
-        "--compare", metavar="FILE", help="a second run; differences are it minus the first"
+        "--output", required=True, type=Path, metavar="DIR", help="folder of the report"
     )
-    parser.add_argument("--names", nargs="+", default=(), help="what to call the run or the two")
+    parser.add_argument(
+        "--compare", metavar="FILE", help="a second run; differences are relative to the first"
+    )
+    parser.add_argument("--names", nargs="+", default=(), help="names of the runs")
     parser.add_argument(
         "--evaluation",
         nargs="+",
         default=(),
         metavar="FILE",
-        help="evaluation_<data set>.json of each run, to show numbers of other protocols too",
+        help="evaluation_<dataset>.json of each run, to show numbers of other protocols too",
     )
     parser.add_argument("--title", help="heading of the page")
     rules = parser.add_argument_group("how to count")
     rules.add_argument(
         "--protocol",
         choices=sorted(PROTOCOLS),
-        help="that of a prepared data set, if it is of COCO's kind, else small",
+        help="that of a prepared dataset, if it is of COCO's kind, else small",
     )
     rules.add_argument(
-        "--size-bins", nargs="+", type=float, metavar="PX", help="edges, in place of the protocol's"
+        "--size-bins", nargs="+", type=float, metavar="PX", help="edges that replace the protocol's"
     )
-    rules.add_argument("--max-dets", type=positive, metavar="N", help="in place of the protocol's")
+    rules.add_argument("--max-dets", type=positive, metavar="N", help="overrides the protocol's")
     rules.add_argument(
-        "--backend", choices=("auto", *BACKENDS), default="auto", help="what computes AP and AR"
+        "--backend", choices=("auto", *BACKENDS), default="auto", help="backend of AP and AR"
     )
     rules.add_argument(
-        "--score-threshold", type=float, help="of counts and pictures (where F1 is highest)"
+        "--score-threshold", type=float, help="for counts and images (default: where F1 is highest)"
     )
     pictures = parser.add_argument_group("pictures")
     pictures.add_argument(
         "--max-images",
         type=not_negative,
         default=ReportOptions.max_images,
-        help="pictures to include",
+        help="images to include",
     )
     pictures.add_argument(
         "--max-side",
         type=positive,
         default=ReportOptions.max_side,
-        help="scale larger pictures down",
+        help="downscale larger images",
     )
     return parser
 
 
 def protocol_of(args: argparse.Namespace, annotations: str) -> ReportProtocol:
-    """The protocol that the command line asks for, or the data set."""
+    """Return the protocol given by the command line, or by the dataset."""
     from efpn_d2.data.datasets.prepared import protocol_metadata
 
     name = args.protocol or protocol_metadata(annotations)["protocol"]
@@ -85,7 +87,7 @@ def protocol_of(args: argparse.Namespace, annotations: str) -> ReportProtocol:
 
 
 def find_data(dataset: str, images: str | None) -> tuple[str, str]:
-    """Annotation file and image folder of a COCO JSON or a data set by its name."""
+    """Return annotation file and image folder of a COCO JSON or a named dataset."""
     from detectron2.data import MetadataCatalog
 
     from efpn_d2.data.datasets import register_synthetic
@@ -100,20 +102,21 @@ def find_data(dataset: str, images: str | None) -> tuple[str, str]:
         if images:
             return dataset, images
         if not PreparedFiles(path.parent, path.stem).description.is_file():
-            raise ValueError("--images is needed: the folder that holds the images of the JSON.")
+            raise ValueError("--images is required: the folder that holds the images of the JSON.")
         return dataset, prepared_image_root(path)
     register_synthetic()
     register_prepared(dataset)
     metadata = MetadataCatalog.get(dataset)
     if "json_file" not in metadata.as_dict():
         raise ValueError(
-            f"'{dataset}' is neither a COCO JSON nor a registered data set with one, and no "
+            f"'{dataset}' is neither a COCO JSON nor a registered dataset with one, nor a "
             "prepared one in DETECTRON2_DATASETS: give the JSON and --images."
         )
     return metadata.json_file, images or metadata.image_root
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line."""
     args = build_parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:

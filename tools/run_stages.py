@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Train the stages of DISTILL.SCHEDULE in a row: base, distill, head.
+"""Train the stages of DISTILL.SCHEDULE one after another: base, distill, head.
 
 Run again with the same arguments, it skips finished stages and resumes an interrupted one.
 
@@ -17,7 +17,7 @@ from efpn_d2.utils.tool_support import error_text
 
 
 def main(args: argparse.Namespace) -> None:
-    """Run in every process of the job."""
+    """Run all stages; called in every process of the job."""
     if args.eval_only:
         sys.exit(
             "error: --eval-only evaluates one detector: use train_net.py with a stage's "

@@ -1,15 +1,15 @@
 #!/usr/bin/env python
-"""Look inside a pyramid: what distillation does to P'2, and the masks of FBSM.
+r"""Visualize a pyramid: the effect of distillation on P'2, and the masks of FBSM.
 
-maps: P'2 beside its target; curve: their distance over training; masks: FBSM's masks over images.
+maps: P'2 beside its target; curve: their distance during training; masks: FBSM's masks over images.
 ``--masks`` as the first argument is the same as ``masks``.
 
 Examples:
-    visualize_features.py maps --input a.jpg b.jpg --annotations val.json --output maps.png \\
-        --model ESPCN=espcn/config.yaml:espcn/model_final.pth \\
+    visualize_features.py maps --input a.jpg b.jpg --annotations val.json --output maps.png \
+        --model ESPCN=espcn/config.yaml:espcn/model_final.pth \
         --model FTT=ftt/config.yaml:ftt/model_final.pth
     visualize_features.py curve --run ESPCN=espcn --run FTT=ftt --output curve.png
-    visualize_features.py masks --input a.jpg b.jpg --annotations val.json --output masks.png \\
+    visualize_features.py masks --input a.jpg b.jpg --annotations val.json --output masks.png \
         --model fbsm/config.yaml:fbsm/model_final.pth
 """
 
@@ -35,25 +35,28 @@ from efpn_d2.utils.tool_support import draw_without_window, error_text, positive
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """Build the command-line parser."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
 
-    maps = commands.add_parser("maps", help="maps of images, their target and the stock map")
+    maps = commands.add_parser("maps", help="features of images, their target and stock features")
     maps.add_argument(
         "--model",
         action="append",
         required=True,
         metavar="LABEL=CONFIG:WEIGHTS",
-        help="a model; repeat it for more. Scale, view and target are the first one's",
+        help="a model; may be repeated. Scale, view and target are those of the first model",
     )
-    maps.add_argument("--teacher", default="", metavar="WEIGHTS", help="another teacher's weights")
+    maps.add_argument(
+        "--teacher", default="", metavar="WEIGHTS", help="weights of a separate teacher"
+    )
     maps.add_argument("--level", choices=STRIDES, default="p2_prime")
     maps.add_argument(
-        "--reduction", choices=REDUCTIONS, default="deviation", help="of channels to a colour"
+        "--reduction", choices=REDUCTIONS, default="deviation", help="maps channels to a color"
     )
-    maps.add_argument("--differences", action="store_true", help="add |map - target|, by cell")
+    maps.add_argument("--differences", action="store_true", help="add |features - target|, by cell")
     add_image_arguments(maps)
     maps.set_defaults(run=run_maps)
 
@@ -64,9 +67,11 @@ def build_parser() -> argparse.ArgumentParser:
         required=True,
         dest="runs",
         metavar="LABEL=FOLDER",
-        help="output folder of a stage distill or joint; repeat it for more",
+        help="output folder of a stage distill or joint; may be repeated",
     )
-    curve.add_argument("--smoothing", type=positive, default=3, help="points of the running mean")
+    curve.add_argument(
+        "--smoothing", type=positive, default=3, help="number of points of the running mean"
+    )
     curve.add_argument("--output", type=Path, required=True, help="a .png, .pdf or .svg file")
     curve.set_defaults(run=run_curve)
 
@@ -84,21 +89,25 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def add_image_arguments(parser: argparse.ArgumentParser) -> None:
-    """What all figures of images have in common."""
-    parser.add_argument("--input", nargs="+", required=True, help="images, folders, patterns")
-    parser.add_argument("--annotations", help="boxes: a COCO JSON or the name of a data set")
+    """Add the arguments common to all figures of images."""
+    parser.add_argument("--input", nargs="+", required=True, help="images, folders or patterns")
+    parser.add_argument("--annotations", help="boxes: a COCO JSON or the name of a dataset")
     parser.add_argument(
-        "--crop", metavar="X0,Y0,X1,Y1", help="show this part, in pixels of the file"
+        "--crop", metavar="X0,Y0,X1,Y1", help="show only this part, in pixels of the file"
     )
     parser.add_argument(
-        "--output", type=Path, required=True, help="a file (one line per image) or a folder"
+        "--output", type=Path, required=True, help="a file (one row per image) or a folder"
     )
     parser.add_argument(
-        "--opts", nargs=argparse.REMAINDER, default=[], help="config keys and values, at the end"
+        "--opts",
+        nargs=argparse.REMAINDER,
+        default=[],
+        help="config keys and values; must come last",
     )
 
 
 def run_maps(args: argparse.Namespace) -> list[Path]:
+    """Draw feature maps, and return the files."""
     crop = parse_crop(args.crop) if args.crop else None
     images = find_images(args.input)
     sources = [parse_pyramid_source(text) for text in args.model]
@@ -111,8 +120,11 @@ def run_maps(args: argparse.Namespace) -> list[Path]:
 
 
 def run_masks(args: argparse.Namespace) -> list[Path]:
+    """Draw masks, and return the files."""
     if len(args.model) > 1:
-        raise ValueError(f"--model is given {len(args.model)} times: masks are drawn of one model.")
+        raise ValueError(
+            f"--model is given {len(args.model)} times: masks are drawn for a single model."
+        )
     crop = parse_crop(args.crop) if args.crop else None
     images = find_images(args.input)
     source = parse_pyramid_source(args.model[0], needs_label=False)
@@ -124,13 +136,14 @@ def run_masks(args: argparse.Namespace) -> list[Path]:
 def make_records(
     images: Sequence[Path], annotations: str | None, cfg: CfgNode
 ) -> list[dict[str, Any]]:
-    """The images in Detectron2's format, with their boxes if there are annotations."""
+    """Return dataset dicts of the images, with their boxes if there are annotations."""
     if not annotations:
         return [{"file_name": str(path)} for path in images]
     return find_records(load_records(annotations, cfg.COCO_DATA.REGISTER), images)
 
 
 def run_curve(args: argparse.Namespace) -> list[Path]:
+    """Draw distance curves, and return the files."""
     runs = dict(split_label(text) for text in args.runs)
     if len(runs) < len(args.runs):
         raise ValueError("Two runs have the same label: give each its own.")
@@ -140,6 +153,7 @@ def run_curve(args: argparse.Namespace) -> list[Path]:
 
 
 def split_label(text: str) -> tuple[str, str]:
+    """Split ``LABEL=FOLDER``."""
     label, _, folder = text.partition("=")
     if not label or not folder:
         raise ValueError(f"'{text}' does not name a run: write LABEL=FOLDER.")
@@ -147,6 +161,7 @@ def split_label(text: str) -> tuple[str, str]:
 
 
 def parse_crop(text: str) -> Crop:
+    """Parse ``x0,y0,x1,y1``."""
     try:
         x0, y0, x1, y1 = map(float, text.split(","))
     except ValueError as error:
@@ -155,7 +170,7 @@ def parse_crop(text: str) -> Crop:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line; what cannot be done ends the program in one sentence."""
+    """Run the command line; errors end the program with one sentence."""
     draw_without_window()
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv[:1] == ["--masks"]:

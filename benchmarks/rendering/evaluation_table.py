@@ -1,4 +1,4 @@
-"""The table of benchmarks/evaluation_speed.py."""
+"""Render the table of ``benchmarks/evaluation_speed.py``."""
 
 from records import Record
 
@@ -8,7 +8,7 @@ __all__ = ["render_evaluation"]
 
 
 def render_evaluation(record: Record) -> str:
-    """What the backends take."""
+    """Render the times of the backends."""
     cases = record["cases"].values()
     names = list(next(iter(record["cases"].values()))["rows"])
     versions = dict(text.rsplit(" ", 1) for text in record["backends"])

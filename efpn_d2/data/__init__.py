@@ -1,1 +1,1 @@
-"""Data sets and how images become input. Importing it registers no data set."""
+"""Datasets and data loading. Importing this package registers no dataset."""

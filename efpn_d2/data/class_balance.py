@@ -1,4 +1,4 @@
-"""How often images are repeated so that rare classes are seen as often as others."""
+"""Repeat factors that balance the classes seen in training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["class_balance_factors", "count_instances"]
 
 
 def count_instances(records: Sequence[dict[str, Any]]) -> Counter[int]:
-    """Objects of each class in records of Detectron2's format; crowds do not count."""
+    """Count the objects of each class in Detectron2's dataset dicts, without crowds."""
     return Counter(
         annotation["category_id"]
         for record in records
@@ -24,22 +24,22 @@ def count_instances(records: Sequence[dict[str, Any]]) -> Counter[int]:
 def class_balance_factors(
     records: Sequence[dict[str, Any]], instances: int, max_repeat: float
 ) -> torch.Tensor:
-    """Per image, how often an epoch shows it so that each class has about ``instances`` objects.
+    """Compute repeat factors such that each class has about ``instances`` objects per epoch.
 
-    A class with n objects needs the factor instances / n, but at least 1 and at most
-    ``max_repeat``; an image gets the largest of its classes. So the number of a class that is often
-    in images of a rarer one comes out larger.
+    A class with n objects needs the factor instances / n, clamped to [1, ``max_repeat``]; an image
+    gets the largest factor of its classes. Classes that often share images with rarer ones are
+    therefore seen more often than ``instances``.
 
     Args:
-        records: N records of Detectron2's format.
-        instances: objects per class and epoch to reach.
-        max_repeat: no image is shown more often, for a network would learn it by heart.
+        records: N dataset dicts in Detectron2's format.
+        instances: target number of objects per class and epoch.
+        max_repeat: maximum factor of an image, against memorization.
 
     Returns:
         (N,) float factors, 1 for images without objects.
 
     Raises:
-        ValueError: a number is out of its range.
+        ValueError: if a value is out of range.
     """
     if instances < 1 or max_repeat < 1:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The ground truth of single image files, looked up in a data set by their names."""
+"""Look up the ground truth of image files in a dataset by file name."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,36 +15,36 @@ __all__ = ["find_records", "load_records"]
 
 
 def load_records(source: str, coco_sets: Sequence[Sequence[str]] = ()) -> list[dict[str, Any]]:
-    """The records of a data set in Detectron2's format.
+    """Load a dataset in Detectron2's format.
 
     Args:
-        source: a COCO JSON, whose file names are kept as they are, or the name of a data set.
+        source: a COCO JSON, whose file names are kept unchanged, or the name of a dataset.
         coco_sets: ``COCO_DATA.REGISTER`` of a config; registered if ``source`` is a name.
 
     Raises:
-        ValueError: it is neither.
-        OSError: a file of the data set is missing.
+        ValueError: if ``source`` is neither.
+        OSError: if a file of the dataset is missing.
     """
     if Path(source).is_file():
-        category_names(source)  # says what is wrong with a file that is no COCO JSON
+        category_names(source)  # reports what is wrong with a file that is not a COCO JSON
         return load_coco(source, "", None)
     register_synthetic()
     register_prepared(source)
     register_coco_sets(coco_sets)
     if source in DatasetCatalog.list():
         return DatasetCatalog.get(source)
-    raise ValueError(f"'{source}' is neither a COCO JSON nor the name of a registered data set.")
+    raise ValueError(f"'{source}' is neither a COCO JSON nor the name of a registered dataset.")
 
 
 def find_records(
     records: Sequence[dict[str, Any]], images: Sequence[str | Path]
 ) -> list[dict[str, Any]]:
-    """The record of each image file, with ``file_name`` as given.
+    """Find the record of each image file; its ``file_name`` is set to the given path.
 
-    A record belongs to a file whose path ends with the record's.
+    A record belongs to a file if the file's path ends with the record's.
 
     Raises:
-        ValueError: not exactly one record belongs to an image.
+        ValueError: if an image does not match exactly one record.
     """
     return [_find_record(records, Path(image)) for image in images]
 
@@ -58,7 +58,7 @@ def _find_record(records: Sequence[dict[str, Any]], image: Path) -> dict[str, An
             found.append(record)
     if len(found) != 1:
         raise ValueError(
-            f"The annotations have {len(found) or 'no'} entries for the image '{image}': their "
-            "file_name must be the end of its path, and of no other's."
+            f"The annotations have {len(found) or 'no'} entries for the image '{image}': exactly "
+            "one file_name must be the end of its path."
         )
     return {**found[0], "file_name": str(image)}

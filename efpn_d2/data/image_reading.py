@@ -1,4 +1,4 @@
-"""Images as Detectron2 reads them, but for those whose values it would change."""
+"""Read images with Detectron2, and refuse those whose values it would change."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["check_pixels", "mode_problem", "read_image", "vanishes"]
 
 
 def mode_problem(mode: str) -> str:
-    """What Detectron2 would do to pixels of a mode, and what to do; empty if it reads them right.
+    """Describe how Detectron2 would change pixels of a mode; empty if it reads them correctly.
 
     Args:
         mode: Pillow's name of the pixel format.
@@ -22,22 +22,22 @@ def mode_problem(mode: str) -> str:
     if not mode.startswith("I;16") and mode not in ("I", "F"):
         return ""
     return (
-        f"its pixels are of Pillow's mode {mode}, and Detectron2 would cut all values above 255; "
+        f"its pixels have Pillow's mode {mode}, and Detectron2 would clip all values above 255; "
         "convert it to 8 bits"
     )
 
 
 def check_pixels(path: str | os.PathLike[str]) -> None:
-    """Check by its header that an image file has 8 bits per channel.
+    """Check the header of an image file for 8 bits per channel.
 
-    Detectron2 reads files of 16 bits, of integers and of floats, too, but cuts their values.
+    Detectron2 also reads files of 16 bits, integers and floats, but clips their values.
 
     Args:
-        path: of the file.
+        path: path of the file.
 
     Raises:
-        ValueError: it has other pixels.
-        OSError: it cannot be read as an image.
+        ValueError: if the image has other pixels.
+        OSError: if the file cannot be read as an image.
     """
     with PathManager.open(os.fspath(path), "rb") as file, Image.open(file) as image:
         problem = mode_problem(image.mode)
@@ -46,29 +46,31 @@ def check_pixels(path: str | os.PathLike[str]) -> None:
 
 
 def read_image(path: str | os.PathLike[str], image_format: str) -> np.ndarray:
-    """Read an image by ``detectron2.data.detection_utils.read_image``.
+    """Read an image with ``detectron2.data.detection_utils.read_image``.
 
     Args:
-        path: of the file.
-        image_format: see there.
+        path: path of the file.
+        image_format: format as in Detectron2's function.
 
     Returns:
-        (H, W, C), turned as its EXIF tag says.
+        Array (H, W, C), with the EXIF orientation applied.
 
     Raises:
-        ValueError, OSError: see :func:`check_pixels`. On a damaged file Pillow raises others, too.
+        ValueError: see :func:`check_pixels`; Pillow may raise other errors on damaged files.
+        OSError: see :func:`check_pixels`.
     """
     check_pixels(path)
     return detection_utils.read_image(os.fspath(path), format=image_format)
 
 
 def vanishes(width: int, height: int, shortest: int, longest: int) -> bool:
-    """Whether an image is so long and narrow that Detectron2's resizing leaves no pixel of it.
+    """Check whether an image is so narrow that no pixel is left after Detectron2's resizing.
 
     Args:
-        width, height: of the image.
-        shortest: what its shorter side is brought to, as ``INPUT.MIN_SIZE_TEST``; 0: no resizing.
-        longest: what its longer side has at most, as ``INPUT.MAX_SIZE_TEST``.
+        width: width of the image.
+        height: height of the image.
+        shortest: target of the shorter side, as in ``INPUT.MIN_SIZE_TEST``; 0: no resizing.
+        longest: maximum of the longer side, as in ``INPUT.MAX_SIZE_TEST``.
     """
     if shortest == 0:
         return False

@@ -1,4 +1,4 @@
-"""How records become input of a training: Detectron2's mapper, with the options of ``DATA``."""
+"""Dataset mappers for training: Detectron2's mapper with the options of ``cfg.DATA``."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ Mapper = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class DetectionMapper(DatasetMapper):
-    """:class:`DatasetMapper` that scales boxes of integers right, and refuses images above 8 bits.
+    """:class:`DatasetMapper` that scales integer boxes correctly and refuses images above 8 bits.
 
-    Boxes and polygons of floats come out as from the base class, to the last bit.
+    Boxes and polygons of floats are bitwise equal to those of the base class.
     """
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
-        """As in the base class.
+        """Map a dataset dict to model input, as in the base class.
 
         Raises:
-            ValueError: the image's values would be cut; see :func:`check_pixels`.
+            ValueError: if pixel values would be clipped; see :func:`check_pixels`.
         """
         check_pixels(dataset_dict["file_name"])
         if "annotations" in dataset_dict:
@@ -44,7 +44,7 @@ class DetectionMapper(DatasetMapper):
     def _transform_annotations(
         self, dataset_dict: dict[str, Any], transforms: Any, image_shape: tuple[int, int]
     ) -> None:
-        """As in the base class, which makes no boxes of masks where there is no object."""
+        """Transform annotations; skip boxes of masks if there is no object."""
         if all(a.get("iscrowd", 0) for a in dataset_dict["annotations"]):
             without = copy.copy(self)
             without.recompute_boxes = False
@@ -56,23 +56,22 @@ class DetectionMapper(DatasetMapper):
 
 
 def build_train_mapper(cfg: CfgNode) -> Mapper:
-    """Detectron2's mapper with the augmentations that ``cfg.DATA`` switches on, of which none is.
+    """Build Detectron2's mapper with the augmentations that ``cfg.DATA`` enables.
 
     Raises:
-        ValueError: an option of ``cfg.DATA`` is out of its range.
+        ValueError: if an option of ``cfg.DATA`` is out of range.
     """
     return _build(with_scale_jitter(cfg), cfg.DATA.COLOR_JITTER, "DATA.COLOR_JITTER")
 
 
 def build_distillation_mapper(cfg: CfgNode) -> Mapper:
-    """:func:`build_train_mapper` at the scale that ``DISTILL.VIEW`` asks for: one image per sample.
+    """Build the training mapper at the scale given by ``DISTILL.VIEW``, one image per sample.
 
-    With ``downsample`` all lengths of ``INPUT``, which are the student's, are doubled: the sample
-    is the teacher's view, and the student's is made of it in the model, so that the two are
-    aligned.
+    For ``downsample`` all lengths of ``INPUT``, which are the student's, are doubled: the sample is
+    the teacher's view, and the model computes the student's from it, so that the two are aligned.
 
     Raises:
-        ValueError: as :func:`build_train_mapper`, or colour jitter is set twice.
+        ValueError: if an option of ``cfg.DATA`` is out of range, or color jitter is set twice.
     """
     jitters = {f"{node}.COLOR_JITTER": cfg[node].COLOR_JITTER for node in ("DISTILL", "DATA")}
     if all(jitters.values()):

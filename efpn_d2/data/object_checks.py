@@ -1,4 +1,4 @@
-"""Objects without what a detector is trained on, found before the training and not in it."""
+"""Check that objects have the annotations to train on, before the training starts."""
 
 from __future__ import annotations
 
@@ -12,38 +12,41 @@ __all__ = ["check_objects"]
 
 
 def check_objects(cfg: CfgNode, records: Sequence[dict[str, Any]]) -> None:
-    """Check that all objects have the masks and the keypoints that are trained on.
+    """Check that all objects have the masks and keypoints needed for training.
 
-    Detectron2 takes both from an image as far as its first object has them, so that a training
-    would end at the first image where that fails, whenever it comes.
+    Detectron2 assumes that all objects of an image have what its first object has, so a training
+    would fail at the first image for which this is wrong.
 
     Args:
         cfg: a config.
-        records: of Detectron2's format; crowds, which are not trained on, do not count.
+        records: dataset dicts in Detectron2's format; crowds, which are not trained on, are
+            skipped.
 
     Raises:
-        ValueError: some have none, or have them in a form that the config has no place for, or that
-            needs a package which is not installed; the message counts them and says what to do.
+        ValueError: if some objects lack them, or have them in a form that the config does not
+            support, or that needs a package which is not installed; the message counts these
+            objects and says what to do.
     """
     if cfg.MODEL.MASK_ON:
         _refuse(
             records,
             lambda a: not _has_mask(a),
             "MODEL.MASK_ON is True, but {number} have no mask{first}: add their 'segmentation', "
-            "leave them out, or set MODEL.MASK_ON to False.",
+            "remove them, or set MODEL.MASK_ON to False.",
         )
         if cfg.INPUT.MASK_FORMAT == "polygon":
             _refuse(
                 records,
                 lambda a: not isinstance(a["segmentation"], list),
-                "INPUT.MASK_FORMAT is polygon, but {number} have no polygons as their mask{first}, "
-                "but a run-length encoding or pixels: set INPUT.MASK_FORMAT to bitmask.",
+                "INPUT.MASK_FORMAT is polygon, but {number} have a run-length encoding or "
+                "pixels instead of polygons as their mask{first}: set INPUT.MASK_FORMAT to "
+                "bitmask.",
             )
         if cfg.INPUT.CROP.ENABLED and not importlib.util.find_spec("shapely"):
             _refuse(
                 records,
                 lambda a: isinstance(a["segmentation"], list),
-                "INPUT.CROP.ENABLED cuts masks of polygons, which {number} have{first}, by the "
+                "INPUT.CROP.ENABLED cuts polygon masks, which {number} have{first}, with the "
                 "package shapely: pip install shapely, or set INPUT.CROP.ENABLED to False.",
             )
     if cfg.MODEL.KEYPOINT_ON:
@@ -51,9 +54,9 @@ def check_objects(cfg: CfgNode, records: Sequence[dict[str, Any]]) -> None:
         _refuse(
             records,
             lambda a: len(a.get("keypoints", ())) != length,
-            f"MODEL.KEYPOINT_ON is True, but {{number}} have not {length // 3} keypoints "
+            f"MODEL.KEYPOINT_ON is True, but {{number}} do not have {length // 3} keypoints "
             f"(MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS), which are {length} numbers in "
-            "'keypoints'{first}: add them, leave these objects out, or set MODEL.KEYPOINT_ON to "
+            f"'keypoints'{{first}}: add them, remove these objects, or set MODEL.KEYPOINT_ON to "
             "False.",
         )
 

@@ -1,4 +1,4 @@
-"""Where data sets are looked for."""
+"""Paths of datasets."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from pathlib import Path
 
 
 def dataset_root(root: str | os.PathLike[str] | None = None) -> Path:
-    """The folder of all data sets: ``root``, else ``$DETECTRON2_DATASETS``, else ``datasets``."""
+    """Return the folder of all datasets: ``root``, ``$DETECTRON2_DATASETS`` or ``datasets``."""
     if root is None:
         root = os.environ.get("DETECTRON2_DATASETS") or "datasets"
     return Path(root).expanduser()
 
 
 def path_candidates(path: str) -> list[str]:
-    """The places where a path from a config may be, best first, as absolute paths.
+    """Return the absolute paths that a path from a config may refer to, best first.
 
-    A relative path is looked up in the data set folder, then in the working directory. An address
-    such as ``s3://...`` is left to Detectron2's PathManager.
+    A relative path is resolved in the dataset root, then in the working directory. An address such
+    as ``s3://...`` is left to Detectron2's PathManager.
     """
     if "://" in path:
         return [path]

@@ -1,4 +1,4 @@
-"""Advice on a config from the objects of a data set."""
+"""Recommend config settings from the objects of a dataset."""
 
 from efpn_d2.dataset_advice.analyze import DatasetAnalysis, analyze_dataset
 from efpn_d2.dataset_advice.report import format_analysis, format_settings

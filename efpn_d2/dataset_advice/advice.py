@@ -1,4 +1,4 @@
-"""Settings that a data set asks for; each rule is also named where its result is printed."""
+"""Rules that derive settings from a dataset; the report states each rule beside its result."""
 
 import copy
 import math
@@ -24,32 +24,32 @@ __all__ = [
 
 Settings = dict[str, Any]
 
-# Eq. 2 with minimum level 1: below it FPN's rule would choose the level under P2.
+# Eq. 2 with minimum level 1: below this size FPN's rule would choose the level under P2.
 _PAPER_SMALL_BOX_SIZE = 56.0
-_LEAST_SHARE = 0.2  # of the objects, for each of the two heads
-_SMALLEST = 0.1  # quantile of the sizes that the input scale is chosen for
-_MOST_ENLARGED = 2.0  # pixels of the input per pixel of the file
+_LEAST_SHARE = 0.2  # minimum fraction of objects for each of the two heads
+_SMALLEST = 0.1  # quantile of object sizes that determines the input scale
+_MOST_ENLARGED = 2.0  # maximum number of input pixels per pixel of the file
 _DETECTIONS = 100  # COCO's
 
 
 class ScaleAdvice(NamedTuple):
-    """An input scale, and what it was chosen by."""
+    """A recommended input scale and its justification."""
 
     min_size: int
     max_size: int
-    factor: float  # to the present scale; 1: keep it
+    factor: float  # relative to the current scale; 1: keep it
     needed: float  # pixels that an object should have, see sure_size
-    smallest: float  # pixels that the tenth smallest of a hundred objects has now
-    capped: bool  # the file's pixels end before the need does
+    smallest: float  # current 10 % quantile of object sizes, in pixels
+    capped: bool  # whether limited by the resolution of the files
 
 
 def advise_anchor_sizes(cfg: CfgNode, geometry: DetectorGeometry, objects: ObjectTable) -> Settings:
-    """Settings with the anchor sizes that :class:`AnchorSearch` finds.
+    """Return settings with the anchor sizes that :class:`AnchorSearch` finds.
 
     Args:
         cfg: the config that ``geometry`` describes.
         geometry: its detector.
-        objects: of the data set, at the scale of ``cfg``.
+        objects: objects of the dataset, at the scale of ``cfg``.
     """
     ratios = [_ratios(level) for level in geometry.anchors]
     sizes = AnchorSearch(
@@ -69,7 +69,7 @@ def advise_anchor_sizes(cfg: CfgNode, geometry: DetectorGeometry, objects: Objec
 
 
 def present_anchor_sizes(cfg: CfgNode, geometry: DetectorGeometry) -> Settings:
-    """Settings with the anchor sizes that a config has, for the same keys.
+    """Return settings with the current anchor sizes of a config, for the same keys.
 
     Args:
         cfg: the config that ``geometry`` describes.
@@ -84,7 +84,7 @@ def present_anchor_sizes(cfg: CfgNode, geometry: DetectorGeometry) -> Settings:
 def _anchor_settings(
     cfg: CfgNode, geometry: DetectorGeometry, sizes: list[list[float]]
 ) -> Settings:
-    """By their keys, of sizes of all levels from fine to coarse."""
+    """Map the sizes of all levels, from fine to coarse, to their config keys."""
     if _has_own_key(cfg, geometry):
         first, *sizes = sizes
         return {
@@ -95,13 +95,13 @@ def _anchor_settings(
 
 
 def _has_own_key(cfg: CfgNode, geometry: DetectorGeometry) -> bool:
-    """Whether the sizes of P'2's anchors are not among those of the other levels."""
+    """Return whether the anchor sizes of P'2 have a key separate from the other levels."""
     of_rpn = geometry.anchors[0].name == P2_PRIME and bool(geometry.pooled)
     return of_rpn and P2_PRIME not in cfg.MODEL.RPN.IN_FEATURES
 
 
 def advise_small_box_size(sizes: np.ndarray) -> float:
-    """The paper's 56 pixels (Eq. 2), moved so that each head has a fifth of the objects or more.
+    """Return the paper's 56 px (Eq. 2), moved so that each head has at least 20 % of the objects.
 
     Args:
         sizes: (G,) sqrt(w h) of objects in pixels of the network's input.
@@ -111,9 +111,9 @@ def advise_small_box_size(sizes: np.ndarray) -> float:
 
 
 def sure_size(stride: float, threshold: float) -> float:
-    """Side of the smallest square that has an anchor with that IoU wherever it lies.
+    """Return the side of the smallest square that has an anchor with this IoU at any position.
 
-    The anchor is of the same size, and its centre up to half a cell away in x and y.
+    The anchor has the same size, and its center is up to half a cell away in x and y.
     """
     return stride / (2 * (1 - math.sqrt(2 * threshold / (1 + threshold))))
 
@@ -121,9 +121,9 @@ def sure_size(stride: float, threshold: float) -> float:
 def advise_input_scale(
     cfg: CfgNode, geometry: DetectorGeometry, objects: ObjectTable
 ) -> ScaleAdvice:
-    """The scale at which nine of ten objects have :func:`sure_size` on the finest anchor level.
+    """Find the scale at which 90 % of objects have :func:`sure_size` on the finest anchor level.
 
-    Never a smaller one than the config's, and none that enlarges the files more than twice.
+    The scale is never smaller than the config's, and never more than twice that of the files.
     """
     needed = sure_size(min(level.stride for level in geometry.anchors), geometry.thresholds[1])
     smallest = float(np.quantile(objects.sizes, _SMALLEST))
@@ -131,7 +131,7 @@ def advise_input_scale(
     wanted = max(needed / smallest, 1.0)
     factor = min(wanted, limit)
     min_size, max_size = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
-    if min_size == 0:  # images are not scaled
+    if min_size == 0:  # images are not resized
         min_size = int(np.median(objects.image_sizes.min(axis=1)))
         max_size = int(objects.image_sizes.max())
     if factor < 1.05:
@@ -141,7 +141,7 @@ def advise_input_scale(
 
 
 def advise_detections(objects_per_image: np.ndarray) -> int:
-    """COCO's 100, or more: all objects of the fullest image, and twice those of all but 1 %.
+    """Return COCO's 100, or more: all objects of the fullest image, and twice the 99 % quantile.
 
     Args:
         objects_per_image: (N,).
@@ -156,6 +156,6 @@ def _least_size(level: AnchorLevel) -> float:
 
 
 def _ratios(level: AnchorLevel) -> list[float]:
-    """h / w of a level's anchors."""
+    """Return h / w of a level's anchors."""
     sides = level.boxes[:, 2:] - level.boxes[:, :2]
     return np.unique((sides[:, 1] / sides[:, 0]).round(4)).tolist()

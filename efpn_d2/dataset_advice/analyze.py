@@ -1,4 +1,4 @@
-"""A data set and a detector, compared: one function that asks everything else in this package."""
+"""Compare a dataset with a detector."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ __all__ = ["DatasetAnalysis", "analyze_dataset", "measure_anchors"]
 
 @dataclass(frozen=True)
 class DatasetAnalysis:
-    """What a config does with a data set's objects, and what it would do with other settings."""
+    """Statistics of a dataset's objects under a config and under the recommended settings."""
 
     name: str
     cfg: CfgNode
@@ -34,21 +34,21 @@ class DatasetAnalysis:
     geometry: DetectorGeometry
     overlaps: Overlaps
     settings: Settings
-    """To be merged onto the config."""
+    "Settings to merge onto the config."
     advised_geometry: DetectorGeometry
     advised_overlaps: Overlaps
     scale: ScaleAdvice
-    """Not part of the settings: another scale costs time and asks for other anchors."""
+    "Not part of the settings: another scale has a cost and needs other anchors."
 
     def anchor_scores(self) -> tuple[float, float]:
-        """What the anchors of the config and the advised ones have by :func:`overlap_score`."""
+        """Scores of the current and the recommended anchors by :func:`overlap_score`."""
         return (
             _score(self.objects, self.geometry, self.overlaps),
             _score(self.objects, self.geometry, self.advised_overlaps),
         )
 
     def similarity_constants(self) -> tuple[SimilarityConstants, SimilarityConstants]:
-        """With the anchors of the config and the advised ones; no part of the settings."""
+        """Constants for the current and the recommended anchors; not part of the settings."""
         return (
             similarity_constants(self.objects, self.geometry),
             similarity_constants(self.objects, self.advised_geometry),
@@ -56,21 +56,21 @@ class DatasetAnalysis:
 
     @property
     def keeps_anchors(self) -> bool:
-        """Whether the config's own anchors are the advised ones."""
+        """Whether the recommended anchors are the config's own."""
         own = present_anchor_sizes(self.cfg, self.geometry)
         advised = self.settings["MODEL"]
         return all(advised[node].items() >= keys.items() for node, keys in own.items())
 
 
 def analyze_dataset(
-    records: Sequence[dict[str, Any]], cfg: CfgNode, name: str = "The data set"
+    records: Sequence[dict[str, Any]], cfg: CfgNode, name: str = "The dataset"
 ) -> DatasetAnalysis:
-    """Compare a data set with a config's detector at ``INPUT.MIN_SIZE_TEST``.
+    """Compare a dataset with a config's detector at ``INPUT.MIN_SIZE_TEST``.
 
     Args:
-        records: the data set in Detectron2's format.
-        cfg: a complete config; not changed.
-        name: of the data set, for messages.
+        records: the dataset in Detectron2's format.
+        cfg: a complete config; not modified.
+        name: name of the dataset in messages.
 
     Raises:
         ValueError: see :func:`read_objects` and :func:`describe_detector`.
@@ -82,7 +82,7 @@ def analyze_dataset(
     advised_geometry, advised_overlaps = _with_settings(cfg, settings, objects)
     now = _score(objects, geometry, overlaps)
     if _score(objects, geometry, advised_overlaps) <= now + EQUAL:
-        # The search knows only sizes that divide an octave, which the config's need not do.
+        # The search only tries sizes that divide an octave, which the config's sizes need not do.
         for node, keys in present_anchor_sizes(cfg, geometry).items():
             settings["MODEL"][node].update(keys)
         advised_geometry, advised_overlaps = _with_settings(cfg, settings, objects)
@@ -102,7 +102,7 @@ def analyze_dataset(
 def _with_settings(
     cfg: CfgNode, settings: Settings, objects: ObjectTable
 ) -> tuple[DetectorGeometry, Overlaps]:
-    """The detector that a config describes with some settings, and its overlaps."""
+    """Return the detector of a config with some settings, and its overlaps."""
     cfg = cfg.clone()
     cfg.defrost()
     cfg.merge_from_other_cfg(CfgNode(settings))
@@ -122,13 +122,13 @@ def _advise(cfg: CfgNode, geometry: DetectorGeometry, objects: ObjectTable) -> S
         model.setdefault("EFPN", {})["SMALL_BOX_SIZE"] = size
     detections = advise_detections(objects.objects_per_image)
     if geometry.pooled and 2 * detections > cfg.MODEL.RPN.POST_NMS_TOPK_TEST:
-        # No head can find more objects than it is shown.
+        # A head cannot find more objects than it has proposals.
         model["RPN"] = {"POST_NMS_TOPK_TEST": 2 * detections}
     return {"MODEL": model, "TEST": {"DETECTIONS_PER_IMAGE": detections}}
 
 
 def measure_anchors(objects: ObjectTable, geometry: DetectorGeometry) -> Overlaps:
-    """What a detector's anchors offer to each object; its upper IoU threshold counts."""
+    """Measure the overlap of objects with a detector's anchors, at its upper IoU threshold."""
     return measure_overlaps(
         objects.boxes,
         objects.image_sizes[objects.images],

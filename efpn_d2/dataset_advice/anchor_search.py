@@ -1,4 +1,4 @@
-"""Anchor sizes that fit the objects of a data set: coordinate ascent on the overlap."""
+"""Find anchor sizes that fit the objects of a dataset, by coordinate ascent on the overlap."""
 
 from collections.abc import Sequence
 
@@ -12,23 +12,24 @@ from efpn_d2.dataset_advice.objects import ObjectTable
 __all__ = ["EQUAL", "AnchorSearch", "octave_weights", "overlap_score"]
 
 _STEPS_PER_OCTAVE = 4
-_LEAST_RATIO = 2**0.5  # of one level's size to the next finer one's
-EQUAL = 1e-6  # scores that close are equal
+_LEAST_RATIO = 2**0.5  # ratio of one level's size to that of the next finer level
+EQUAL = 1e-6  # scores closer than this are considered equal
 _MAX_ROUNDS = 50
 
 
 class AnchorSearch:
-    """Looks for one size per level; further sizes of a level divide the octave above it evenly.
+    """Find one size per level; further sizes of a level divide the octave above it evenly.
 
-    The score of a choice is the share of objects that have an anchor which is not background (IoU
-    of the lower threshold or more), plus the mean IoU of all objects with their best anchor, which
-    counts up to the upper threshold, for more is no better. (The share that reaches the upper one
-    would be a bad score: it gives up all objects that cannot.) Each octave of sizes counts by the
-    square root of its number of objects, so that few are not given up for many. Sizes are tried in
-    steps of a quarter octave. From each of several series, those that are there now and those whose
-    sizes double, or grow by half an octave, one level after the other is moved to where the score
-    is highest, between its neighbours, until none moves; the best end counts. A level that no
-    object needs stays next to the others.
+    The score of a choice is the fraction of objects that have an anchor which is not background
+    (IoU at or above the lower threshold), plus the mean IoU of all objects with their best anchor,
+    clamped to the upper threshold. (The fraction above the upper threshold would be a bad score: it
+    gives up all objects that cannot reach it.) Each octave of sizes is weighted by the square root
+    of its number of objects, so that rare sizes are not given up for frequent ones.
+
+    Sizes are tried in steps of a quarter octave. The search starts from several series: the current
+    sizes, and series that grow by an octave or half an octave per level. One level after another is
+    moved, between its neighbors, to the best score until none moves; the best result is returned. A
+    level that no object needs stays next to the others.
     """
 
     def __init__(
@@ -46,14 +47,15 @@ class AnchorSearch:
     ) -> None:
         """
         Args:
-            objects: of these, ``max_objects`` evenly spread over the list are looked at.
-            strides: of the levels, from fine to coarse.
+            objects: the objects, of which ``max_objects`` evenly spread ones are used.
+            strides: strides of the levels, from fine to coarse.
             aspect_ratios: h / w of the anchors of each level.
             sizes_per_level: number of anchor sizes of each level.
             offset: ``MODEL.ANCHOR_GENERATOR.OFFSET``.
             size_divisibility: images are padded to multiples of it.
-            thresholds: IoU below which an anchor is background, and from which it is an object.
-            start: the present size of each level, the least where it has more.
+            thresholds: IoU below which an anchor is background, and from which it is foreground.
+            start: the current size of each level, the smallest if it has more than one.
+            max_objects: maximum number of objects to use.
         """
         chosen = np.unique(np.linspace(0, len(objects.boxes) - 1, max_objects).astype(int))
         self._boxes = objects.boxes[chosen]
@@ -71,7 +73,7 @@ class AnchorSearch:
         self._start = list(start)
 
     def run(self) -> list[list[float]]:
-        """The anchor sizes of each level, in pixels of the network's input."""
+        """Return the anchor sizes of each level, in pixels of the network's input."""
         ious = [self._candidate_ious(level) for level in range(len(self._strides))]
         ends = [self._ascend(ious, series) for series in self._series(ious)]
         choice = max(ends, key=lambda end: self._total(ious, end))
@@ -81,7 +83,7 @@ class AnchorSearch:
         ]
 
     def _series(self, ious: list[np.ndarray]) -> list[list[int]]:
-        """Where to start: the present sizes, and of each ratio the best geometric series."""
+        """Return the starting points: the current sizes and the best series for each ratio."""
         starts = [[int(np.searchsorted(self._sizes, size)) for size in self._start]]
         for ratio in (_LEAST_RATIO, 2.0):
             powers = ratio ** np.arange(len(ious))
@@ -93,7 +95,7 @@ class AnchorSearch:
         return starts
 
     def _ascend(self, ious: list[np.ndarray], choice: list[int]) -> list[int]:
-        """Move one level after the other until none moves."""
+        """Move one level after another until none moves."""
         for _ in range(_MAX_ROUNDS):
             before = choice
             for level in range(len(choice)):
@@ -107,7 +109,7 @@ class AnchorSearch:
         return float(self._score(np.max([ious[i][k] for i, k in enumerate(choice)], axis=0)))
 
     def _candidate_ious(self, level: int) -> np.ndarray:
-        """Best IoU (K, G) of each object with the anchors of a level, for each of K sizes."""
+        """Compute the best IoU (K, G) of each object with a level's anchors for each of K sizes."""
         stride = self._strides[level]
         grid = grid_sizes(self._image_sizes, stride, self._divisibility)
         ious = np.empty((len(self._sizes), len(self._boxes)), np.float32)
@@ -123,11 +125,11 @@ class AnchorSearch:
         return ious
 
     def _score(self, best: np.ndarray) -> np.ndarray:
-        """Of the best IoUs (..., G) of all objects."""
+        """Compute the score from the best IoUs (..., G) of all objects."""
         return overlap_score(best, self._thresholds, self._weights)
 
     def _best_size(self, ious: list[np.ndarray], choice: list[int], level: int) -> int:
-        """The best size of a level between its neighbours, the present one if none is better."""
+        """Find the best size of a level between its neighbors, preferring the current one."""
         low = self._sizes[choice[level - 1]] * _LEAST_RATIO if level else 0.0
         last = level + 1 == len(choice)
         high = np.inf if last else self._sizes[choice[level + 1]] / _LEAST_RATIO
@@ -138,7 +140,7 @@ class AnchorSearch:
             return choice[level]
         scores = self._score(np.maximum(ious[level][allowed], rest))
         present = self._score(np.maximum(ious[level][choice[level]], rest))
-        # The smallest of equals: a level that no object needs stays next to the others.
+        # Ties go to the smallest, so a level that no object needs stays next to the others.
         best = int(allowed[np.flatnonzero(scores >= scores.max() - EQUAL)[0]])
         better = scores.max() > present + EQUAL or best < choice[level]
         return best if better else choice[level]
@@ -147,12 +149,12 @@ class AnchorSearch:
 def overlap_score(
     best: np.ndarray, thresholds: tuple[float, float], weights: np.ndarray
 ) -> np.ndarray:
-    """What :class:`AnchorSearch` makes the most of.
+    """Compute the score that :class:`AnchorSearch` maximizes.
 
     Args:
         best: (..., G), IoU of each object with its best anchor.
         thresholds: see :class:`AnchorSearch`.
-        weights: (G,) of the objects, see :func:`octave_weights`.
+        weights: (G,) weights of the objects, see :func:`octave_weights`.
 
     Returns:
         (...), from 0 to 1 plus the upper threshold.
@@ -162,7 +164,7 @@ def overlap_score(
 
 
 def octave_weights(sizes: np.ndarray) -> np.ndarray:
-    """Weights (G,) with sum 1, in which each octave of sizes has the root of its number of objects.
+    """Compute weights (G,) with sum 1; an octave's weight is the root of its number of objects.
 
     Args:
         sizes: (G,) sqrt(w h).
@@ -175,5 +177,5 @@ def octave_weights(sizes: np.ndarray) -> np.ndarray:
 
 
 def rounded(size: float) -> float:
-    """A size that reads well: halves below 16 pixels, whole numbers above."""
+    """Round a size to halves below 16 pixels and to integers above."""
     return round(size * 2) / 2 if size < 16 else float(round(size))

@@ -1,8 +1,8 @@
-"""How well anchors overlap objects: on the whole grid of cells, without going through it.
+"""Overlap of objects with all anchors of a grid, computed without enumerating the grid.
 
-The overlap of two boxes of given sides falls with the distance of their centres in x, and in y. So
-the best anchor of a shape is in the cell that is nearest, and in each row of cells those above a
-threshold are neighbours, whose ends can be computed.
+The IoU of two boxes of given sizes decreases with the distance of their centers in x and in y. So
+the best anchor of a shape is in the nearest cell, and in each row of cells the anchors above a
+threshold are contiguous, with ends that can be computed.
 """
 
 import math
@@ -12,23 +12,23 @@ import numpy as np
 
 __all__ = ["AnchorLevel", "Overlaps", "best_overlaps", "count_overlaps", "measure_overlaps"]
 
-_ROUNDING = 1e-6  # cells; a position that close to the end of a range is in it
+_ROUNDING = 1e-6  # tolerance in cells at the ends of a range
 
 
 class AnchorLevel(NamedTuple):
-    """The anchors of one level of a pyramid."""
+    """The anchors of one pyramid level."""
 
     name: str
-    stride: float  # pixels of the network's input from a cell to the next
+    stride: float  # stride in pixels of the network's input
     boxes: np.ndarray  # (A, 4) XYXY, the anchors of the first cell
 
 
 class Overlaps(NamedTuple):
-    """What the anchors of all levels offer to each of G objects."""
+    """Overlaps of G objects with the anchors of all levels."""
 
     best: np.ndarray  # (G,) IoU with the best anchor
-    level: np.ndarray  # (G,) index of the level that has it, the finest of equals
-    counts: np.ndarray  # (G,) anchors whose IoU reaches the threshold
+    level: np.ndarray  # (G,) index of its level, the finest if several are equal
+    counts: np.ndarray  # (G,) number of anchors whose IoU reaches the threshold
 
 
 def measure_overlaps(
@@ -43,9 +43,9 @@ def measure_overlaps(
     Args:
         boxes: (G, 4) XYXY in pixels of the network's input.
         image_sizes: (G, 2), height and width of each object's image in the same pixels.
-        levels: from fine to coarse.
-        size_divisibility: images are padded to multiples of it; 0: not at all.
-        threshold: least IoU of an anchor that counts.
+        levels: levels from fine to coarse.
+        size_divisibility: images are padded to multiples of it; 0: no padding.
+        threshold: minimum IoU of an anchor to be counted.
     """
     best, count = [], np.zeros(len(boxes), int)
     for level in levels:
@@ -57,19 +57,19 @@ def measure_overlaps(
 
 
 def grid_sizes(image_sizes: np.ndarray, stride: float, size_divisibility: int) -> np.ndarray:
-    """Rows and columns of cells (G, 2) on images of (G, 2) pixels, padded."""
+    """Return the rows and columns of cells (G, 2) on padded images of (G, 2) pixels."""
     if size_divisibility:
         image_sizes = np.ceil(image_sizes / size_divisibility) * size_divisibility
     return np.ceil(image_sizes / stride).astype(int)
 
 
 def best_overlaps(boxes: np.ndarray, grid: np.ndarray, level: AnchorLevel) -> np.ndarray:
-    """IoU (G, A) of each object with the best anchor of each shape of a level.
+    """Compute the IoU (G, A) of each object with the best anchor of each shape of a level.
 
     Args:
         boxes: (G, 4) XYXY.
         grid: (G, 2), rows and columns of cells of each object's image.
-        level: its A anchors.
+        level: the level with its A anchors.
     """
     sides, centres = _sides(boxes), _centres(boxes)
     ious = np.empty((len(boxes), len(level.boxes)))
@@ -86,9 +86,13 @@ def best_overlaps(boxes: np.ndarray, grid: np.ndarray, level: AnchorLevel) -> np
 def count_overlaps(
     boxes: np.ndarray, grid: np.ndarray, level: AnchorLevel, threshold: float
 ) -> np.ndarray:
-    """Anchors (G, A) of each shape of a level whose IoU with the object is ``threshold`` or more.
+    """Count the anchors (G, A) of each shape of a level with an IoU of at least ``threshold``.
 
-    Args: as :func:`best_overlaps`; ``threshold`` is above 0.
+    Args:
+        boxes: (G, 4) XYXY.
+        grid: (G, 2), rows and columns of cells of each object's image.
+        level: the level with its A anchors.
+        threshold: minimum IoU, above 0.
     """
     counts = np.empty((len(boxes), len(level.boxes)), int)
     for a, shape in enumerate(zip(_sides(level.boxes), _centres(level.boxes), strict=True)):
@@ -104,10 +108,10 @@ def _count_shape(
     first: np.ndarray,
     threshold: float,
 ) -> np.ndarray:
-    """Anchors of one shape, with its first centre, that reach the threshold: (G,)."""
+    """Count the anchors of one shape, given its first center, that reach the threshold: (G,)."""
     sides = _sides(boxes)
     centres = (_centres(boxes) - first) / stride  # in cells
-    # IoU >= t is the same as this common area or more.
+    # IoU >= t is equivalent to an intersection of at least this area.
     area = threshold / (1 + threshold) * (sides.prod(axis=1) + own_sides.prod())
     widest, highest = np.minimum(sides, own_sides).T
     reach = (sides + own_sides) / 2
@@ -127,13 +131,13 @@ def _count_shape(
 
 
 def _cells(centre: np.ndarray, half: np.ndarray, number: np.ndarray) -> tuple[np.ndarray, ...]:
-    """First and last cell of a row of ``number`` that is within ``half`` of the centre."""
+    """Return the first and last of ``number`` cells in a row within ``half`` of the center."""
     start = np.maximum(np.ceil(centre - half - _ROUNDING), 0)
     return start, np.minimum(np.floor(centre + half + _ROUNDING), number - 1)
 
 
 def _common_sides(sides: np.ndarray, own: np.ndarray, distance: np.ndarray) -> np.ndarray:
-    """Sides (G, 2) of the intersection of boxes whose centres are that far apart."""
+    """Return the sides (G, 2) of the intersection of boxes with this distance of centers."""
     return np.minimum((sides + own) / 2 - distance, np.minimum(sides, own)).clip(min=0)
 
 

@@ -1,4 +1,4 @@
-"""Sizes of a data set's objects, the levels they are read from, and the anchors they find."""
+"""Figure of a dataset's object sizes, their pyramid levels, and the overlap with anchors."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -7,7 +7,7 @@ import numpy as np
 
 from efpn_d2.visualization.figures import wrap_text
 
-if TYPE_CHECKING:  # imported where it is needed: importing this module stays cheap
+if TYPE_CHECKING:  # imported lazily to keep the import of this module cheap
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -16,21 +16,21 @@ __all__ = ["AnchorCurve", "LevelBand", "draw_dataset_figure"]
 _WIDTH = 8.0  # inches
 _NOTE_SIZE = 8.5  # points
 _BINS_PER_OCTAVE = 4
-_LEAST_OBJECTS = 5  # in a bin, for a point of a curve
+_LEAST_OBJECTS = 5  # minimum number of objects in a bin for a point of a curve
 _BAND_COLOURS = ("#fbe3c8", "#e3ecf7", "#d2e0f1", "#c0d4eb", "#aec8e5", "#9cbbdf")
 
 
 class LevelBand(NamedTuple):
-    """Sizes of the objects that are read from a level."""
+    """The sizes of the objects assigned to a level."""
 
     name: str  # e.g. "P'2"
     low: float
     high: float  # pixels of the network's input
-    share: float  # of all objects
+    share: float  # fraction of all objects
 
 
 class AnchorCurve(NamedTuple):
-    """What a choice of anchors reaches."""
+    """Overlaps with one choice of anchors."""
 
     label: str
     best: np.ndarray  # (G,) IoU of each object with its best anchor
@@ -45,14 +45,15 @@ def draw_dataset_figure(
     title: str,
     note: str,
 ) -> "Figure":
-    """A histogram of the sizes over the levels; below it the anchors' recall and mean IoU by size.
+    """Draw a histogram of sizes over the levels, and the anchors' recall and mean IoU by size.
 
     Args:
         sizes: (G,) sqrt(w h) of the objects in pixels of the network's input.
-        bands: from fine to coarse; none: no levels are shown.
-        curves: drawn in this order.
-        thresholds: two IoUs that an anchor is to reach.
-        title, note: above and beneath.
+        bands: levels from fine to coarse; empty: no levels are shown.
+        curves: curves in drawing order.
+        thresholds: two IoU thresholds for recall.
+        title: text above the figure.
+        note: text below the figure.
     """
     from matplotlib.figure import Figure
 
@@ -76,7 +77,7 @@ def draw_dataset_figure(
 
 
 def _edges(sizes: np.ndarray) -> np.ndarray:
-    """Edges of bins of a fraction of an octave that hold all sizes."""
+    """Return edges of bins, each a fraction of an octave, that contain all sizes."""
     low, high = np.log2([sizes.min(), sizes.max()]) * _BINS_PER_OCTAVE
     first, last = np.floor(low), np.floor(high) + 1
     return 2 ** (np.arange(first, last + 1) / _BINS_PER_OCTAVE)
@@ -86,14 +87,14 @@ def _draw_histogram(
     ax: "Axes", sizes: np.ndarray, edges: np.ndarray, bands: Sequence[LevelBand]
 ) -> None:
     counts, _, _ = ax.hist(sizes, edges.tolist(), color="#4a6a8a", edgecolor="white", linewidth=0.6)
-    ax.set_ylim(0, np.max(counts) * 1.3)  # room for the levels' names
+    ax.set_ylim(0, np.max(counts) * 1.3)  # room for the names of levels
     ax.set_ylabel("objects")
     for band, colour in zip(bands, _BAND_COLOURS, strict=False):
         low, high = max(band.low, edges[0]), min(band.high, edges[-1])
         if low >= high:
             continue
         ax.axvspan(low, high, color=colour, zorder=0, linewidth=0)
-        if np.log2(high / low) > 0.5:  # else there is no room
+        if np.log2(high / low) > 0.5:  # otherwise there is no room
             ax.text(
                 np.sqrt(low * high),
                 0.97,
@@ -118,9 +119,9 @@ def _draw_recall(
             label = f"{curve.label}, IoU ≥ {threshold:g}"
             _draw_by_size(ax, sizes, edges, reached, color=f"C{i}", linestyle=style, label=label)
     ax.set_ylim(-0.03, 1.03)
-    ax.set_ylabel("share of objects with\nan anchor of that IoU")
+    ax.set_ylabel("fraction of objects with\nan anchor of that IoU")
     _finish(ax)
-    # Above, where it hides no curve; the colours are also those of the axes below.
+    # The legend is above the axes, where it hides no curve; its colors apply to the axes below too.
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, fontsize=8.5, frameon=False)
 
 
@@ -142,7 +143,7 @@ def _finish(ax: "Axes") -> None:
 def _draw_by_size(
     ax: "Axes", sizes: np.ndarray, edges: np.ndarray, values: np.ndarray, **style: Any
 ) -> None:
-    """The mean of the values in each bin of sizes that has enough of them."""
+    """Plot the mean of the values in each bin of sizes with enough objects."""
     counts, _ = np.histogram(sizes, edges)
     sums, _ = np.histogram(sizes, edges, weights=values)
     enough = counts >= min(_LEAST_OBJECTS, counts.max())

@@ -1,4 +1,4 @@
-"""What a config's detector does with an object of a given size, asked of its own parts."""
+"""Levels, anchors and thresholds of a config's detector, read from the modules that it builds."""
 
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ __all__ = ["P2_PRIME", "DetectorGeometry", "anchor_levels", "describe_detector"]
 
 P2_PRIME = "p2_prime"
 
-# ``StandardROIHeads`` leaves these to ``ROIPooler``, whose defaults they are.
+# ``StandardROIHeads`` does not pass these to ``ROIPooler``, so they are its defaults.
 _CANONICAL_BOX_SIZE = 224
 _CANONICAL_LEVEL = 4
 
@@ -33,18 +33,18 @@ class DetectorGeometry(NamedTuple):
 
     anchors: list[AnchorLevel]  # from fine to coarse
     size_divisibility: int  # images are padded to multiples of it
-    thresholds: tuple[float, float]  # IoU: background is below the first, objects from the second
-    pooled: tuple[str, ...]  # levels that the stock heads read boxes from; none: no heads
+    thresholds: tuple[float, float]  # IoU: background below the first, foreground from the second
+    pooled: tuple[str, ...]  # levels that the stock heads pool from; empty: no heads
     pooled_strides: tuple[int, ...]
-    small_box_size: float | None  # boxes below it are read from P'2; None: there is no such head
+    small_box_size: float | None  # smaller boxes are pooled from P'2; None: no such head
 
     @property
     def read_levels(self) -> list[str]:
-        """All levels that boxes are read from, fine to coarse; none for a dense detector."""
+        """All levels that boxes are pooled from, fine to coarse; empty for a dense detector."""
         return [*([P2_PRIME] if self.small_box_size else []), *self.pooled]
 
     def assign_levels(self, boxes: np.ndarray) -> np.ndarray:
-        """Index into ``read_levels`` of the level that each box (R, 4) XYXY is read from: (R,)."""
+        """Assign boxes (R, 4) XYXY to levels and return indices (R,) into ``read_levels``."""
         tensor = torch.as_tensor(boxes, dtype=torch.float32).reshape(-1, 4)
         low, high = (int(np.log2(self.pooled_strides[i])) for i in (0, -1))
         levels = assign_boxes_to_levels(
@@ -56,22 +56,22 @@ class DetectorGeometry(NamedTuple):
 
 
 def describe_detector(cfg: CfgNode) -> DetectorGeometry:
-    """Build just as much of the detector as says where its anchors are and what its heads read.
+    """Build only the parts of the detector that determine its anchors and pooling levels.
 
     Args:
         cfg: a complete config.
 
     Raises:
-        ValueError: the config has an error, or no horizontal anchors.
+        ValueError: if the config is invalid, or has no horizontal anchors.
     """
     arch = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
     if cfg.MODEL.ANCHOR_GENERATOR.NAME != "DefaultAnchorGenerator":
         raise ValueError(
-            f"MODEL.ANCHOR_GENERATOR.NAME is {cfg.MODEL.ANCHOR_GENERATOR.NAME}: advice is given on "
-            "the anchors of DefaultAnchorGenerator."
+            f"MODEL.ANCHOR_GENERATOR.NAME is {cfg.MODEL.ANCHOR_GENERATOR.NAME}: only anchors of "
+            "DefaultAnchorGenerator are supported."
         )
     cfg = _by_iou(cfg)
-    with torch.device("meta"):  # shapes are all that is asked for
+    with torch.device("meta"):  # only shapes are needed
         backbone = build_backbone(cfg)
     shapes = backbone.output_shape()
     pooled: tuple[str, ...] = ()
@@ -96,7 +96,7 @@ def describe_detector(cfg: CfgNode) -> DetectorGeometry:
 
 
 def _by_iou(cfg: CfgNode) -> CfgNode:
-    """``cfg`` without another similarity, whose constants may be what an analysis is to find."""
+    """Return ``cfg`` with IoU as similarity, since an analysis may have to find the constants."""
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.EFPN.SIMILARITY = "iou"
@@ -110,15 +110,13 @@ def _proposal_generator(cfg: CfgNode) -> type[RPN]:
         kind = PROPOSAL_GENERATOR_REGISTRY.get(name)
         if issubclass(kind, RPN):
             return kind
-    raise ValueError(
-        f"MODEL.PROPOSAL_GENERATOR.NAME is {name}, which has no anchors to give advice on."
-    )
+    raise ValueError(f"MODEL.PROPOSAL_GENERATOR.NAME is {name}, which has no anchors to analyze.")
 
 
 def anchor_levels(
     generator: DefaultAnchorGenerator | nn.Module, names: list[str]
 ) -> list[AnchorLevel]:
-    """What Detectron2's anchor generator makes, by the first two cells of each level."""
+    """Read the anchors of Detectron2's anchor generator from the first two cells of each level."""
     cells = [torch.empty(1, 1, 1, 2)] * len(names)
     levels = []
     for name, boxes in zip(names, generator(cells), strict=True):

@@ -1,4 +1,4 @@
-"""An analysis as a figure."""
+"""Write the figure of an analysis."""
 
 from pathlib import Path
 
@@ -16,8 +16,8 @@ def write_analysis_figure(path: str | Path, analysis: DatasetAnalysis) -> None:
     """Draw object sizes, levels and anchors.
 
     Args:
-        path: of a PNG, PDF or SVG.
-        analysis: of :func:`analyze_dataset`.
+        path: path of a PNG, PDF or SVG file.
+        analysis: result of :func:`analyze_dataset`.
     """
     low, high = analysis.geometry.thresholds
     curves = [
@@ -31,11 +31,11 @@ def write_analysis_figure(path: str | Path, analysis: DatasetAnalysis) -> None:
     ).replace("$", r"\$")
     bands = level_bands(analysis.geometry, objects.boxes)
     note = (
-        f"Anchors of IoU {high:g} or more are trained as objects, those below {low:g} as "
-        "background; an object's best anchor is always trained as an object."
+        f"Anchors of IoU {high:g} or more are foreground in training, those below {low:g} "
+        "background; an object's best anchor is always foreground."
     )
     if bands:
-        note = f"Colours and percentages: the level that the heads read an object from now. {note}"
+        note = f"Colors and percentages: the level that an object is currently assigned to. {note}"
     write_figure(
         path,
         lambda: draw_dataset_figure(
@@ -45,7 +45,7 @@ def write_analysis_figure(path: str | Path, analysis: DatasetAnalysis) -> None:
 
 
 def level_bands(geometry: DetectorGeometry, boxes: np.ndarray) -> list[LevelBand]:
-    """The sizes that the heads read from each level, by asking for squares of all sizes."""
+    """Return the range of sizes that the heads pool from each level, found with squares."""
     if not geometry.read_levels:
         return []
     sizes = 2 ** np.arange(0, 13, 1 / 128)

@@ -1,4 +1,4 @@
-"""The objects of a data set, in pixels of the network's input."""
+"""Objects of a dataset, in pixels of the network's input."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -12,49 +12,50 @@ __all__ = ["ObjectTable", "box_sizes", "read_objects"]
 
 
 class ObjectTable(NamedTuple):
-    """G objects of N images."""
+    """Table of G objects in N images."""
 
-    boxes: np.ndarray  # (G, 4) XYXY, pixels of the network's input, within the image
+    boxes: np.ndarray  # (G, 4) XYXY, pixels of the network's input, clipped to the image
     images: np.ndarray  # (G,) index of the object's image
     image_sizes: np.ndarray  # (N, 2) height and width of the network's input
-    scales: np.ndarray  # (N,) pixels of the input per pixel of the file
-    left_out: dict[str, int]  # why objects are not in the table, and how many
+    scales: np.ndarray  # (N,) input pixels per pixel of the file
+    left_out: dict[str, int]  # number of skipped objects by reason
 
     @property
     def sizes(self) -> np.ndarray:
-        """(G,) sqrt(w h), pixels of the network's input."""
+        """Sizes sqrt(w h), (G,), in pixels of the network's input."""
         return box_sizes(self.boxes)
 
     @property
     def file_sizes(self) -> np.ndarray:
-        """(G,) sqrt(w h), pixels of the file."""
+        """Sizes sqrt(w h), (G,), in pixels of the file."""
         return self.sizes / self.scales[self.images]
 
     @property
     def objects_per_image(self) -> np.ndarray:
-        """(N,) number of objects."""
+        """Number of objects of each image, (N,)."""
         return np.bincount(self.images, minlength=len(self.image_sizes))
 
 
 def box_sizes(boxes: np.ndarray) -> np.ndarray:
-    """sqrt(w h) of boxes (R, 4) XYXY: (R,)."""
+    """Compute sqrt(w h) of boxes (R, 4) XYXY: (R,)."""
     return np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
 
 
 def read_objects(
-    records: Sequence[dict[str, Any]], min_size: int, max_size: int, name: str = "The data set"
+    records: Sequence[dict[str, Any]], min_size: int, max_size: int, name: str = "The dataset"
 ) -> ObjectTable:
-    """The objects that training and evaluation would see at an input scale.
+    """Read the objects that training and evaluation would use at an input scale.
 
-    Crowds are left out, as Detectron2's training does, and so are boxes without area in the image.
+    Crowds are skipped, as in Detectron2's training, and so are boxes without area in the image.
 
     Args:
-        records: a data set in Detectron2's format.
-        min_size, max_size: ``INPUT.MIN_SIZE_TEST`` and ``INPUT.MAX_SIZE_TEST``.
-        name: of the data set, for messages.
+        records: a dataset in Detectron2's format.
+        min_size: ``INPUT.MIN_SIZE_TEST``.
+        max_size: ``INPUT.MAX_SIZE_TEST``.
+        name: name of the dataset in messages.
 
     Raises:
-        ValueError: an image has no size, a box is none, or there are no objects.
+        ValueError: if an image has no size, a box is invalid, or there are no objects.
     """
     file_sizes = np.array([_image_size(record, name) for record in records]).reshape(-1, 2)
     image_sizes = np.array([_input_size(h, w, min_size, max_size) for h, w in file_sizes.tolist()])
@@ -66,7 +67,7 @@ def read_objects(
         boxes = np.clip(boxes * np.tile(ratio[:, ::-1], 2), 0, limits)
     kept = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
     if not kept.any():
-        raise ValueError(f"{name} has no object with a box in its image: there is nothing to do.")
+        raise ValueError(f"{name} has no object with a box in its image, so it cannot be analyzed.")
     return ObjectTable(
         boxes=boxes[kept],
         images=images[kept],
@@ -90,13 +91,13 @@ def _image_size(record: dict[str, Any], name: str) -> tuple[int, int]:
 
 
 def _input_size(height: int, width: int, min_size: int, max_size: int) -> tuple[int, int]:
-    if min_size == 0:  # Detectron2's word for no scaling
+    if min_size == 0:  # Detectron2's value for no resizing
         return height, width
     return ResizeShortestEdge.get_output_shape(height, width, min_size, max_size)
 
 
 def _read_boxes(records: Sequence[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray, int]:
-    """Boxes (G, 4) XYXY in pixels of the file, their images (G,), and the number of crowds."""
+    """Return boxes (G, 4) XYXY in pixels of the file, image indices (G,) and the crowd count."""
     by_mode: dict[BoxMode, tuple[list[Sequence[float]], list[int]]] = defaultdict(lambda: ([], []))
     crowds = 0
     for index, record in enumerate(records):

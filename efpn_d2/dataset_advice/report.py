@@ -1,4 +1,4 @@
-"""An analysis as text: tables to read, and settings to paste."""
+"""Format an analysis as text: tables, and settings to paste."""
 
 import textwrap
 
@@ -15,13 +15,13 @@ _QUANTILES = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 
 
 def format_analysis(analysis: DatasetAnalysis) -> str:
-    """All findings and recommendations, in paragraphs and tables."""
+    """Format all findings and recommendations as paragraphs and tables."""
     parts = (_data, _sizes, _read_levels, _anchors, _anchor_sizes, _recommendations)
     return "\n\n".join(text for text in (part(analysis) for part in parts) if text)
 
 
 def format_settings(analysis: DatasetAnalysis) -> str:
-    """The recommended settings as YAML that merges onto the config."""
+    """Format the recommended settings as YAML to merge onto the config."""
     scale = analysis.scale
     lines = [
         f"# For {analysis.name} at INPUT.MIN_SIZE_TEST {analysis.cfg.INPUT.MIN_SIZE_TEST}, "
@@ -29,8 +29,8 @@ def format_settings(analysis: DatasetAnalysis) -> str:
     ]
     if scale.factor > 1:
         lines.append(
-            f"# INPUT.MIN_SIZE_TEST {scale.min_size} would be better for small objects, with other "
-            "anchors: analyse anew at it."
+            f"# INPUT.MIN_SIZE_TEST {scale.min_size} would be better for small objects, with "
+            "other anchors: rerun the analysis with it."
         )
     for name, constants in analysis.similarity_constants()[1]._asdict().items():
         lines.append(
@@ -41,7 +41,7 @@ def format_settings(analysis: DatasetAnalysis) -> str:
 
 
 def octave_edges(sizes: np.ndarray) -> list[float]:
-    """Powers of two that enclose the sizes, as edges of bins."""
+    """Return powers of two that enclose the sizes, as bin edges."""
     low, high = np.log2([max(sizes.min(), 1.0), sizes.max()])
     return [2.0**i for i in range(int(np.floor(low)), int(np.floor(high)) + 2)]
 
@@ -100,7 +100,7 @@ def _read_levels(analysis: DatasetAnalysis) -> str:
         for name, count, after in zip(now.read_levels, *counts, strict=True)
     ]
     rule = f", p2_prime below {now.small_box_size:g} px" if now.small_box_size else ""
-    title = f"Levels that the heads read objects from (Detectron2's assignment{rule}):"
+    title = f"Levels that objects are assigned to (Detectron2's assignment{rule}):"
     return f"{title}\n{_table(rows, ['level', 'objects', 'share', 'advised'])}"
 
 
@@ -118,10 +118,10 @@ def _anchors(analysis: DatasetAnalysis) -> str:
     for name in (f"IoU >= {high:g}", f"IoU >= {low:g}", "mean IoU", "anchors"):
         header += [name, "advised"]
     title = (
-        f"Ceiling of the anchors: objects with an anchor of IoU {high:g}, from which it is trained "
-        f"as an object, or {low:g},\nbelow which it is background; mean IoU of the best anchor; "
-        f"anchors of IoU {high:g} per object.\nIn training an object's best anchor is always "
-        "trained as an object, however low its IoU."
+        f"Overlap with anchors: objects with an anchor of IoU {high:g}, which makes it foreground "
+        f"in training, or {low:g},\nbelow which it is background; mean IoU of the best anchor; "
+        f"anchors of IoU {high:g} per object.\nAn object's best anchor is always foreground in "
+        "training, however low its IoU."
     )
     return f"{title}\n{_table(rows, header)}"
 
@@ -148,7 +148,7 @@ def _anchor_sizes(analysis: DatasetAnalysis) -> str:
         for a, b, x, y in zip(now, advised, *shares, strict=True)
     ]
     header = ["level", "stride", "sizes", "best of", "advised sizes", "best of"]
-    title = "Anchors, and the share of objects whose best anchor is on the level:"
+    title = "Anchors, and the fraction of objects whose best anchor is on the level:"
     return f"{title}\n{_table(rows, header)}"
 
 
@@ -173,18 +173,18 @@ def _anchor_item(analysis: DatasetAnalysis) -> str:
     low, high = analysis.geometry.thresholds
     now, then = analysis.anchor_scores()
     score = (
-        f"the share of objects with an anchor of IoU {low:g} plus the mean IoU, up to {high:g}, of "
-        "all with their best anchor, where an octave of sizes counts by the root of its number of "
-        "objects"
+        f"the fraction of objects with an anchor of IoU {low:g} plus the mean IoU, up to "
+        f"{high:g}, of all with their best anchor, where an octave of sizes is weighted by the "
+        "root of its number of objects"
     )
     if analysis.keeps_anchors:
         return (
             "MODEL.ANCHOR_GENERATOR.SIZES as they are: the search over sizes in quarter octaves "
-            f"found none with more of {score}: {now:.3f}."
+            f"found none with a higher score, {score}: {now:.3f}."
         )
     return (
-        "MODEL.ANCHOR_GENERATOR.SIZES as above: coordinate ascent over sizes in quarter octaves on "
-        f"{score}: {now:.3f} now, {then:.3f} then."
+        "MODEL.ANCHOR_GENERATOR.SIZES as above: coordinate ascent over sizes in quarter octaves "
+        f"on {score}: {now:.3f} now, {then:.3f} as recommended."
     )
 
 
@@ -199,19 +199,20 @@ def _scale_items(analysis: DatasetAnalysis) -> list[str]:
     high = analysis.geometry.thresholds[1]
     finest = min(level.stride for level in analysis.geometry.anchors)
     need = (
-        f"anchors of its size and shape on stride {finest:g}, the finest, reach IoU {high:g} with "
-        f"an object of {scale.needed:.1f} px or more wherever it lies; nine of ten objects have "
-        f"{scale.smallest:.1f} px or more now"
+        f"anchors of its size and shape on the finest stride, {finest:g}, reach IoU {high:g} with "
+        f"an object of at least {scale.needed:.1f} px at any position; nine of ten objects now "
+        f"have at least {scale.smallest:.1f} px"
     )
     if scale.factor == 1:
         limit = "; but it is twice the files' own pixels already" if scale.capped else ""
         return [f"INPUT.MIN_SIZE_TEST {cfg.INPUT.MIN_SIZE_TEST}, as it is: {need}{limit}."]
     limit = "; the limit is twice the files' own pixels" if scale.capped else ""
     return [
-        f"INPUT.MIN_SIZE_TEST {scale.min_size}, MAX_SIZE_TEST {scale.max_size} and as much in "
-        f"training (now {cfg.INPUT.MIN_SIZE_TEST}): {need}{limit}. It costs {scale.factor**2:.1f} "
-        "times the computation. All other settings here are for the present scale: analyse anew "
-        f"with --opts INPUT.MIN_SIZE_TEST {scale.min_size} INPUT.MAX_SIZE_TEST {scale.max_size}."
+        f"INPUT.MIN_SIZE_TEST {scale.min_size}, MAX_SIZE_TEST {scale.max_size} and the same in "
+        f"training (now {cfg.INPUT.MIN_SIZE_TEST}): {need}{limit}. It costs "
+        f"{scale.factor**2:.1f} times the computation. All other settings here are for the "
+        f"current scale: rerun the analysis with --opts INPUT.MIN_SIZE_TEST {scale.min_size} "
+        f"INPUT.MAX_SIZE_TEST {scale.max_size}."
     ]
 
 
@@ -241,8 +242,8 @@ def _detection_items(analysis: DatasetAnalysis) -> list[str]:
 def _similarity_item(analysis: DatasetAnalysis) -> str:
     now, then = analysis.similarity_constants()
     return (
-        "MODEL.EFPN.SIMILARITY_CONSTANTS, if anchors are to be assigned by another MODEL.EFPN."
-        f"SIMILARITY than iou: {now.nwd} for nwd, the mean size of the objects in px; {then.simd} "
-        f"for simd, the mean distance of object and anchor in sums of their sides, with the "
-        f"anchors as recommended (now {now.simd})."
+        "MODEL.EFPN.SIMILARITY_CONSTANTS, if anchors are assigned with another "
+        f"MODEL.EFPN.SIMILARITY than iou: {now.nwd} for nwd, the mean size of the objects in px; "
+        f"{then.simd} for simd, the mean distance of object and anchor relative to the sum of "
+        f"their sides, with the recommended anchors (now {now.simd})."
     )

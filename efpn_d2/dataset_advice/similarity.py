@@ -1,4 +1,4 @@
-"""Constants of the similarities that anchors can be assigned to objects by."""
+"""Constants of the similarities for anchor assignment."""
 
 from typing import NamedTuple
 
@@ -19,24 +19,24 @@ class SimilarityConstants(NamedTuple):
 
 
 def similarity_constants(objects: ObjectTable, geometry: DetectorGeometry) -> SimilarityConstants:
-    """Those of a data set and a detector, rounded to three decimals."""
+    """Compute the constants of a dataset and a detector, rounded to three decimals."""
     nwd, simd = [nwd_constant(objects)], simd_constants(objects, geometry)
     return SimilarityConstants(*([round(x, 3) for x in values] for values in (nwd, simd)))
 
 
 def nwd_constant(objects: ObjectTable) -> float:
-    """Mean sqrt(w h) of the objects, in pixels of the network's input.
+    """Compute the mean sqrt(w h) of the objects, in pixels of the network's input.
 
-    Of AI-TOD, whose mean size is 12.8 px, it is what the authors of NWD take.
+    The authors of NWD use this value for AI-TOD, whose mean size is 12.8 px.
     """
     return float(objects.sizes.mean())
 
 
 def simd_constants(objects: ObjectTable, geometry: DetectorGeometry) -> tuple[float, float]:
-    """The means of abs(dx) / (w + w') and abs(dy) / (h + h'), over all pairs in an image.
+    """Compute the means of abs(dx) / (w + w') and abs(dy) / (h + h') over all pairs in an image.
 
-    A pair is an object and an anchor of any level and cell of its padded image, as in the article
-    on SimD; dx and dy are the distances of their centres, w and h their sides.
+    A pair is an object and an anchor of any level and cell of its padded image, as in the SimD
+    article; dx and dy are the distances of their centers, w and h their sides.
     """
     sides = objects.boxes[:, 2:] - objects.boxes[:, :2]
     centres = (objects.boxes[:, 2:] + objects.boxes[:, :2]) / 2
@@ -61,7 +61,7 @@ def simd_constants(objects: ObjectTable, geometry: DetectorGeometry) -> tuple[fl
 
 
 def _sum_of_distances(position: np.ndarray, number: np.ndarray) -> np.ndarray:
-    """Of positions (G,) to all of 0, 1, ... ``number`` - 1 (G,): (G,)."""
-    before = np.clip(np.floor(position) + 1, 0, number)  # cells that are not behind the position
+    """Sum the distances of positions (G,) to all of 0, 1, ... ``number`` - 1 (G,): (G,)."""
+    before = np.clip(np.floor(position) + 1, 0, number)  # cells up to the position
     sum_before, sum_all = before * (before - 1) / 2, number * (number - 1) / 2
     return (2 * before - number) * position + sum_all - 2 * sum_before

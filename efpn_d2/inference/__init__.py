@@ -1,4 +1,4 @@
-"""Running a trained detector on images."""
+"""Run a trained detector on images."""
 
 from efpn_d2.inference.class_names import find_class_names
 from efpn_d2.inference.drawing import DrawingPredictor

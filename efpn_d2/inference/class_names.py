@@ -1,4 +1,4 @@
-"""Names of the classes that a model tells apart."""
+"""Find the class names of a detector."""
 
 import logging
 from collections.abc import Iterator
@@ -19,21 +19,22 @@ from efpn_d2.data.paths import path_candidates
 
 logger = logging.getLogger(__name__)
 
-# What a config or a file that is not as expected raises.
+# Errors raised for a config or file that is not as expected.
 _ERRORS = (AssertionError, AttributeError, KeyError, OSError, TypeError, ValueError, YAMLError)
 
 
 def find_class_names(cfg: CfgNode) -> list[str]:
-    """Names of a detector's classes, of the first data set that has as many.
+    """Return a detector's class names, from the first dataset with the same number of classes.
 
-    The data sets are those of the ``config.yaml`` that a training leaves beside ``MODEL.WEIGHTS``,
-    then those of ``cfg``. A set in COCO format is known by its JSON alone; it needs no images.
+    The datasets are those of the ``config.yaml`` that a training writes beside ``MODEL.WEIGHTS``,
+    then those of ``cfg``. For a dataset in COCO format the JSON is sufficient; images are not
+    needed.
 
     Args:
         cfg: the detector's config.
 
     Returns:
-        The names by class id. Empty, with a warning that says why, if they cannot be known.
+        The names by class id; empty, with a warning that gives the reason, if they are unknown.
     """
     key = num_classes_key(cfg)
     if key is None:
@@ -51,14 +52,14 @@ def find_class_names(cfg: CfgNode) -> list[str]:
         reasons.append(f"{name} has {len(names)} classes")
     found = "; ".join(dict.fromkeys(reasons)) or "the config names none"
     logger.warning(
-        f"Classes are shown as numbers: {key} is {number}, and no data set with as many names is "
+        f"Classes are shown as numbers: {key} is {number}, and no dataset with as many names is "
         f"known ({found})."
     )
     return []
 
 
 def _data_sets(cfg: CfgNode) -> Iterator[tuple[str, CfgNode]]:
-    """Names of data sets, those that say most of the detector first, each with its config."""
+    """Yield dataset names, most relevant first, each with its config."""
     trained = _config_of_training(cfg.MODEL.WEIGHTS)
     if trained is not None:
         for name in (*trained.DATASETS.TRAIN, *trained.DATASETS.TEST):
@@ -68,7 +69,7 @@ def _data_sets(cfg: CfgNode) -> Iterator[tuple[str, CfgNode]]:
 
 
 def _config_of_training(weights: str) -> CfgNode | None:
-    """The config beside a file of weights; None where there is none that can be read."""
+    """Return the config beside a weights file; None if there is none that can be read."""
     path = Path(weights).parent / "config.yaml"
     if not weights or "://" in weights or not path.is_file():
         return None
@@ -77,29 +78,32 @@ def _config_of_training(weights: str) -> CfgNode | None:
     try:
         cfg.merge_from_file(str(path), allow_unsafe=False)
     except _ERRORS as error:
-        logger.debug("%s is no config of this version: %s", path, error)
+        logger.debug("%s is not a config of this version: %s", path, error)
         return None
     return cfg
 
 
 def _names_of(name: str, cfg: CfgNode) -> list[str]:
-    """Class names of a data set by its name in a config.
+    """Return the class names of a dataset named in a config.
 
     Raises:
-        ValueError: it is not known.
-        AttributeError, OSError, KeyError, TypeError: it is not as expected.
+        ValueError: if the dataset is unknown.
+        AttributeError: if its config or its files are not as expected.
+        OSError: likewise.
+        KeyError: likewise.
+        TypeError: likewise.
     """
     for own_name, json_file, _ in cfg.COCO_DATA.REGISTER:
         if own_name == name:
             places = path_candidates(json_file)
             there = next((place for place in places if PathManager.isfile(place)), None)
             if there is None:
-                raise FileNotFoundError(f"{json_file} is not there")
+                raise FileNotFoundError(f"{json_file} does not exist")
             return list(category_names(there))
     if name.startswith(SYNTHETIC_PREFIX):
         register_synthetic()
     register_prepared(name)
     if name not in DatasetCatalog.list():
-        raise ValueError("no such data set is registered")
+        raise ValueError("no such dataset is registered")
     metadata = MetadataCatalog.get(name)
     return list(metadata.get("thing_classes") or category_names(metadata.json_file))

@@ -1,4 +1,4 @@
-"""A detector that answers with a picture."""
+"""A predictor that draws its detections."""
 
 import numpy as np
 from detectron2.config import CfgNode
@@ -10,28 +10,29 @@ from efpn_d2.visualization.instances import draw_detections
 
 
 class DrawingPredictor:
-    """Detects objects in an image and draws them."""
+    """Detect objects in an image and draw them."""
 
     def __init__(self, cfg: CfgNode, zoom: int = 1) -> None:
         """
         Args:
-            cfg: see :class:`EFPNPredictor`; for the names of classes see :func:`find_class_names`.
-            zoom: whole factor by which pictures are enlarged.
+            cfg: see :class:`EFPNPredictor`; for the class names see :func:`find_class_names`.
+            zoom: integer factor by which images are enlarged.
         """
         self._class_names = find_class_names(cfg)
         self._predictor = EFPNPredictor(cfg)
         self._zoom = zoom
 
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, int]:
-        """
+        """Detect objects in one image.
+
         Args:
-            image: as :class:`EFPNPredictor` takes it.
+            image: an image as in :class:`EFPNPredictor`.
 
         Returns:
-            The (H * zoom, W * zoom, 3) uint8 BGR picture, and the number of detections.
+            The (H * zoom, W * zoom, 3) uint8 BGR visualization, and the number of detections.
 
         Raises:
-            ValueError: it is no such image.
+            ValueError: if the image is not supported.
         """
         image = to_bgr(image)
         found = self._predictor(image)["instances"].to("cpu")

@@ -1,4 +1,4 @@
-"""Which images an input names, and where the result of each belongs."""
+"""Find input images and choose output paths."""
 
 import glob
 from collections.abc import Sequence
@@ -8,17 +8,17 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".p
 
 
 def find_images(inputs: Sequence[str]) -> list[Path]:
-    """Files named by paths, folders (their images, not those of subfolders) and glob patterns.
+    """Find images by paths, folders (without subfolders) and glob patterns.
 
     Args:
-        inputs: as given on a command line. A plain path is kept even if no such file exists, so
-            that it is reported by name later. ``**`` in a pattern stands for any folders.
+        inputs: command-line arguments. A path is kept even if it does not exist, so that it is
+            reported by name later. ``**`` in a pattern matches any folders.
 
     Returns:
-        Paths in the order given, those of a folder or a pattern sorted, none twice.
+        Unique paths in the given order; those of a folder or a pattern are sorted.
 
     Raises:
-        FileNotFoundError: a folder holds no image, or a pattern matches nothing.
+        FileNotFoundError: if a folder has no image, or a pattern has no match.
     """
     found: list[Path] = []
     for name in inputs:
@@ -27,7 +27,7 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
             images = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
             if not images:
                 raise FileNotFoundError(
-                    f"The folder '{name}' holds no image ({', '.join(IMAGE_SUFFIXES)})."
+                    f"The folder '{name}' has no image ({', '.join(IMAGE_SUFFIXES)})."
                 )
             found += images
         elif not path.exists() and glob.has_magic(name):
@@ -41,19 +41,20 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
 
 
 def plan_outputs(inputs: Sequence[Path], output: Path, suffix: str | None = None) -> list[Path]:
-    """Where the picture of each input goes.
+    """Choose an output path for each input.
 
-    ``output`` is a file if there is one input, it has a suffix and is no folder; otherwise it is a
-    folder, and inputs of the same name from different folders get a number.
+    ``output`` is a file if there is one input, and it has a suffix and is not a folder; otherwise
+    it is a folder, and inputs with the same name from different folders are numbered.
 
     Args:
-        inputs: files.
-        output: a file or a folder, neither need exist.
-        suffix: of the results in a folder, e.g. ``".mp4"``; None: that of the input if it is one
-            of an image, else ``".png"``.
+        inputs: input files.
+        output: a file or a folder, which need not exist.
+        suffix: suffix of the files in a folder, e.g. ``".mp4"``; None: that of the input if it is
+            an image suffix, otherwise ``".png"``.
 
     Raises:
-        ValueError: an output would overwrite an input, or several inputs are to go to one file.
+        ValueError: if an output would overwrite an input, or several inputs would be written to one
+            file.
     """
     if output.suffix and not output.is_dir():
         if len(inputs) > 1:

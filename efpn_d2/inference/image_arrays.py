@@ -1,4 +1,4 @@
-"""Images as arrays, brought to the one form that a detector takes."""
+"""Convert image arrays to the format that a detector expects."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _CHANNELS = (1, 3, 4)
 
 
 def to_bgr(image: Any) -> np.ndarray:
-    """An image as ``cv2.imread`` gives it by default, of what it gives by any of its flags.
+    """Convert any result of ``cv2.imread`` to BGR.
 
     Args:
-        image: uint8; (H, W, 3) BGR, (H, W, 4) BGRA, whose alpha is dropped, or grey as (H, W) or
-            (H, W, 1), which is repeated.
+        image: uint8; (H, W, 3) BGR; (H, W, 4) BGRA, whose alpha is dropped; or gray (H, W) or (H,
+            W, 1), which is repeated.
 
     Returns:
-        (H, W, 3) uint8 BGR; ``image`` itself if it is that.
+        (H, W, 3) uint8 BGR; ``image`` itself if it already is.
 
     Raises:
-        ValueError: it is anything else; the message says what to make of it.
+        ValueError: if the image has another format; the message says how to convert it.
     """
     problem = _problem(image)
     if problem:
@@ -36,7 +36,7 @@ def to_bgr(image: Any) -> np.ndarray:
 
 
 def _problem(image: Any) -> str:
-    """What is wrong with an image, and what to do; empty if nothing is."""
+    """Describe what is wrong with an image and what to do; empty if nothing is."""
     if image is None:
         return "The image is None: cv2.imread could not read its file."
     if not isinstance(image, np.ndarray):
@@ -46,7 +46,7 @@ def _problem(image: Any) -> str:
         return f"The image has the shape {shape}, so it has no pixels: {_TAKEN}."
     first_is_channel = image.ndim == 3 and shape[0] in _CHANNELS
     if image.ndim not in (2, 3) or (image.ndim == 3 and shape[2] not in _CHANNELS):
-        hint = " channels come last, as image.transpose(1, 2, 0) has them;" * first_is_channel
+        hint = " channels must be last, as in image.transpose(1, 2, 0);" * first_is_channel
         return f"The image has the shape {shape}:{hint} {_TAKEN}."
     if image.dtype != np.uint8:
         return f"The image has values of {image.dtype}: {_remedy(image)}{_TAKEN}."
@@ -59,7 +59,7 @@ def _type_name(image: Any) -> str:
 
 def _remedy(image: np.ndarray) -> str:
     if image.dtype.kind == "f" and np.nanmax(image) <= 1:
-        return "from 0.0 to 1.0 they are to be multiplied by 255; "
+        return "multiply values from 0.0 to 1.0 by 255; "
     if image.dtype.kind == "b":
-        return "they are to be multiplied by 255; "
-    return "they are to be brought to 0 to 255; "
+        return "multiply them by 255; "
+    return "scale them to 0 to 255; "

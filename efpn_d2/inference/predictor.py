@@ -1,4 +1,4 @@
-"""From a config file to a detector for single images."""
+"""Load a config, and run a detector on single images."""
 
 import logging
 from collections.abc import Sequence
@@ -21,26 +21,27 @@ from efpn_d2.utils.logs import without_messages
 
 logger = logging.getLogger(__name__)
 
-# What yacs raises for a file or an option that does not fit.
+# Errors that yacs raises for an invalid file or option.
 _CONFIG_ERRORS = (AssertionError, AttributeError, KeyError, TypeError, ValueError, YAMLError)
 
 
 def load_inference_config(
     config: str, opts: Sequence[str] = (), score_threshold: float | None = None
 ) -> CfgNode:
-    """Read a config for inference.
+    """Load a config for inference.
 
     Args:
         config: path of a YAML file, or the name of a packaged config.
         opts: pairs of key and value that override the file, as on Detectron2's command line.
-        score_threshold: least score of a detection, for every kind of detector; None: the file's.
+        score_threshold: minimum score of a detection, for every kind of detector; None: the
+            config's.
 
     Returns:
-        A frozen config. Its ``MODEL.DEVICE`` is the CPU where it asks for CUDA and there is none.
+        A frozen config. Its ``MODEL.DEVICE`` is the CPU if CUDA is requested but not available.
 
     Raises:
-        FileNotFoundError: there is neither such a file nor such a packaged config.
-        ValueError: the file is no config, or ``opts`` are no pairs of a known key and a fitting
+        FileNotFoundError: if neither such a file nor such a packaged config exists.
+        ValueError: if the file is not a config, ``opts`` are not pairs of a known key and a valid
             value, or ``INPUT.FORMAT`` is neither BGR nor RGB.
     """
     cfg = get_cfg()
@@ -70,41 +71,41 @@ def _use_cpu_without_cuda(cfg: CfgNode) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """What a config library says, on one line; the text of a KeyError without its quotes."""
+    """Return the message of a config library on one line, without the quotes of a KeyError."""
     text = error.args[0] if isinstance(error, KeyError) else error
     text = " ".join(str(text).split()).rstrip(".")
     return text if len(text) <= 300 else f"{text[:150]} ... {text[-150:]}"  # it may list a node
 
 
 class EFPNPredictor(DefaultPredictor):
-    """:class:`DefaultPredictor` that loads weights as training does, and runs without CUDA.
+    """:class:`DefaultPredictor` that loads weights as in training, and also runs without CUDA.
 
-    A stock FPN checkpoint gives its heads to P'2 as well, see
+    The heads on P'2 are initialized from a stock FPN checkpoint; see
     :class:`efpn_d2.checkpoint.EFPNCheckpointer`. With ``TEST.AUG.ENABLED`` it detects at the scales
-    of ``TEST.AUG``, see :class:`efpn_d2.modeling.EFPNWithTTA`.
+    of ``TEST.AUG``; see :class:`efpn_d2.modeling.EFPNWithTTA`.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
         """
         Args:
-            cfg: a config; not changed. Without ``MODEL.WEIGHTS`` the detector has random weights.
+            cfg: a config; not modified. Without ``MODEL.WEIGHTS`` the detector has random weights.
 
         Raises:
-            FileNotFoundError: ``MODEL.WEIGHTS`` names no file.
-            ValueError: ``TEST.AUG.ENABLED``, for a detector that has no multi-scale test, or
-                ``INPUT.FORMAT`` is neither BGR nor RGB.
+            FileNotFoundError: if the file ``MODEL.WEIGHTS`` does not exist.
+            ValueError: if ``TEST.AUG.ENABLED`` is set for a detector without multi-scale testing,
+                or ``INPUT.FORMAT`` is neither BGR nor RGB.
         """
         check_input_format(cfg)
         weights = cfg.MODEL.WEIGHTS
         if not weights:
-            logger.warning("MODEL.WEIGHTS is empty: this detector has learned nothing.")
+            logger.warning("MODEL.WEIGHTS is empty: the detector has random weights.")
         elif "://" not in weights and not Path(weights).is_file():
-            raise FileNotFoundError(f"MODEL.WEIGHTS: there is no file '{weights}'.")
+            raise FileNotFoundError(f"MODEL.WEIGHTS: the file '{weights}' does not exist.")
         without_weights = cfg.clone()
         without_weights.defrost()
         without_weights.MODEL.WEIGHTS = ""
         _use_cpu_without_cuda(without_weights)
-        with without_messages("fvcore.common.checkpoint"):  # of a start from scratch
+        with without_messages("fvcore.common.checkpoint"):  # for training from scratch
             super().__init__(without_weights)
         self.cfg.MODEL.WEIGHTS = weights
         if weights:
@@ -114,15 +115,15 @@ class EFPNPredictor(DefaultPredictor):
         self.multi_scale = EFPNWithTTA(cfg, self.model) if cfg.TEST.AUG.ENABLED else None
 
     def __call__(self, original_image: np.ndarray) -> dict[str, Any]:
-        """As ``DefaultPredictor``.
+        """Run the detector on one image, as in ``DefaultPredictor``.
 
         Args:
-            original_image: uint8 as ``cv2.imread`` gives it: (H, W, 3) BGR. Of (H, W, 4) the alpha
-                is dropped, and grey, (H, W) or (H, W, 1), is repeated.
+            original_image: uint8 image as read by ``cv2.imread``: (H, W, 3) BGR. The alpha of (H,
+                W, 4) is dropped, and gray, (H, W) or (H, W, 1), is repeated.
 
         Raises:
-            ValueError: it is anything else, or nothing would be left of its shorter side; the
-                message says what to do.
+            ValueError: if the image has another format, or its shorter side would vanish when
+                resized; the message says what to do.
         """
         original_image = to_bgr(original_image)
         height, width = original_image.shape[:2]

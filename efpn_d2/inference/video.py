@@ -1,4 +1,4 @@
-"""Videos frame by frame through OpenCV."""
+"""Read and write videos frame by frame with OpenCV."""
 
 import contextlib
 from collections.abc import Iterator
@@ -12,20 +12,20 @@ _DEFAULT_FPS = 25.0
 
 
 class VideoReader:
-    """The frames of a video file or a camera.
+    """Frames of a video file or a camera.
 
     Attributes:
-        fps: frames per second, 25 where the source does not say.
-        num_frames: as the file claims, None for a camera or where it does not say.
+        fps: frames per second, 25 if unknown.
+        num_frames: number of frames as stated by the file; None for a camera or if unknown.
     """
 
     def __init__(self, source: str | int) -> None:
         """
         Args:
-            source: a file, or the number of a camera.
+            source: path of a file, or number of a camera.
 
         Raises:
-            OSError: it cannot be opened.
+            OSError: if the source cannot be opened.
         """
         import cv2
 
@@ -33,7 +33,9 @@ class VideoReader:
         self._capture = cv2.VideoCapture(source)
         if not self._capture.isOpened():
             what = f"camera {source}" if isinstance(source, int) else f"the video '{source}'"
-            raise OSError(f"Cannot open {what}: not there, or in a format that OpenCV lacks.")
+            raise OSError(
+                f"Cannot open {what}: it does not exist, or its format is not supported by OpenCV."
+            )
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         self.fps = fps if 0 < fps < 1000 else _DEFAULT_FPS  # NaN and 0 mean unknown
         count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
@@ -52,22 +54,22 @@ class VideoReader:
 
 
 class VideoWriter:
-    """Writes frames to a file; its size is that of the first frame.
+    """Write frames to a video file with the size of the first frame.
 
-    Nothing is written before that frame, so a writer that is not used leaves no file.
+    The file is created with the first frame, so an unused writer leaves no file.
 
     Attributes:
-        path: the file.
+        path: path of the file.
     """
 
     def __init__(self, path: Path, fps: float) -> None:
         """
         Args:
-            path: the file; its suffix decides the format.
+            path: path of the file; its suffix determines the format.
             fps: frames per second.
 
         Raises:
-            ValueError: the suffix is not known.
+            ValueError: if the suffix is unknown.
         """
         if path.suffix.lower() not in _CODECS:
             raise ValueError(
@@ -88,7 +90,7 @@ class VideoWriter:
         """Append an (H, W, 3) uint8 BGR frame.
 
         Raises:
-            OSError: the file cannot be written.
+            OSError: if the file cannot be written.
         """
         import cv2
 

@@ -1,4 +1,4 @@
-"""Pictures in a window, where there is a screen."""
+"""Show images in a window."""
 
 import numpy as np
 
@@ -10,22 +10,22 @@ def check_display() -> None:
     """Open the window.
 
     Raises:
-        OSError: OpenCV can open none here (no screen, or OpenCV's headless edition).
+        OSError: if OpenCV cannot open a window (no screen, or a headless build of OpenCV).
     """
     import cv2
 
     try:
         cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL)
     except cv2.error:
-        raise OSError("OpenCV can open no window on this machine; give --output.") from None
+        raise OSError("OpenCV cannot open a window on this machine; use --output.") from None
 
 
 def show(picture: np.ndarray, wait: int) -> bool:
-    """Show an (H, W, 3) uint8 BGR picture.
+    """Show an (H, W, 3) uint8 BGR image.
 
     Args:
-        picture: what to show.
-        wait: milliseconds to wait for a key; 0: until one is pressed.
+        picture: the image.
+        wait: milliseconds to wait for a key; 0: wait until one is pressed.
 
     Returns:
         Whether Esc was pressed.

@@ -1,1 +1,1 @@
-"""Figures of what a trained network computes inside: features, masks, distances to targets."""
+"""Figures of a network's internals: features, masks, and distances to the distillation targets."""

@@ -1,4 +1,4 @@
-"""One number per cell out of the many channels of a feature map."""
+"""Reduce the channels of feature maps to one value per cell."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 
 __all__ = ["REDUCTIONS", "reduce_channels"]
 
-# What the values of each reduction are, for the label of a scale.
+# Description of each reduction for the label of a color bar.
 REDUCTIONS = {
     "deviation": "L2 distance to target's mean cell",
     "norm": "L2 norm over the channels",
@@ -19,21 +19,21 @@ _Reduce = Callable[[np.ndarray], np.ndarray]
 def reduce_channels(
     maps: Sequence[np.ndarray], reduction: str, reference: np.ndarray
 ) -> list[np.ndarray]:
-    """Reduce maps of the same channels alike, so that their values can be compared.
+    """Reduce feature maps with the same channels in the same way, so that they can be compared.
 
     Args:
-        maps: each (C, h, w).
-        reduction: ``deviation``: length of a cell's difference from the mean cell of ``reference``,
-            which takes away what all cells have in common; ``norm``: length of a cell; ``pca``: a
-            cell's coordinate on the first principal component of the cells of ``reference``,
-            signed, 0 at their mean.
+        maps: feature maps (C, h, w).
+        reduction: ``deviation``: norm of the difference between a cell and the mean cell of
+            ``reference``, which removes what all cells have in common; ``norm``: norm of a cell;
+            ``pca``: signed coordinate of a cell on the first principal component of ``reference``,
+            0 at its mean.
         reference: (C, h, w), usually the target.
 
     Returns:
         Arrays (h, w) of float64.
 
     Raises:
-        ValueError: unknown reduction.
+        ValueError: if the reduction is unknown.
     """
     if reduction not in REDUCTIONS:
         raise ValueError(f"The reduction is '{reduction}': use one of {', '.join(REDUCTIONS)}.")
@@ -54,7 +54,7 @@ def _pca(reference: np.ndarray) -> _Reduce:
     mean = reference.mean(axis=(1, 2), keepdims=True)
     cells = (reference - mean).reshape(len(reference), -1)
     component = np.linalg.eigh(cells @ cells.T)[1][:, -1]
-    # Its sign is arbitrary: the rarer, larger coordinates are to be the bright ones.
+    # The sign is arbitrary: choose it so that the rarer, larger coordinates are bright.
     if ((component @ cells) ** 3).sum() < 0:
         component = -component
     return lambda x: np.tensordot(component, x - mean, axes=1)

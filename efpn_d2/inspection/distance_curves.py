@@ -1,4 +1,4 @@
-"""Distance of the extended level to its target over the iterations of training."""
+"""Plot the distance of the extended level to its target during training."""
 
 import json
 import logging
@@ -11,7 +11,7 @@ import yaml
 
 from efpn_d2.visualization.figures import text_width, wrap_text, write_figure
 
-if TYPE_CHECKING:  # imported where it is needed: importing this module stays cheap
+if TYPE_CHECKING:  # imported lazily to keep the import of this module cheap
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -25,7 +25,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-# The logged terms in the order of their panels, and what each is.
+# The logged terms in the order of their panels, with a description of each.
 TERMS = {
     "loss_distill_p2_global": "P'2, all elements ($L_{glob}$)",
     "loss_distill_p2_positive": "P'2, cells under boxes ($L_{pos}$)",
@@ -33,7 +33,7 @@ TERMS = {
     "loss_distill_p3_positive": "P'3, cells under boxes ($L_{pos}$)",
 }
 
-# Distinguishable with any colour vision [Okabe and Ito]; dashes for more runs than colours.
+# Colors distinguishable with any color vision [Okabe and Ito]; further runs are dashed.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _DASHES = ("-", "--", "-.", ":")
 
@@ -41,7 +41,7 @@ _PANEL_WIDTH, _PANEL_HEIGHT = 3.5, 2.3  # inches
 
 
 class Curve(NamedTuple):
-    """A term over training."""
+    """A logged term during training."""
 
     iterations: np.ndarray  # (T,) int, ascending
     values: np.ndarray  # (T,)
@@ -50,24 +50,24 @@ class Curve(NamedTuple):
 def read_distances(folder: str | Path) -> dict[str, Curve]:
     """Read the distances to the target that a stage has logged.
 
-    Logged are losses: they are divided by the weights of the folder's ``config.yaml``, so that what
-    comes back is L_glob and L_pos [paper Eq. 6, 7] and comparable between runs. An iteration that a
-    resumed training has done again counts as the last time.
+    The logged values are losses; they are divided by the weights in the folder's ``config.yaml``,
+    so the result is L_glob and L_pos [paper Eq. 6, 7] and comparable between runs. If a resumed
+    training repeated an iteration, its last value is used.
 
     Args:
-        folder: output of a stage ``distill`` or ``joint``, with ``metrics.json``.
+        folder: output folder of a stage ``distill`` or ``joint``, with ``metrics.json``.
 
     Returns:
-        Curves by the keys of ``TERMS``; a term that was not logged, or had weight 0, is left out.
+        Curves by the keys of ``TERMS``; terms that were not logged, or had weight 0, are skipped.
 
     Raises:
-        FileNotFoundError: there is no ``metrics.json``.
-        ValueError: it has no distance to a target.
+        FileNotFoundError: if there is no ``metrics.json``.
+        ValueError: if it has no distance to a target.
     """
     file = Path(folder, "metrics.json")
     if not file.is_file():
         raise FileNotFoundError(
-            f"There is no metrics.json in '{folder}': give the output folder of a stage distill or "
+            f"There is no metrics.json in '{folder}': use the output folder of a stage distill or "
             "joint."
         )
     weights = _loss_weights(Path(folder, "config.yaml"))
@@ -83,7 +83,7 @@ def read_distances(folder: str | Path) -> dict[str, Curve]:
     }
     if not curves:
         raise ValueError(
-            f"'{file}' has no distance to a target (loss_distill_...): give the output folder of a "
+            f"'{file}' has no distance to a target (loss_distill_...): use the output folder of a "
             "stage distill or joint."
         )
     return curves
@@ -94,32 +94,32 @@ def _entries(file: Path) -> list[dict[str, float]]:
     for line in file.read_text().splitlines():
         try:
             entry = json.loads(line)
-        except json.JSONDecodeError:  # cut off where the training was killed
+        except json.JSONDecodeError:  # truncated where the training was killed
             broken += 1
         else:
             entries.append(entry)
     if broken:
-        logger.warning(f"Left out {broken} incomplete line(s) of '{file}'.")
+        logger.warning(f"Skipped {broken} incomplete line(s) of '{file}'.")
     return entries
 
 
 def _loss_weights(config: Path) -> dict[str, float]:
-    """By what each logged term was multiplied."""
+    """Return the factor of each logged term."""
     node = {}
     if config.is_file():
         node = (yaml.safe_load(config.read_text()) or {}).get("DISTILL", {})
     else:
-        logger.warning(f"There is no '{config}': the weights of the losses are taken to be 1.")
+        logger.warning(f"There is no '{config}': the weights of the losses are assumed to be 1.")
     both, positive = node.get("LOSS_WEIGHT", 1.0), node.get("POSITIVE_WEIGHT", 1.0)
     return {term: both * (positive if term.endswith("positive") else 1.0) for term in TERMS}
 
 
 def running_mean(values: np.ndarray, window: int) -> np.ndarray:
-    """Mean of the ``window`` points around each; towards the ends of as many as both sides have.
+    """Compute the mean of ``window`` points around each; fewer, symmetrically, near the ends.
 
     Args:
         values: (T,).
-        window: odd; 1 changes nothing.
+        window: odd number of points; 1 changes nothing.
     """
     sums = np.concatenate([[0.0], np.cumsum(values)])
     i = np.arange(len(values))
@@ -133,22 +133,22 @@ def write_distance_curves(
     """Write one figure with a panel per term and a line per run.
 
     Args:
-        path: a PNG, PDF or SVG; its folder is made.
+        path: path of a PNG, PDF or SVG file; its folder is created.
         runs: the curves of each run, by its label.
-        smoothing: points of the running mean, odd.
+        smoothing: number of points of the running mean, odd.
 
     Raises:
-        ValueError: no run, even smoothing, or another kind of file.
+        ValueError: if there is no run, ``smoothing`` is even, or the file type is unknown.
     """
     if not runs or not any(runs.values()):
-        raise ValueError("A figure of distances needs at least one run.")
+        raise ValueError("A figure of distances requires at least one run.")
     if smoothing < 1 or smoothing % 2 == 0:
-        raise ValueError(f"The smoothing is over {smoothing} points: use an odd number from 1 on.")
+        raise ValueError(f"The smoothing is over {smoothing} points: use a positive odd number.")
     write_figure(path, lambda: draw_distance_curves(runs, smoothing))
 
 
 def draw_distance_curves(runs: Mapping[str, Mapping[str, Curve]], smoothing: int = 3) -> "Figure":
-    """The figure of :func:`write_distance_curves`; faint lines are the points before smoothing."""
+    """Draw the figure of :func:`write_distance_curves`; unsmoothed points are faint lines."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
@@ -170,7 +170,7 @@ def draw_distance_curves(runs: Mapping[str, Mapping[str, Curve]], smoothing: int
     for ax in grid.flat[len(terms) :]:
         ax.set_axis_off()
     for ax in grid[:, 0]:
-        ax.set_ylim(bottom=0)  # of the row; only now, for it fixes the upper end as it is
+        ax.set_ylim(bottom=0)  # shared by the row; set last, as it fixes the upper limit
         ax.set_ylabel("mean absolute difference", fontsize=8.5)
     figure.legend(
         handles=[Line2D([], [], label=label, **style) for label, style in styles.items()],
@@ -194,7 +194,7 @@ def _style(i: int) -> dict[str, Any]:
 def _draw_curve(ax: "Axes", curve: Curve, style: dict[str, Any], smoothing: int) -> None:
     if smoothing > 1:
         ax.plot(*curve, color=style["color"], linewidth=0.7, alpha=0.35)
-    marker = "." if len(curve.values) == 1 else None  # a line of one point is not seen
+    marker = "." if len(curve.values) == 1 else None  # a line with a single point is invisible
     values = running_mean(curve.values, smoothing)
     ax.plot(curve.iterations, values, linewidth=1.6, marker=marker, **style)
 

@@ -1,4 +1,4 @@
-"""Figures that compare the extended level with its target (paper Fig. 6)."""
+"""Figures that compare the extended level with its target [paper Fig. 6]."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ from efpn_d2.inspection.image_figures import (
 
 __all__ = ["ComparisonOptions", "compare_features", "comparison_lines"]
 
-# Of each level: the extended map, the target, and the map that stock FPN has at 1x.
+# Labels of each level: the extended features, the target, and stock FPN's features at 1x.
 _NAMES = {
     "p2_prime": ("P'2", "FPN P2, 2x image", "FPN P2, 1x image"),
     "p3_prime": ("P'3", "merged P3, 2x image", "merged P3, 1x image"),
@@ -26,12 +26,12 @@ _NAMES = {
 
 
 class ComparisonOptions(NamedTuple):
-    """How maps are shown."""
+    """Display options of feature maps."""
 
     level: str = "p2_prime"
     reduction: str = "deviation"
-    crop: Crop | None = None  # in pixels of the file; None: all
-    differences: bool = False  # a second line with the difference of each map to the target
+    crop: Crop | None = None  # in pixels of the file; None: the whole image
+    differences: bool = False  # add a row with the difference of each feature map to the target
 
 
 def compare_features(
@@ -52,8 +52,8 @@ def compare_features(
         The files.
 
     Raises:
-        ValueError: an image cannot be read, the crop is not within it, or the output would replace
-            an input.
+        ValueError: if an image cannot be read, the crop is outside of it, or the output would
+            overwrite an input.
     """
     return write_image_figures(
         records,
@@ -64,10 +64,10 @@ def compare_features(
 
 
 def comparison_lines(maps: FeatureMaps, options: ComparisonOptions) -> list[FeatureLine]:
-    """What one image contributes to a figure: a line of maps and, if asked for, of differences.
+    """Build the rows of one image: its feature maps and, optionally, their differences.
 
     Raises:
-        ValueError: the crop is not within the image, or the reduction is unknown.
+        ValueError: if the crop is outside of the image, or the reduction is unknown.
     """
     lines = [_feature_line(maps, options)]
     return [*lines, _difference_line(maps, lines[0])] if options.differences else lines
@@ -92,7 +92,7 @@ def _feature_line(maps: FeatureMaps, options: ComparisonOptions) -> FeatureLine:
 
 
 def _difference_line(maps: FeatureMaps, features: FeatureLine) -> FeatureLine:
-    """The differences below the maps of a line; they have no image and no target."""
+    """Build the row of differences, without image and target, below a row of feature maps."""
     panels = [
         FeaturePanel("", (x - maps.target).abs().mean(dim=0).numpy(), "difference to the target")
         for x in (*maps.extended.values(), maps.stock)
@@ -115,7 +115,7 @@ def _distance_text(features: Tensor, maps: FeatureMaps) -> str:
 
 
 def _magnitude_text(maps: FeatureMaps) -> str:
-    """How large the target is, in the measure of the distances: they are those to no map at all."""
+    """Describe the magnitude of the target, i.e. its distance to zero."""
     magnitude = measure_distance(maps.target * 0, maps)
     text = f"mean $|F|$ {_number(magnitude.overall)}"
     if magnitude.on_objects is None:
@@ -134,9 +134,9 @@ def _note(lines: Sequence[FeatureLine], options: ComparisonOptions) -> str:
             ", and over those of the cells that ground-truth boxes cover ($L_{pos}$, Eq. 7)"
         )
     return (
-        f"Colour: {REDUCTIONS[options.reduction]} (a cell is a vector of channels); one scale per "
-        "line, from the 0.5th to the 99.5th percentile of the cells shown. Below the maps: mean "
-        f"absolute difference to the target over all elements ($L_{{glob}}$, Eq. 6){on_objects}"
-        f"{'; of the whole image' if options.crop else ''}. The map of the 1x image is compared "
-        "and drawn after nearest up-sampling x2."
+        f"Color: {REDUCTIONS[options.reduction]} (a cell is a vector of channels); one scale per "
+        "row, from the 0.5th to the 99.5th percentile of the cells shown. Below the maps: mean "
+        f"absolute difference to the target over all elements ($L_{{glob}}$, Eq. "
+        f"6){on_objects}{('; of the whole image' if options.crop else '')}. The map of the 1x "
+        "image is compared and drawn after nearest upsampling x2."
     )

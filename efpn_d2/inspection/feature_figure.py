@@ -1,4 +1,4 @@
-"""An image and maps of it side by side, each line of maps on one colour scale."""
+"""Draw an image and its feature maps side by side, with one color scale per row."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -7,63 +7,63 @@ import numpy as np
 
 from efpn_d2.visualization.figures import keep_end, wrap_text
 
-if TYPE_CHECKING:  # imported where it is needed: importing this module stays cheap
+if TYPE_CHECKING:  # imported lazily to keep the import of this module cheap
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
 __all__ = ["FeatureLine", "FeaturePanel", "color_limits", "draw_feature_figure"]
 
-# In inches.
-_PANEL_WIDTH, _LEAST_HEIGHT = 1.9, 1.1  # a panel is wider if it would be lower
+# Lengths in inches.
+_PANEL_WIDTH, _LEAST_HEIGHT = 1.9, 1.1  # lower panels are widened
 _GAP, _MARGIN = 0.1, 0.12
 _CAPTION, _LINE_GAP, _TEXT_LINE = 0.2, 0.1, 0.15
 _BAR_WIDTH, _BAR_SPACE = 0.1, 0.72
 
 _TITLE_SIZE, _TEXT_SIZE, _TICK_SIZE = 8.5, 7.5, 7.0  # points
-_BOX_LINE, _BOX_EDGE = 0.9, 0.5  # points: a box's line, and the dark edge on both of its sides
-_LUMA = np.array([0.299, 0.587, 0.114])  # grey of red, green and blue
-_CONTRAST = 0.75  # of an image beneath maps: black would darken their colours
-_BENEATH = "0.6"  # grey beneath the colour scale: about that of an image
-_CLIPPED = 0.5  # per cent of the values beyond each end of the scale
+_BOX_LINE, _BOX_EDGE = 0.9, 0.5  # points: line of a box, and the dark edge on both sides
+_LUMA = np.array([0.299, 0.587, 0.114])  # weights of red, green and blue in gray
+_CONTRAST = 0.75  # range of an image below maps: black would darken their colors
+_BENEATH = "0.6"  # gray below the color bar: about that of an image
+_CLIPPED = 0.5  # percent of the values beyond each end of the scale
 
 
 class FeaturePanel(NamedTuple):
-    """A map with what is written above and beneath it."""
+    """A feature map with the text above and below it."""
 
     title: str
     values: np.ndarray  # (h, w)
     caption: str = ""
-    cell: int | None = None  # pixels per cell; None: the line's
+    cell: int | None = None  # pixels per cell; None: that of the row
 
 
 class FeatureLine(NamedTuple):
-    """Panels that share a colour scale; positions in pixels of the network's input."""
+    """A row of panels that share a color scale; positions in pixels of the network's input."""
 
-    panels: Sequence[FeaturePanel | None]  # None leaves its place free
+    panels: Sequence[FeaturePanel | None]  # None leaves its place empty
     scale_label: str
     cell: int  # pixels per cell of the maps
     size: tuple[float, float]  # width and height of the image
     boxes: np.ndarray  # (G, 4) XYXY
-    image: np.ndarray | None = None  # (H, W, 3) uint8 RGB at any scale; None leaves its place free
-    caption: str = ""  # beneath the image
-    window: tuple[float, float, float, float] | None = None  # XYXY that is shown; None: all
-    colors: str = "viridis"  # a name that Matplotlib knows
-    limits: tuple[float, float] | None = None  # of the colour scale; None: from the cells shown
-    opacity: float = 1.0  # of the maps; below 1 the image lies beneath them, in grey
-    box_scale: float = 1.0  # multiplies the width of the boxes' lines
+    image: np.ndarray | None = None  # (H, W, 3) uint8 RGB at any scale; None leaves its place empty
+    caption: str = ""  # below the image
+    window: tuple[float, float, float, float] | None = None  # XYXY of the visible part; None: all
+    colors: str = "viridis"  # name of a Matplotlib color map
+    limits: tuple[float, float] | None = None  # color limits; None: from visible cells
+    opacity: float = 1.0  # opacity of the maps; below 1 the gray image is visible below them
+    box_scale: float = 1.0  # multiplies the line width of boxes
 
     @property
     def shown(self) -> tuple[float, float, float, float]:
-        """XYXY of the part of the image that is shown."""
+        """XYXY of the visible part of the image."""
         return self.window or (0.0, 0.0, *self.size)
 
 
 def color_limits(line: FeatureLine) -> tuple[float, float]:
-    """The ends of a line's colour scale.
+    """Return the limits of a row's color scale.
 
-    They are those that the line gives, or else the 0.5th and the 99.5th percentile of the cells
-    shown, of all its panels together.
+    These are the row's own limits, or the 0.5th and the 99.5th percentile of the visible cells of
+    all its panels.
     """
     if line.limits:
         return line.limits
@@ -79,25 +79,27 @@ def color_limits(line: FeatureLine) -> tuple[float, float]:
 
 
 def draw_feature_figure(lines: Sequence[FeatureLine], note: str) -> "Figure":
-    """Draw lines of panels below each other, columns aligned.
+    """Draw rows of panels with aligned columns.
 
-    Boxes are drawn on every panel, their lines around and not upon what they enclose.
+    Boxes are drawn on every panel, with their lines outside of what they enclose.
 
     Args:
-        lines: with equally many panels; titles are those of the first line.
-        note: written below all; it and the captions of maps may hold Matplotlib's math text.
+        lines: rows with the same number of panels; titles are those of the first row.
+        note: text below the figure; it and the captions may contain Matplotlib's math text.
 
     Returns:
         A figure to save with ``figure.savefig``.
 
     Raises:
-        ValueError: there is no line, or the lines differ in their number of panels.
+        ValueError: if there is no row, or the rows differ in their number of panels.
     """
     from matplotlib.figure import Figure
 
     columns = {len(line.panels) for line in lines}
     if len(columns) != 1:
-        raise ValueError(f"the lines of a figure need equally many panels, got {sorted(columns)}")
+        raise ValueError(
+            f"the rows of a figure must have equally many panels, got {sorted(columns)}"
+        )
     panel_width = max(_PANEL_WIDTH, *(_LEAST_HEIGHT / _aspect(line) for line in lines))
     heights = [panel_width * _aspect(line) for line in lines]
     width = 2 * _MARGIN + (1 + columns.pop()) * (panel_width + _GAP) + _BAR_SPACE
@@ -124,7 +126,7 @@ def draw_feature_figure(lines: Sequence[FeatureLine], note: str) -> "Figure":
 
 
 def _aspect(line: FeatureLine) -> float:
-    """Height by width of what is shown."""
+    """Return height / width of the visible part."""
     x0, y0, x1, y1 = line.shown
     return (y1 - y0) / (x1 - x0)
 
@@ -132,22 +134,22 @@ def _aspect(line: FeatureLine) -> float:
 def _add_line(
     figure: "Figure", line: FeatureLine, top: float, size: tuple[float, float]
 ) -> list["Axes"]:
-    """Add the image, the panels and the colour bar of a line.
+    """Add the image, the panels and the color bar of a row.
 
     Args:
-        figure: to add them to.
-        line: what to draw.
-        top: inches from the figure's bottom to the line's top.
+        figure: the figure.
+        line: the row to draw.
+        top: inches from the bottom of the figure to the top of the row.
         size: width and height of a panel in inches.
 
     Returns:
-        The axes of the panels, those of free places included.
+        The axes of the panels, including those of empty places.
     """
     width, total = figure.get_size_inches()
     panel_width, height = size
 
     def place(left: float, box_width: float) -> tuple[float, float, float, float]:
-        """Inches in this line as shares of the figure."""
+        """Convert inches in this row to fractions of the figure."""
         return left / width, (top - height) / total, box_width / width, height / total
 
     limits = color_limits(line)
@@ -177,7 +179,7 @@ def _add_line(
 def _add_bar(
     figure: "Figure", cax: "Axes", mapped: "AxesImage", line: FeatureLine, height: float
 ) -> None:
-    """Draw a line's colour scale; ``height`` in inches."""
+    """Draw a row's color bar; ``height`` in inches."""
     extend = "neither" if line.limits else "both"
     bar = figure.colorbar(mapped, cax=cax, extend=extend, extendfrac=0.03)
     if line.opacity < 1:
@@ -190,7 +192,7 @@ def _add_bar(
 def _add_map(
     ax: "Axes", line: FeatureLine, panel: FeaturePanel, limits: tuple[float, float]
 ) -> "AxesImage":
-    # The last cells may reach beyond the image; the axes end where the image does.
+    # The last cells may extend beyond the image; the axes end at the image.
     cell = panel.cell or line.cell
     height, width = (cell * cells for cells in panel.values.shape)
     if line.opacity < 1:
@@ -207,7 +209,7 @@ def _add_map(
 
 
 def _finish_panel(ax: "Axes", line: FeatureLine, panel_width: float) -> None:
-    """Limits, frame and boxes."""
+    """Set limits and frame, and draw boxes."""
     x0, y0, x1, y1 = line.shown
     ax.set(xlim=(x0, x1), ylim=(y1, y0), xticks=[], yticks=[], aspect="auto")
     for spine in ax.spines.values():

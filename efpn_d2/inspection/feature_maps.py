@@ -1,4 +1,4 @@
-"""The feature maps of an image that cross-resolution distillation compares, and how far apart."""
+"""Extract the feature maps compared by cross-resolution distillation, and their distances."""
 
 import logging
 from collections.abc import Sequence
@@ -24,33 +24,33 @@ __all__ = ["STRIDES", "Distance", "FeatureMapExtractor", "FeatureMaps", "measure
 
 logger = logging.getLogger(__name__)
 
-# Of the levels that are distilled, in pixels of the student's image.
+# Strides of the distilled levels, in pixels of the student's image.
 STRIDES = {"p2_prime": 2, "p3_prime": 4}
 
 
 class Distance(NamedTuple):
-    """Mean absolute difference of two maps."""
+    """Mean absolute difference of two feature maps."""
 
     overall: float  # over all elements: L_glob [paper Eq. 6]
-    on_objects: float | None  # over the cells that boxes cover: L_pos [paper Eq. 7]; None: no box
+    on_objects: float | None  # over the cells covered by boxes: L_pos [paper Eq. 7]; None: no box
 
 
 class FeatureMaps(NamedTuple):
-    """Maps of one image without padding, all (C, h, w); positions in pixels of the student."""
+    """Feature maps (C, h, w) of one image without padding; positions in pixels of the student."""
 
-    name: str  # of the image's file
-    image: np.ndarray  # (H, W, 3) uint8 RGB, at the scale of loading
+    name: str  # path of the image file
+    image: np.ndarray  # (H, W, 3) uint8 RGB, as loaded
     size: tuple[float, float]  # width and height of the image, in pixels of the student
     file_size: tuple[int, int]  # width and height of the file
     boxes: Tensor  # (G, 4) XYXY
     stride: int  # pixels per cell
-    target: Tensor  # of the image at twice the side
-    extended: dict[str, Tensor]  # by the label of their model
-    stock: Tensor  # the target's map of the image itself, nearest up-sampled
+    target: Tensor  # features of the image at twice the size
+    extended: dict[str, Tensor]  # extended features by the label of their model
+    stock: Tensor  # the target's level for the 1x image, upsampled (nearest)
 
 
 def measure_distance(features: Tensor, maps: FeatureMaps) -> Distance:
-    """Distance of a map (C, h, w) to the target, as training measures it but without padding."""
+    """Compute the distance of features (C, h, w) to the target as in training, without padding."""
     boxes = Boxes(maps.boxes)
     terms = foreground_background_balanced_loss(
         features[None], maps.target[None], [boxes], maps.stride
@@ -60,10 +60,10 @@ def measure_distance(features: Tensor, maps: FeatureMaps) -> Distance:
 
 
 class FeatureMapExtractor:
-    """Runs teacher and students on one image at a time.
+    """Run teacher and students on one image at a time.
 
-    The two views of the image are made as in training, of an image at the scale of testing. Scale
-    and ``DISTILL.VIEW`` are those of the first model, whose teacher gives the target.
+    The two views of the image are made as in training, at test scale. The scale and
+    ``DISTILL.VIEW`` are those of the first model, whose teacher gives the target.
     """
 
     def __init__(
@@ -78,19 +78,19 @@ class FeatureMapExtractor:
         Args:
             sources: one or more pyramids with different labels.
             level: ``p2_prime`` or ``p3_prime``.
-            teacher_weights: a checkpoint that fits the first config; empty: the first config's
+            teacher_weights: a checkpoint for the first config; empty: the first config's
                 ``DISTILL.TEACHER_WEIGHTS``, or if that is empty the first model itself.
             opts: pairs of key and value that override every config.
 
         Raises:
-            ValueError: unknown level, no model, labels that are equal, or see
+            ValueError: if the level is unknown, there is no model, labels are equal, or see
                 :func:`load_pyramid`.
             FileNotFoundError: see :func:`load_pyramid`.
         """
         labels = [source.label for source in sources]
         if not labels or len(set(labels)) < len(labels):
             raise ValueError(
-                f"The labels of the models are {labels}: give one or more, no two alike."
+                f"The labels of the models are {labels}: give one or more different labels."
             )
         if level not in STRIDES:
             raise ValueError(f"The level is '{level}': use one of {', '.join(STRIDES)}.")
@@ -103,20 +103,22 @@ class FeatureMapExtractor:
         if teacher_weights:
             source = sources[0]._replace(weights=teacher_weights)
             _, self._teacher = load_pyramid(source, opts, stock_only=True)
-        # Twice the scale where the sample is the teacher's view, as in the distillation's mapper.
+        # The image is loaded at twice the scale if it is the teacher's view, as in the training
+        # mapper.
         self._scale = 2 if self.cfg.DISTILL.VIEW == "downsample" else 1
         self._mapper = build_test_mapper(self.cfg, self._scale)
 
     @torch.no_grad()
     def __call__(self, record: dict[str, Any]) -> FeatureMaps:
-        """
+        """Extract the feature maps of one image.
+
         Args:
             record: ``file_name`` and, optionally, ``annotations`` of an image as in Detectron2's
-                data sets. Crowds are no objects, as in training.
+                datasets. Crowds are skipped, as in training.
 
         Raises:
-            ValueError: the image cannot be read or is not of the size that the record says, or the
-                models' maps do not fit together.
+            ValueError: if the image cannot be read or does not have the recorded size, or the
+                models' feature maps do not match.
         """
         file_size = check_image(record, self.cfg.INPUT.FORMAT)
         sample = self._mapper(record)
@@ -148,7 +150,7 @@ class FeatureMapExtractor:
     def _views(
         self, model: GeneralizedRCNN | RetinaNet, sample: dict[str, Any]
     ) -> tuple[Tensor, Tensor]:
-        """The student's and the teacher's image, (1, 3, H, W) and (1, 3, 2H, 2W), with padding."""
+        """Return the student's and the teacher's image, (1, 3, H, W) and (1, 3, 2H, 2W), padded."""
         images = model.preprocess_image([sample])
         divisibility = model.backbone.size_divisibility
         student, teacher = make_views(images, self.cfg.DISTILL.VIEW, divisibility)
@@ -175,6 +177,7 @@ class FeatureMapExtractor:
                 )
             if not torch.allclose(stock[label], stock[first], rtol=1e-3, atol=1e-3):
                 logger.warning(
-                    f"The stock pyramid of model '{label}' is not that of '{first}', whose teacher "
-                    "gives the target: its distance is also that of the two pyramids."
+                    f"The stock pyramid of model '{label}' is not that of '{first}', whose "
+                    "teacher gives the target: the distance includes that between the two "
+                    "pyramids."
                 )

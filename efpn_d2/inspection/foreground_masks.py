@@ -1,4 +1,4 @@
-"""The masks of the foreground-background separation module (E-FPN-BS) on single images."""
+"""Extract the masks of the foreground-background separation module (E-FPN-BS) from images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,11 +30,11 @@ __all__ = ["ForegroundMaskExtractor", "ForegroundMasks", "draw_masks"]
 class ForegroundMasks(NamedTuple):
     """Masks of one image without padding; positions in pixels of the network's input."""
 
-    name: str  # of the image's file
+    name: str  # path of the image file
     image: np.ndarray  # (H, W, 3) uint8 RGB, as the network sees it
     file_size: tuple[int, int]  # width and height of the file
     boxes: Tensor  # (G, 4) XYXY
-    masks: list[LevelMask]  # of the gated levels, in FBSM's order
+    masks: list[LevelMask]  # masks of the gated levels, in FBSM's order
 
     @property
     def size(self) -> tuple[int, int]:
@@ -43,7 +43,7 @@ class ForegroundMasks(NamedTuple):
 
 
 class ForegroundMaskExtractor:
-    """Runs a pyramid on one image at a time, at the scale of testing, and keeps FBSM's masks."""
+    """Run a pyramid on one image at a time, at test scale, and return FBSM's masks."""
 
     def __init__(self, source: PyramidSource, *, opts: Sequence[str] = ()) -> None:
         """
@@ -52,7 +52,7 @@ class ForegroundMaskExtractor:
             opts: pairs of key and value that override the config.
 
         Raises:
-            ValueError: there is no FBSM, or see :func:`build_detector` and :func:`load_weights`.
+            ValueError: if there is no FBSM, or see :func:`build_detector` and :func:`load_weights`.
             FileNotFoundError: see :func:`build_detector`.
         """
         self.label = source.label
@@ -64,10 +64,11 @@ class ForegroundMaskExtractor:
 
     @torch.no_grad()
     def __call__(self, record: dict[str, Any]) -> ForegroundMasks:
-        """
+        """Extract the masks of one image.
+
         Args:
             record: ``file_name`` and, optionally, ``annotations`` of an image as in Detectron2's
-                data sets. Crowds are no objects, as in training.
+                datasets. Crowds are skipped, as in training.
 
         Raises:
             ValueError: see :func:`check_image`.
@@ -87,11 +88,11 @@ class ForegroundMaskExtractor:
         )
 
     def _mask_logits(self, images: Tensor) -> dict[str, Tensor]:
-        """Masks before the sigmoid: a pyramid returns them in training alone."""
+        """Return the mask logits, which a pyramid itself returns only in training."""
         found: dict[str, Tensor] = {}
 
         def keep(fbsm: ForegroundBackgroundSeparationModule, args: tuple[Any, ...]) -> None:
-            """Forward pre-hook."""
+            """Forward pre-hook that computes the logits."""
             found.update(fbsm.mask_logits(*args))
 
         hook = self._fbsm.register_forward_pre_hook(keep)
@@ -138,10 +139,10 @@ def draw_masks(
         The files.
 
     Raises:
-        ValueError: an image cannot be read, the crop is not within it, or the output would replace
-            an input; nothing is written then.
+        ValueError: if an image cannot be read, the crop is outside of it, or the output would
+            overwrite an input; nothing is written then.
     """
-    for record in records:  # all of them before the first figure is written
+    for record in records:  # check all of them before the first figure is written
         file_size = check_image(record, extractor.cfg.INPUT.FORMAT)
         crop_window(crop, Path(record["file_name"]).name, file_size, file_size)
     return write_image_figures(
@@ -168,7 +169,7 @@ def _find_fbsm(model: nn.Module, source: PyramidSource) -> ForegroundBackgroundS
     fbsm = getattr(enhancement, "fbsm", None)
     if fbsm is None:
         raise ValueError(
-            f"The config '{source.config}' builds a pyramid without FBSM: give the config of a "
+            f"The config '{source.config}' builds a pyramid without FBSM: use the config of a "
             "training with MODEL.EFPN_BS.FBSM_ENABLED True."
         )
     return fbsm

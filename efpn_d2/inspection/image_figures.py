@@ -1,4 +1,4 @@
-"""What figures of single images have in common: their files, and what is said of an image."""
+"""Common parts of figures for single images: files, captions and crops."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -9,7 +9,7 @@ from efpn_d2.inference.files import plan_outputs
 from efpn_d2.inspection.feature_figure import FeatureLine
 from efpn_d2.visualization.figures import check_figure_path, write_figure
 
-if TYPE_CHECKING:  # imported where it is needed: importing this module stays cheap
+if TYPE_CHECKING:  # imported lazily to keep the import of this module cheap
     from matplotlib.figure import Figure
 
 __all__ = ["Crop", "crop_window", "image_caption", "write_image_figures"]
@@ -26,22 +26,25 @@ def write_image_figures(
     """Write figures of images.
 
     Args:
-        records: of the images, with ``file_name``.
+        records: records of the images, with ``file_name``.
         output: a file for one figure of all images, or a folder for one PNG per image.
-        make_lines: gives what an image contributes to a figure.
-        draw: makes a figure of lines.
+        make_lines: builds the rows of an image.
+        draw: draws a figure from rows.
 
     Returns:
         The files.
 
     Raises:
-        ValueError: the output would replace an input, or cannot be a figure; nothing is done then.
+        ValueError: if the output would overwrite an input, or is not a figure's file; nothing is
+            done then.
     """
     images = [Path(record["file_name"]) for record in records]
     if output.suffix and not output.is_dir():
         check_figure_path(output)
         if output.resolve() in [path.resolve() for path in images]:
-            raise ValueError(f"'{output}' is an input and would be overwritten: give another name.")
+            raise ValueError(
+                f"'{output}' is an input and would be overwritten: choose another name."
+            )
         outputs, groups = [output], [records]
     else:
         outputs, groups = plan_outputs(images, output, ".png"), [[record] for record in records]
@@ -52,23 +55,23 @@ def write_image_figures(
 
 
 def image_caption(name: str, boxes: int) -> str:
-    """The name of an image and how many boxes it has, if any."""
+    """Return the name of an image and its number of boxes, if any."""
     return name + (f", {boxes} box{'es' if boxes > 1 else ''}" if boxes else "")
 
 
 def crop_window(
     crop: Crop | None, name: str, file_size: tuple[int, int], size: tuple[float, float]
 ) -> Crop | None:
-    """A crop in pixels of the network's input; None: all.
+    """Convert a crop to pixels of the network's input; None: all.
 
     Args:
-        crop: in pixels of the file.
-        name: of the file, for the message.
+        crop: XYXY in pixels of the file.
+        name: file name for the message.
         file_size: width and height of the file.
         size: width and height of the image in pixels of the network's input.
 
     Raises:
-        ValueError: it is not within the image.
+        ValueError: if the crop is outside of the image.
     """
     if crop is None:
         return None

@@ -1,4 +1,4 @@
-"""Single images with their boxes, at the scale of testing."""
+"""Load single images with their boxes at test scale."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,9 +15,9 @@ __all__ = ["build_test_mapper", "check_image", "cut_padding"]
 
 
 def build_test_mapper(cfg: CfgNode, scale: int = 1) -> DetectionMapper:
-    """Loads an image with its boxes, if it has any, at ``scale`` times the scale of testing.
+    """Build a mapper that loads images and their boxes at ``scale`` times the test scale.
 
-    Crowds are no objects, as in training.
+    Crowds are skipped, as in training.
     """
     short, long = scale * cfg.INPUT.MIN_SIZE_TEST, scale * cfg.INPUT.MAX_SIZE_TEST
     resize = T.ResizeShortestEdge([short, short], long)
@@ -25,19 +25,19 @@ def build_test_mapper(cfg: CfgNode, scale: int = 1) -> DetectionMapper:
 
 
 def check_image(record: Mapping[str, Any], image_format: str) -> tuple[int, int]:
-    """Width and height of an image file.
+    """Return the width and height of an image file.
 
     Args:
         record: ``file_name`` and, optionally, ``width`` and ``height``.
         image_format: ``INPUT.FORMAT`` of a config.
 
     Raises:
-        ValueError: it cannot be read, or is not of the size that the record says.
+        ValueError: if the image cannot be read, or does not have the recorded size.
     """
     path = record["file_name"]
     try:
         image = read_image(path, image_format)
-    except Exception as error:  # Pillow raises nearly anything on damaged files
+    except Exception as error:  # Pillow raises almost any exception on damaged files
         raise ValueError(f"'{path}' cannot be read as an image: {error}") from error
     check_image_size(dict(record), image)
     height, width = image.shape[:2]
@@ -45,10 +45,10 @@ def check_image(record: Mapping[str, Any], image_format: str) -> tuple[int, int]
 
 
 def cut_padding(maps: Tensor, size: tuple[float, float], stride: int) -> Tensor:
-    """Maps (..., h, w) without the cells of the padding, fp32 on the CPU.
+    """Remove the padding from features (..., h, w), and convert them to fp32 on the CPU.
 
     Args:
-        maps: of one level.
+        maps: features of one level.
         size: width and height of the image, in pixels of the network's input.
         stride: pixels per cell.
     """

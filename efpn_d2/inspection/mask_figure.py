@@ -1,4 +1,4 @@
-"""Masks of the foreground-background separation module, laid over their image."""
+"""Draw the masks of the foreground-background separation module over their image."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -7,23 +7,23 @@ import numpy as np
 
 from efpn_d2.inspection.feature_figure import FeatureLine, FeaturePanel, draw_feature_figure
 
-if TYPE_CHECKING:  # imported where it is needed: importing this module stays cheap
+if TYPE_CHECKING:  # imported lazily to keep the import of this module cheap
     from matplotlib.figure import Figure
 
 __all__ = ["LevelMask", "draw_mask_figure", "mask_line"]
 
-_OPACITY = 0.6  # the image's edges are seen, and colours are kept apart
-_BOX_SCALE = 0.5  # a box's line hides cells beside small objects
+_OPACITY = 0.6  # edges of the image are visible, and colors distinguishable
+_BOX_SCALE = 0.5  # the line of a box hides cells beside small objects
 
 
 class LevelMask(NamedTuple):
-    """The mask of one level of a pyramid, on one image."""
+    """The mask of one pyramid level for one image."""
 
     level: str  # the level's name, e.g. "p2_prime"
     stride: int  # pixels per cell
     gain: float  # gamma
     values: np.ndarray  # (h, w), from 0 to 1
-    contrast: float | None = None  # see foreground_contrast; None: no box, or nothing but boxes
+    contrast: float | None = None  # see foreground_contrast; None: no box, or only boxes
 
 
 def mask_line(
@@ -35,15 +35,17 @@ def mask_line(
     caption: str = "",
     window: tuple[float, float, float, float] | None = None,
 ) -> FeatureLine:
-    """The panels of an image, one per mask, on a scale from 0 to 1.
+    """Build the panels of an image, one per mask, on a scale from 0 to 1.
 
-    Args: positions are in pixels of the network's input.
-        masks: one or more.
+    Positions are in pixels of the network's input.
+
+    Args:
+        masks: one or more masks.
         image: (H, W, 3) uint8 RGB at any scale.
         size: width and height of the image.
         boxes: (G, 4) XYXY.
-        caption: beneath the image.
-        window: XYXY that is shown; None: all.
+        caption: text below the image.
+        window: XYXY of the visible part; None: all.
     """
     panels = [
         FeaturePanel(
@@ -70,11 +72,11 @@ def mask_line(
 
 
 def draw_mask_figure(lines: Sequence[FeatureLine], model: str) -> "Figure":
-    """Draw the lines of images below each other.
+    """Draw the rows of several images.
 
     Args:
         lines: see :func:`mask_line`.
-        model: what to call the model in the note.
+        model: name of the model in the note.
 
     Returns:
         A figure to save with ``figure.savefig``.
@@ -89,12 +91,12 @@ def draw_mask_figure(lines: Sequence[FeatureLine], model: str) -> "Figure":
             "others, of the whole image."
         )
     note = (
-        f"Masks of {model} over the grey image, all on one scale: FBSM multiplies a level by "
-        f"1 + γ mask.{contrast}"
+        f"Masks of {model} over the gray image, all on one scale: FBSM multiplies a level by 1 + "
+        f"γ mask.{contrast}"
     )
     return draw_feature_figure(lines, note.replace("$", r"\$"))
 
 
 def _level_name(level: str) -> str:
-    """``p2`` -> P2, ``p2_prime`` -> P'2."""
+    """Format a level: ``p2`` as P2, ``p2_prime`` as P'2."""
     return level.replace("p", "P'" if level.endswith("_prime") else "P", 1).removesuffix("_prime")

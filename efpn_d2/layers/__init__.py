@@ -1,4 +1,4 @@
-"""Blocks without a paper name."""
+"""Generic building blocks."""
 
 from .conv import conv_layer
 from .dynamic_conv import (

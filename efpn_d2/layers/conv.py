@@ -1,4 +1,4 @@
-"""The convolution that all parts of the extension are made of."""
+"""Convolution layer used by all parts of the extension."""
 
 import math
 from collections.abc import Callable
@@ -21,14 +21,16 @@ def conv_layer(
     initialize: Callable[[Conv2d], None] = weight_init.c2_msra_fill,
     gain: float = 1.0,
 ) -> Conv2d:
-    """A size-keeping convolution; with a normalisation it has no bias.
+    """Build a size-preserving convolution; with a normalization it has no bias.
 
     Args:
-        in_channels, out_channels, kernel_size: as of ``Conv2d``.
-        norm: see ``detectron2.layers.get_norm``; ``GN`` has fewer than 32 groups where 32 do not
+        in_channels: see ``Conv2d``.
+        out_channels: see ``Conv2d``.
+        kernel_size: see ``Conv2d``.
+        norm: see ``detectron2.layers.get_norm``; ``GN`` has fewer than 32 groups if 32 does not
             divide the channels.
-        bias: whether to have one if there is no normalisation.
-        initialize: fills weight and bias.
+        bias: whether to have a bias if there is no normalization.
+        initialize: initializes weight and bias.
         gain: factor on the initial scale of the output.
     """
     conv = Conv2d(
@@ -40,7 +42,7 @@ def conv_layer(
         norm=_get_norm(norm, out_channels),
     )
     initialize(conv)
-    # A normalisation undoes the scale of what it normalises, but has one of its own.
+    # A normalization removes the scale of its input, but has a scale of its own.
     scale = conv.weight if conv.norm is None else conv.norm.weight
     with torch.no_grad():
         scale.mul_(gain)

@@ -1,4 +1,4 @@
-"""Depthwise convolution whose kernels are made from the input, for each image its own."""
+"""Dynamic depthwise convolution: the kernels are generated from the input, per image."""
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +13,10 @@ __all__ = [
 
 
 def depthwise_per_image(x: Tensor, kernels: Tensor) -> Tensor:
-    """Convolve each image with depthwise kernels of its own, keeping its size.
+    """Convolve each image with its own depthwise kernels, preserving the size.
 
     Args:
-        x: maps (N, C, H, W); N may be 0.
+        x: features (N, C, H, W); N may be 0.
         kernels: (N, C, k, k) with odd k.
 
     Returns:
@@ -24,10 +24,10 @@ def depthwise_per_image(x: Tensor, kernels: Tensor) -> Tensor:
     """
     n, c, h, w = x.shape
     if n == 0:
-        # A convolution cannot have 0 groups; this keeps the kernels in the graph of gradients.
+        # A convolution cannot have 0 groups; this keeps the kernels in the autograd graph.
         return x * kernels.sum(dim=(2, 3), keepdim=True)
     k = kernels.shape[-1]
-    # One group for each channel of each image: one convolution for the whole batch.
+    # One group per channel of each image: a single convolution for the whole batch.
     out = F.conv2d(
         x.reshape(1, n * c, h, w), kernels.reshape(n * c, 1, k, k), padding=k // 2, groups=n * c
     )
@@ -35,10 +35,10 @@ def depthwise_per_image(x: Tensor, kernels: Tensor) -> Tensor:
 
 
 def summed_depthwise_per_image(x: Tensor, kernels: Tensor) -> Tensor:
-    """The sum over the channels of :func:`depthwise_per_image`, without making its maps.
+    """Compute :func:`depthwise_per_image` summed over channels, without storing its output.
 
     Args:
-        x: maps (N, C, H, W); N may be 0.
+        x: features (N, C, H, W); N may be 0.
         kernels: (N, C, k, k) with odd k.
 
     Returns:
@@ -52,11 +52,11 @@ def summed_depthwise_per_image(x: Tensor, kernels: Tensor) -> Tensor:
 
 
 class KernelGenerator(nn.Module):
-    """Depthwise kernels from a map: a channel branch times a spatial branch.
+    """Generate depthwise kernels from features: a channel branch times a spatial branch.
 
-    ``tanh(mlp(global_pool(x))) * tanh(conv(adaptive_pool(x, k)))``: what is in the image, and where
-    in it. Both branches normalise what they pool, so that the kernels depend on the pattern of the
-    features and not on their scale, which differs by far between stages and training recipes.
+    The kernels are ``tanh(mlp(global_pool(x))) * tanh(conv(adaptive_pool(x, k)))``. Both branches
+    normalize the pooled features, so that the kernels depend on their pattern and not on their
+    scale, which differs greatly between stages and training recipes.
     """
 
     def __init__(self, channels: int, kernel_size: int, reduction: int = 4) -> None:
@@ -75,12 +75,12 @@ class KernelGenerator(nn.Module):
         self.spatial = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
 
     def start_at_zero(self) -> None:
-        """Make all kernels zero, but with a gradient: the channel branch's last layer is zeroed."""
+        """Initialize the last layer of the channel branch to zero, so that all kernels are zero."""
         for parameter in self.channel[-1].parameters():
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, k, k), each value in (-1, 1)."""
+        """Map features (N, C, H, W) to kernels (N, C, k, k) with values in (-1, 1)."""
         k = self.kernel_size
         what = x.mean(dim=(2, 3))
         what = self.channel(F.layer_norm(what, what.shape[1:]))
@@ -90,7 +90,7 @@ class KernelGenerator(nn.Module):
 
 
 class SharedAsymmetricKernels(nn.Module):
-    """Static depthwise kernels: each channel's mixture of 1xk, kx1 and kxk kernels all share."""
+    """Static depthwise kernels: per-channel mixtures of shared 1xk, kx1 and kxk kernels."""
 
     def __init__(self, channels: int, kernel_size: int, shared: int = 4) -> None:
         """
@@ -101,14 +101,14 @@ class SharedAsymmetricKernels(nn.Module):
         """
         super().__init__()
         k = kernel_size
-        # A kernel's squares sum to 1 on average, and so do the assembled ones': unit gain.
+        # The squares of a kernel sum to 1 on average, for shared and assembled kernels: unit gain.
         self.row = nn.Parameter(torch.randn(shared, 1, k) / k**0.5)
         self.column = nn.Parameter(torch.randn(shared, k, 1) / k**0.5)
         self.square = nn.Parameter(torch.randn(shared, k, k) / k)
         self.mix = nn.Parameter(torch.randn(channels, 3 * shared) / (3 * shared) ** 0.5)
 
     def forward(self) -> Tensor:
-        """The assembled kernels (C, k, k); rows and columns lie in the middle."""
+        """Assemble the kernels (C, k, k); rows and columns are centered."""
         k = self.square.shape[-1]
         middle = k // 2
         row = F.pad(self.row, [0, 0, middle, middle])

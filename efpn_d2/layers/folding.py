@@ -1,4 +1,4 @@
-"""Convolutions with the normalisations after them, for inference."""
+"""Fold batch normalization into convolutions for inference."""
 
 import copy
 
@@ -13,17 +13,17 @@ __all__ = ["fold_normalizations"]
 
 @torch.no_grad()
 def fold_normalizations(module: nn.Module) -> nn.Module:
-    """A copy that has batch normalisation by running statistics in its convolutions' weights.
+    """Return a copy with batch normalization by running statistics folded into the convolutions.
 
-    Each normalisation of its own is a pass over the whole map. All other parameters and buffers are
-    shared with ``module``, not copied. The result is for one use: it follows no change. Where a
-    weight is computed (``torch.nn.utils.parametrize``), the normalisation stays. [ours]
+    This saves one pass over the features per normalization. All other parameters and buffers are
+    shared with ``module``, not copied. The copy does not follow later changes of ``module``. If a
+    weight is computed (``torch.nn.utils.parametrize``), its normalization is kept. [ours]
 
     Args:
-        module: with Detectron2's convolutions, which hold their normalisation as ``norm``; not
-            :func:`~efpn_d2.layers.is_watched`, for what runs is a copy.
+        module: a module with Detectron2's convolutions, whose normalization is ``norm``; it must
+            not be :func:`~efpn_d2.layers.is_watched`, since a copy runs in its place.
     """
-    # What deepcopy takes for copied already, it shares.
+    # deepcopy shares whatever its memo lists as already copied.
     shared = {id(x): x for x in [*module.parameters(), *module.buffers()]}
     folded = copy.deepcopy(module, memo=shared)
     for conv in folded.modules():

@@ -1,4 +1,4 @@
-"""Who follows what runs: autograd and compilers, or someone's hooks."""
+"""Detect whether autograd, a compiler or hooks observe a computation."""
 
 import torch
 from torch import nn
@@ -7,23 +7,23 @@ __all__ = ["is_recorded", "is_watched"]
 
 
 def is_recorded() -> bool:
-    """Whether autograd, a trace, a script or a compiler follows what runs.
+    """Return whether autograd, tracing, scripting or a compiler records the computation.
 
-    Where none does, maps may be changed in place and weights be replaced by equivalent ones.
+    Otherwise features may be modified in place and weights replaced by equivalent ones.
     """
     if torch.jit.is_scripting():
         return True
-    else:  # noqa: RET505  a script compiles no other form of this
+    else:  # noqa: RET505  TorchScript compiles only this form
         followed = torch.jit.is_tracing() or torch.compiler.is_compiling()
         return followed or torch.is_grad_enabled()
 
 
 def is_watched(module: nn.Module, within: bool = True) -> bool:
-    """Whether calls of a module, or of those within it, are more than its arithmetic.
+    """Return whether calling a module, or one within it, does more than its arithmetic.
 
-    They are with forward hooks, with which ``torch.nn.utils.prune`` makes weights, too, and where
-    ``forward`` was replaced in an instance. Such a module is to be called as written: once for each
-    map, itself and not a copy, and what it returned may have been kept.
+    This is the case with forward hooks, which ``torch.nn.utils.prune`` also uses to compute
+    weights, and if ``forward`` is replaced on an instance. Such a module must be called as written:
+    once per input, itself and not a copy, and its output must not be modified.
     """
     return any(
         m._forward_hooks or m._forward_pre_hooks or "forward" in m.__dict__

@@ -1,4 +1,4 @@
-"""Sub-pixel convolution: the up-sampling of FTT and of ESPCN (paper Eq. 4)."""
+"""Sub-pixel convolution: the upsampling of FTT and ESPCN [paper Eq. 4]."""
 
 import torch
 from detectron2.layers import Conv2d
@@ -9,24 +9,24 @@ __all__ = ["SubPixelUpsample", "eq4_permutation", "nearest_up2"]
 
 
 def nearest_up2(x: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N, C, 2H, 2W) by nearest neighbours, as in FPN's top-down pathway."""
+    """Upsample (N, C, H, W) to (N, C, 2H, 2W) by nearest neighbor, as in FPN's top-down pathway."""
     return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
 def eq4_permutation(channels: int, factor: int) -> Tensor:
-    """Channel order that turns ``torch.nn.PixelShuffle`` into the paper's Eq. 4.
+    """Return the channel order that turns ``torch.nn.PixelShuffle`` into the paper's Eq. 4.
 
-    Eq. 4 reads output cell (row x, column y, channel c) from input channel
-    ``C * r * mod(y, r) + C * mod(x, r) + c``, PyTorch from ``c * r^2 + r * mod(x, r) + mod(y, r)``.
-    The two differ by a permutation of the filters of the convolution before the shuffle, so the
-    class of functions is the same and the package uses PyTorch's operator.
+    Eq. 4 reads output cell (row x, column y, channel c) from input channel ``C * r * mod(y, r) + C
+    * mod(x, r) + c``, PyTorch from ``c * r^2 + r * mod(x, r) + mod(y, r)``. The two differ by a
+    permutation of the filters of the preceding convolution, so they represent the same functions,
+    and this package uses PyTorch's operator.
 
     Args:
         channels: C, channels after the shuffle.
-        factor: r, the up-sampling factor.
+        factor: r, the upsampling factor.
 
     Returns:
-        LongTensor of shape (C * r^2,): ``pixel_shuffle(f[:, p], r)`` equals Eq. 4 applied to ``f``.
+        LongTensor (C * r^2,): ``pixel_shuffle(f[:, p], r)`` equals Eq. 4 applied to ``f``.
     """
     index = torch.arange(channels * factor**2)
     # Eq. 4 orders the input channels as (mod y, mod x, c), PyTorch as (c, mod x, mod y).
@@ -34,11 +34,11 @@ def eq4_permutation(channels: int, factor: int) -> Tensor:
 
 
 class SubPixelUpsample(nn.Module):
-    """3x3 convolution C_in -> 4 C_out followed by a pixel shuffle of factor 2 (paper Eq. 4).
+    """3x3 convolution C_in -> 4 C_out followed by a pixel shuffle of factor 2 [paper Eq. 4].
 
-    The four filters behind one output channel start equal, so that there are no checkerboard
-    artefacts; with C_in = C_out they start as the identity, so that the module starts as
-    nearest-neighbour up-sampling. [ours]
+    The four filters of each output channel are initialized equal to avoid checkerboard artifacts;
+    if C_in = C_out they are the identity, so the module starts as nearest-neighbor upsampling.
+    [ours]
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -61,5 +61,5 @@ class SubPixelUpsample(nn.Module):
             nn.init.zeros_(self.conv.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C_in, H, W) -> (N, C_out, 2H, 2W)."""
+        """Upsample (N, C_in, H, W) to (N, C_out, 2H, 2W)."""
         return self.shuffle(self.conv(x))

@@ -1,4 +1,4 @@
-"""Losses; they know nothing of the models that they train."""
+"""Losses, independent of the models."""
 
 from .dynamic_gradient_balanced import DynamicGradientBalancedLoss
 from .foreground_background_balanced import covered_cells, foreground_background_balanced_loss

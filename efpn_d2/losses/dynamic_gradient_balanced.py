@@ -1,8 +1,8 @@
-"""DCLoss: objects of each size weighed by the gradients that their size gets.
+"""DCLoss: weight the losses of objects by the gradients that their size receives.
 
-A reconstruction: of E-FPN-BS (Liu and Cui, 2025) only the abstract is public, which promises a
-"Dynamic Gradient-Balanced Loss" that modulates losses "via scale-aware gradient equilibrium". The
-arithmetic here is ours.
+This is a reconstruction: only the abstract of E-FPN-BS (Liu and Cui, 2025) is public, which
+describes a "Dynamic Gradient-Balanced Loss" that modulates losses "via scale-aware gradient
+equilibrium". The arithmetic is ours.
 """
 
 import logging
@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 __all__ = ["DynamicGradientBalancedLoss", "SampleLoss", "gradient_norms"]
 
-#: ``loss(predictions, rows)``: the sum of the plain losses of some samples. ``rows`` (n,) says
-#: which they are, ``predictions`` (n, ...) is what the network says of them.
+# : ``loss(predictions, rows)`` returns the sum of the plain losses of some samples, given by
+# ``rows`` (n,), with the network's ``predictions`` (n, ...) for them.
 SampleLoss = Callable[[Tensor, Tensor], Tensor]
 
 logger = logging.getLogger(__name__)
@@ -27,34 +27,33 @@ _EPSILON = 1e-12
 
 
 class DynamicGradientBalancedLoss(nn.Module):
-    """What to add to a plain loss, so that objects of all sizes get a like share of its gradients.
+    """Correction to a plain loss that balances its gradients between object sizes.
 
     Samples are the positives, binned by the size s of their object. For bin k, g_k is the moving
-    mean over batches of the mean gradient norm of the *plain* loss:
+    average over batches of the mean gradient norm of the *plain* loss:
 
         g_k <- momentum * g_k + (1 - momentum) * mean of |dl_i / dprediction_i| in bin k
         w_k = clip((mean of g / g_k) ^ alpha, min_weight, max_weight)
 
     with the mean over the bins that ever had a sample; these w_k are then divided by their mean
-    over the samples of the batch, so the balance of objects and background stays. They carry no
-    gradient. A batch moves g before it is weighed, a bin's first batch sets it, and a bin without
-    a sample keeps it. With ``alpha=0`` all weights are exactly 1.
+    over the samples of the batch, so the balance of foreground and background is unchanged. The
+    weights are detached. A batch updates g before it is weighted; the first batch of a bin sets its
+    g, and a bin without samples keeps it. With ``alpha=0`` all weights are exactly 1.
 
-    Each call under autograd counts as a batch: with gradient accumulation, each part of one;
-    without autograd, as in validation, nothing moves. Gradients and samples
-    are summed over all processes, which therefore all have to call, with or without a sample. The
-    state is in the state dict; loading one that lacks it, or has other bins, keeps the state there
-    is.
+    Each call with autograd enabled counts as a batch, including each part under gradient
+    accumulation; without autograd, as in validation, nothing is updated. Gradients and samples are
+    summed over all processes, so every process must call this, with or without samples. The state
+    is part of the state dict; loading one without it, or with other bins, keeps the current state.
 
-    Loss scale, loss weight and learning rate cancel in w, so the plain loss may be in any unit that
-    does not change during training.
+    Loss scale, loss weight and learning rate cancel in w, so the plain loss may have any unit that
+    is constant during training.
     """
 
     edges: Tensor
     gradient_norms: Tensor
     """g, (B,)."""
     updates: Tensor
-    """Batches that moved g, (B,)."""
+    "Number of batches that updated g, (B,)."
 
     def __init__(
         self,
@@ -69,14 +68,15 @@ class DynamicGradientBalancedLoss(nn.Module):
         """
         Args:
             alpha: exponent, at least 0.
-            momentum: of the moving mean, in [0, 1).
-            size_bins: B - 1 edges in pixels of the network's input; bin k has
-                ``size_bins[k - 1] <= s < size_bins[k]``.
-            min_weight, max_weight: limits of a weight, 0 < min_weight <= 1 <= max_weight.
-            name: below which the shares of the bins are logged, see :meth:`forward`.
+            momentum: momentum of the moving average, in [0, 1).
+            size_bins: B - 1 edges in pixels of the network's input; bin k has ``size_bins[k - 1] <=
+                s < size_bins[k]``.
+            min_weight: minimum weight, in (0, 1].
+            max_weight: maximum weight, at least 1.
+            name: name under which the fractions of the bins are logged, see :meth:`forward`.
 
         Raises:
-            ValueError: a value is out of its range.
+            ValueError: if a value is out of range.
         """
         super().__init__()
         _check(alpha, momentum, size_bins, min_weight, max_weight)
@@ -91,23 +91,23 @@ class DynamicGradientBalancedLoss(nn.Module):
         self.register_buffer("updates", torch.zeros(len(self.labels), dtype=torch.long))
 
     def forward(self, loss: SampleLoss, predictions: Tensor, sizes: Tensor) -> Tensor:
-        """The sum over samples of (w_i - 1) * l_i, to be added to the sum of the l_i.
+        """Compute the sum over samples of (w_i - 1) * l_i, to be added to the sum of the l_i.
 
-        With an event storage it logs ``gradient_balance/<name>/`` and for each bin
-        ``share_before``, the bin's share of all gradients of the plain loss, ``share_after``, that
-        of the weighted loss, and ``weight``, both counted over all processes.
+        With an event storage it logs under ``gradient_balance/<name>/`` for each bin:
+        ``share_before``, its fraction of the gradients of the plain loss; ``share_after``, its
+        fraction of those of the weighted loss; and ``weight``, each over all processes.
 
         Args:
             loss: the plain loss; called once for all samples and once for each bin.
-            predictions: (R, ...), of the positives, of any floating type.
+            predictions: (R, ...) predictions for the positives, of any floating type.
             sizes: (R,), sqrt(w * h) of their objects in pixels of the network's input.
 
         Returns:
-            Scalar in fp32; without a sample, and with ``alpha=0``, it is exactly 0.
+            Scalar in fp32; exactly 0 without samples or with ``alpha=0``.
         """
         predictions = predictions.float()
         bins = torch.bucketize(sizes, self.edges, right=True)
-        # Without autograd the loss is not trained by, as in validation: no state is to change.
+        # Without autograd, as in validation, the loss does not train, so the state must not change.
         trains = torch.is_grad_enabled()
         norms = gradient_norms(loss, predictions) if trains else predictions.new_zeros(len(sizes))
         sums, counts = self._sum_bins(norms, bins)
@@ -117,8 +117,8 @@ class DynamicGradientBalancedLoss(nn.Module):
         if trains:
             self._log(sums, counts, weights)
         if self.alpha == 0:
-            # Zeros would do for the loss, but they can change the memory layout of gradients, and
-            # by that the order in which those of a bias are summed.
+            # Zeros would give the same loss, but may change the memory layout of gradients, and
+            # thus the summation order for those of a bias.
             return predictions.new_zeros(())
         extra = predictions[:0].sum()
         for k, weight in enumerate(weights):
@@ -129,8 +129,8 @@ class DynamicGradientBalancedLoss(nn.Module):
 
     @torch.no_grad()
     def _sum_bins(self, norms: Tensor, bins: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum of gradient norms and number of samples per bin, (B,) each, of all processes."""
-        # As a table, for index_add_ adds in any order on a GPU.
+        """Sum gradient norms and count samples per bin over all processes, (B,) each."""
+        # A table is used because the summation order of index_add_ is undefined on a GPU.
         members = F.one_hot(bins, len(self.labels)).bool()
         table = torch.where(members, norms[:, None], 0.0)
         sums = torch.stack([table.sum(0), members.sum(0).float()])
@@ -141,7 +141,7 @@ class DynamicGradientBalancedLoss(nn.Module):
     @torch.no_grad()
     def _move(self, sums: Tensor, counts: Tensor) -> None:
         means = sums / counts.clamp(min=1)
-        # What is not finite would stay so for ever, though fp16's loss scale may yet save the step.
+        # A value that is not finite would persist, although fp16's loss scaling may skip this step.
         has_sample = (counts > 0) & means.isfinite()
         moved = self.momentum * self.gradient_norms + (1 - self.momentum) * means
         moved = torch.where(self.updates > 0, moved, means)
@@ -150,7 +150,7 @@ class DynamicGradientBalancedLoss(nn.Module):
 
     @torch.no_grad()
     def _weights(self, counts: Tensor) -> Tensor:
-        """w, (B,); 1 for bins that never had a sample."""
+        """Compute w, (B,); 1 for bins that never had a sample."""
         seen = self.updates > 0
         mean = (self.gradient_norms * seen).sum() / seen.sum().clamp(min=1)
         ratio = mean.clamp(min=_EPSILON) / self.gradient_norms.clamp(min=_EPSILON)
@@ -165,7 +165,7 @@ class DynamicGradientBalancedLoss(nn.Module):
         shares = [x / x.sum().clamp(min=_EPSILON) for x in (sums, weights * sums)]
         rows = torch.stack([counts, *shares, weights], dim=1).tolist()
         storage = get_event_storage()
-        # Samples, not the share: they are none in a batch without objects, which has no shares.
+        # Condition on samples, not on fractions, which are undefined in a batch without objects.
         present = any(count for count, *_ in rows)
         for label, (count, before, after, weight) in zip(self.labels, rows, strict=True):
             if present and math.isfinite(before):
@@ -184,12 +184,12 @@ class DynamicGradientBalancedLoss(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        """As for any module, but the state is not missed: a plain detector's file has none."""
+        """Load the state if present; it is never reported missing, as plain detectors lack it."""
         edges = state_dict.get(prefix + "edges", self.edges)
         if not torch.equal(edges.cpu(), self.edges.cpu()):
             logger.warning(
-                f"The state of DCLoss '{self.name}' is of other size bins, with edges at "
-                f"{edges.tolist()} px: it is not loaded, and begins anew."
+                f"The state of DCLoss '{self.name}' has other size bins, with edges at "
+                f"{edges.tolist()} px: it is not loaded."
             )
             state_dict = {k: v for k, v in state_dict.items() if not k.startswith(prefix)}
         super()._load_from_state_dict(
@@ -199,14 +199,14 @@ class DynamicGradientBalancedLoss(nn.Module):
 
 @torch.enable_grad()
 def gradient_norms(loss: SampleLoss, predictions: Tensor) -> Tensor:
-    """Sum of |dl_i / dprediction_i| over the components of each sample's prediction.
+    """Sum |dl_i / dprediction_i| over the components of each sample's prediction.
 
-    For the sigmoid's cross-entropy that is |p - y|, for the softmax's the sum of |p_j - y_j| over
-    classes, for smooth L1 the sum of its slopes over coordinates.
+    This is |p - y| for sigmoid cross-entropy, the sum of |p_j - y_j| over classes for softmax
+    cross-entropy, and the sum of the slopes over coordinates for smooth L1.
 
     Args:
         loss: the plain loss.
-        predictions: (R, ...); no gradient flows to it.
+        predictions: (R, ...); no gradient flows to them.
 
     Returns:
         (R,).
@@ -238,17 +238,17 @@ def _check(
     edges = [0.0, *size_bins]
     if any(low >= high for low, high in zip(edges, edges[1:], strict=False)):
         raise ValueError(
-            f"MODEL.EFPN_BS.DCLOSS_SIZE_BINS is {list(size_bins)}: give edges in pixels that are "
+            f"MODEL.EFPN_BS.DCLOSS_SIZE_BINS is {list(size_bins)}: use edges in pixels that are "
             "positive and increase, like [8, 16, 32]."
         )
     if not 0 < min_weight <= 1 <= max_weight < math.inf:
         raise ValueError(
-            f"MODEL.EFPN_BS.DCLOSS_MIN_WEIGHT {min_weight} and DCLOSS_MAX_WEIGHT {max_weight} must "
-            "be limits on both sides of 1: use for example 0.5 and 2.0."
+            f"MODEL.EFPN_BS.DCLOSS_MIN_WEIGHT {min_weight} and DCLOSS_MAX_WEIGHT {max_weight} "
+            "must be limits on both sides of 1: use for example 0.5 and 2.0."
         )
 
 
 def _labels(size_bins: Sequence[float]) -> list[str]:
-    """``["0-8", "8-16", "16-inf"]`` for the edges 8 and 16."""
+    """Return bin labels: ``["0-8", "8-16", "16-inf"]`` for the edges 8 and 16."""
     edges = ["0", *(f"{edge:g}" for edge in size_bins), "inf"]
     return [f"{low}-{high}" for low, high in zip(edges, edges[1:], strict=False)]

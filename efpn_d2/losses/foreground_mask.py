@@ -1,6 +1,6 @@
 """Supervision of the masks of the foreground-background separation module (E-FPN-BS).
 
-An option of ours: the abstract does not say whether the masks are supervised.
+This option is ours: the abstract does not say whether the masks are supervised.
 """
 
 from collections.abc import Mapping
@@ -18,15 +18,15 @@ __all__ = ["foreground_contrast", "foreground_mask_losses"]
 def foreground_mask_losses(
     logits: Mapping[str, Tensor], boxes: list[Boxes], strides: Mapping[str, int]
 ) -> dict[str, Tensor]:
-    """Distance of masks to the cells that boxes cover: binary cross-entropy and Dice.
+    """Compare masks with the cells covered by boxes: binary cross-entropy and Dice losses.
 
-    Computed in fp32, each the mean over the levels. Dice is 1 - (2 |M B| + 1) / (|M| + |B| + 1),
-    the mean over the images, with the sums over an image's cells.
+    Both are computed in fp32 and averaged over the levels. Dice is 1 - (2 |M B| + 1) / (|M| + |B| +
+    1), with sums over the cells of an image, averaged over images.
 
     Args:
-        logits: of each level, masks before the sigmoid, (N, 1, H_l, W_l).
+        logits: for each level, mask logits (N, 1, H_l, W_l).
         boxes: ground truth of the N images, in pixels of the network's input.
-        strides: of each level, pixels per cell.
+        strides: for each level, pixels per cell.
 
     Returns:
         The scalars ``bce`` and ``dice``; finite also without any box.
@@ -47,10 +47,15 @@ def foreground_mask_losses(
 def foreground_contrast(
     logits: Mapping[str, Tensor], boxes: list[Boxes], strides: Mapping[str, int]
 ) -> dict[str, float]:
-    """Of each level: the mean mask in the cells that boxes cover minus that in all others.
+    """Compute each level's mean mask in cells covered by boxes minus that in all other cells.
 
-    From -1 to 1; levels whose cells are all covered, or none, are left out. Arguments as of
-    :func:`foreground_mask_losses`.
+    Args:
+        logits: see :func:`foreground_mask_losses`.
+        boxes: see :func:`foreground_mask_losses`.
+        strides: see :func:`foreground_mask_losses`.
+
+    Returns:
+        Values from -1 to 1; levels with all cells covered, or none, are skipped.
     """
     contrasts = {}
     for name, x in logits.items():

@@ -1,1 +1,1 @@
-"""Helpers that know nothing of detection: files, logs, records of runs, command lines."""
+"""General helpers: files, logs, run records, command lines."""

@@ -1,4 +1,4 @@
-"""Reading and writing the files of data sets: clear errors, and no half-written file."""
+"""Read and write dataset files, with clear errors and atomic writes."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ __all__ = ["read_json", "read_text", "write_atomically", "write_json"]
 
 
 def read_json(path: str | os.PathLike[str]) -> tuple[Any, list[str]]:
-    """Read a JSON file, with the keys that one of its objects has more than once.
+    """Read a JSON file, and find keys that occur more than once in an object.
 
-    Python keeps the last of equal keys and says nothing, so that a record would be lost.
+    Python silently keeps the last of equal keys, so a record would be lost.
 
     Args:
-        path: of the file; may hold NaN and Infinity, which Python writes, too.
+        path: path of the file; it may contain NaN and Infinity, which Python also writes.
 
     Returns:
-        The content, and the repeated keys in their order.
+        The content, and the repeated keys in order.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is no JSON.
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is not JSON.
     """
     repeated: list[str] = []
 
     def build(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        """An object of the JSON; keys that it has twice are noted."""
+        """Build an object and record its repeated keys."""
         content = dict(pairs)
         if len(content) < len(pairs):
             keys = [key for key, _ in pairs]
@@ -37,13 +37,13 @@ def read_json(path: str | os.PathLike[str]) -> tuple[Any, list[str]]:
 
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"'{path}' is not there or no file: check the path.")
+        raise FileNotFoundError(f"'{path}' does not exist or is not a file: check the path.")
     try:
         with path.open(encoding="utf-8-sig") as file:
             return json.load(file, object_pairs_hook=build), repeated
-    except ValueError as error:  # what is no UTF-8 raises one, too
+    except ValueError as error:  # also raised if the file is not UTF-8
         raise ValueError(
-            f"'{path}' is no JSON ({error}): get the file again, it may be incomplete."
+            f"'{path}' is not JSON ({error}): get the file again, it may be incomplete."
         ) from error
 
 
@@ -51,30 +51,27 @@ def read_text(path: Path) -> str:
     """Read a text file.
 
     Raises:
-        ValueError: the file is no text.
+        ValueError: if the file is not UTF-8.
     """
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"'{path}' is no text in UTF-8 (byte {error.start}): get the file again."
+            f"'{path}' is not text in UTF-8 (byte {error.start}): get the file again."
         ) from error
 
 
 def write_json(path: Path, content: Any, indent: int | None = None) -> None:
-    """Write standard JSON, which has no NaN, by :func:`write_atomically`.
+    """Write standard JSON, which has no NaN, with :func:`write_atomically`.
 
     Raises:
-        ValueError: ``content`` has a number that is not finite.
+        ValueError: if ``content`` has a number that is not finite.
     """
     write_atomically(path, json.dumps(content, indent=indent, allow_nan=False).encode())
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that is there completely or, whatever happens, not at all.
-
-    Its folder is made if necessary.
-    """
+    """Write a file that appears completely or not at all; its folder is created if needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:

@@ -1,4 +1,4 @@
-"""What of a library's log is not for the reader of ours."""
+"""Filter the logs of libraries."""
 
 import contextlib
 import logging
@@ -9,10 +9,10 @@ __all__ = ["without_messages"]
 
 @contextlib.contextmanager
 def without_messages(logger_name: str) -> Iterator[None]:
-    """Let a logger pass nothing below warnings.
+    """Suppress the messages of a logger below warnings.
 
     Args:
-        logger_name: as in ``logging.getLogger``.
+        logger_name: name as in ``logging.getLogger``.
     """
     muted = logging.getLogger(logger_name)
     level = muted.level

@@ -1,4 +1,4 @@
-"""What a number must come with: code, versions, machine, seed, command and time."""
+"""Record how a result was obtained: code, versions, machine, seed, command and time."""
 
 import contextlib
 import importlib.metadata
@@ -22,7 +22,7 @@ _PACKAGE_DIR = Path(__file__).resolve().parent
 
 
 def collect_run_record(seed: int, command: Sequence[str] | None = None) -> dict[str, Any]:
-    """Describe this process: everything needed to run it again and to judge its times.
+    """Describe this process with all that is needed to repeat it and to interpret its times.
 
     Args:
         seed: the run's base seed.
@@ -30,7 +30,7 @@ def collect_run_record(seed: int, command: Sequence[str] | None = None) -> dict[
 
     Returns:
         A dict of JSON types with the keys "date" (UTC), "command", "seed", "commit", "versions" and
-        "hardware". What cannot be found out is None.
+        "hardware". Unknown values are None.
     """
     if command is None:
         command = ["python", *sys.argv]
@@ -45,13 +45,13 @@ def collect_run_record(seed: int, command: Sequence[str] | None = None) -> dict[
 
 
 def source_commit(folder: str | Path = _PACKAGE_DIR) -> str | None:
-    """Commit of the source tree that ``folder`` belongs to, "-dirty" added if files differ.
+    """Return the commit of the source tree that contains ``folder``, with "-dirty" if modified.
 
-    None if it is no git work tree (an installed package), or git is missing.
+    None if it is not a git work tree (an installed package), or git is missing.
     """
     try:
         commit = _git(folder, "rev-parse", "HEAD")
-        # A virtual environment inside some other repository is not that repository's source.
+        # A virtual environment inside another repository is not part of that repository.
         _git(folder, "ls-files", "--error-unmatch", ".")
         changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.CalledProcessError):
@@ -67,7 +67,7 @@ def _git(folder: str | Path, *args: str) -> str:
 
 
 def installed_versions() -> dict[str, str | None]:
-    """Versions of Python, this package and what it computes with; None: not installed."""
+    """Return the versions of Python, this package and its dependencies; None: not installed."""
     from efpn_d2 import __version__
 
     versions: dict[str, str | None] = {
@@ -79,13 +79,13 @@ def installed_versions() -> dict[str, str | None]:
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            # An unpacked source tree on the path has no metadata, but mostly a version.
+            # An unpacked source tree on the path has no metadata, but usually a version.
             versions[name] = getattr(sys.modules.get(name), "__version__", None)
     return versions
 
 
 def describe_hardware() -> dict[str, Any]:
-    """Processor, usable cores, memory in GiB and GPUs of this machine."""
+    """Return the processor, usable cores, memory in GiB and GPUs of this machine."""
     return {
         "system": f"{platform.system()} {platform.release()}",
         "cpu": _cpu_name(),
@@ -105,7 +105,7 @@ def _cpu_name() -> str | None:
 
 
 def _usable_cores() -> int | None:
-    """Cores this process may use, which in a container are fewer than the machine has."""
+    """Return the number of cores available to this process, which a container may limit."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count()
@@ -118,10 +118,10 @@ def _memory_gib() -> float | None:
 
 
 def peak_memory_gib(device: str = "cpu") -> float:
-    """Peak of the CUDA allocator or, for the CPU, of this process's resident memory, in GiB."""
+    """Return the peak memory in GiB of the CUDA allocator or, on a CPU, of this process."""
     if device.startswith("cuda"):
         return round(torch.cuda.max_memory_allocated() / 2**30, 3)
-    # ru_maxrss would begin at what the process that started this one had.
+    # ru_maxrss would start at the value of the parent process.
     with contextlib.suppress(OSError), open("/proc/self/status") as lines:
         for line in lines:
             if line.startswith("VmHWM"):
@@ -141,10 +141,10 @@ def timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
 
 
 def headline(metrics: dict[str, float]) -> str:
-    """AP50, AP and the AP of each size bin, as lines of text.
+    """Format AP50, AP and the AP of each size bin as lines of text.
 
     Args:
-        metrics: of :class:`efpn_d2.evaluation.SizeBinnedCOCOEvaluator` for "bbox" or "segm".
+        metrics: result of :class:`efpn_d2.evaluation.SizeBinnedCOCOEvaluator` for "bbox" or "segm".
     """
     rows = [f"AP50 {metrics['AP50']:.1f}   AP {metrics['AP']:.1f}   by sqrt(area) of the object:"]
     for key in metrics:
@@ -156,9 +156,9 @@ def headline(metrics: dict[str, float]) -> str:
 
 
 def write_json(path: str | Path, content: dict[str, Any]) -> None:
-    """Write indented JSON that appears complete or not at all; its folder is made.
+    """Write indented JSON atomically; its folder is created if needed.
 
-    Values that are not finite become null, as JSON has no other word for them.
+    Values that are not finite become null, since JSON cannot represent them.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

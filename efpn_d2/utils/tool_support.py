@@ -1,4 +1,4 @@
-"""What the command-line tools share: arguments, errors as sentences, figures without a window."""
+"""Helpers of the command-line tools: argument types, error messages, figures without a window."""
 
 import argparse
 import os
@@ -8,10 +8,10 @@ __all__ = ["at_least", "draw_without_window", "error_text", "not_negative", "pos
 
 
 def at_least(least: int) -> Callable[[str], int]:
-    """A type for :mod:`argparse`: whole numbers from ``least`` on."""
+    """Return a type for :mod:`argparse`: integers from ``least`` on."""
 
     def integer(text: str) -> int:
-        """The number that ``text`` says."""
+        """Parse and check an integer."""
         try:
             value = int(text)
         except ValueError:
@@ -28,25 +28,25 @@ positive = at_least(1)
 
 
 def error_text(error: Exception) -> str:
-    """What is wrong and what to do, also of an error that the system raised by a number."""
+    """Describe an error and what to do, including system errors with only a number."""
     if not isinstance(error, OSError) or error.errno is None or error.filename is None:
         return str(error)
     path = f"'{error.filename}'"
     if isinstance(error, FileNotFoundError):
-        return f"{path} is not there: check the path."
+        return f"{path} does not exist: check the path."
     if isinstance(error, PermissionError):
-        return f"{path} may not be read or written: change its permissions, or choose another."
+        return f"{path} cannot be read or written: change its permissions, or choose another path."
     if isinstance(error, IsADirectoryError):
         return f"{path} is a folder, but must be a file."
     if isinstance(error, (FileExistsError, NotADirectoryError)):
-        return f"{path} is in the way, or on the way, of a folder and is none: choose another."
+        return f"{path} is not a folder, or is below a file: choose another path."
     return f"{path}: {(error.strerror or 'it cannot be read or written').lower()}."
 
 
 def draw_without_window() -> None:
-    """Let Matplotlib draw into files alone, in this process and in those that it starts.
+    """Restrict Matplotlib to drawing into files, in this process and its children.
 
-    For the start of a command, as long as Matplotlib is not imported: that fails if ``MPLBACKEND``
-    names what is not installed here, and notebooks leave such a value to the commands they run.
+    Call this at the start of a command, before Matplotlib is imported: the import fails if
+    ``MPLBACKEND`` names a backend that is not installed, as inherited from a notebook.
     """
     os.environ["MPLBACKEND"] = "agg"

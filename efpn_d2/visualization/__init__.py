@@ -1,1 +1,1 @@
-"""Pictures of what a detector found and missed. Pillow, numpy; nothing here needs a model."""
+"""Visualization of detections and errors, with Pillow and NumPy and independent of any model."""

@@ -1,4 +1,4 @@
-"""Image records for a sheet from a registered data set and a file of COCO results."""
+"""Build image records for a sheet from a registered dataset and COCO results."""
 
 import json
 from collections import defaultdict
@@ -14,20 +14,20 @@ from efpn_d2.visualization.sheet import ImageRecord
 
 
 def load_image_records(dataset_name: str, results_file: str | Path) -> list[ImageRecord]:
-    """Join a data set's ground truth with the detections that a COCO evaluator has written.
+    """Join a dataset's ground truth with detections written by a COCO evaluator.
 
     Args:
-        dataset_name: a registered data set with COCO metadata.
-        results_file: ``coco_instances_results.json`` of an evaluation on that data set.
+        dataset_name: a registered dataset with COCO metadata.
+        results_file: ``coco_instances_results.json`` of an evaluation on that dataset.
 
     Returns:
-        One record per image of the data set, in its order.
+        One record per image of the dataset, in its order.
 
     Raises:
-        OSError: the file of results is missing.
-        ValueError: a result lacks what is read, or holds something else.
+        OSError: if the results file is missing.
+        ValueError: if a result lacks a field or has an invalid one.
     """
-    images = DatasetCatalog.get(dataset_name)  # before the metadata: loading completes them
+    images = DatasetCatalog.get(dataset_name)  # loading also sets the metadata, so it comes first
     to_class = MetadataCatalog.get(dataset_name).thing_dataset_id_to_contiguous_id
     by_image: dict[Any, list[dict[str, Any]]] = defaultdict(list)
     results = json.loads(Path(results_file).read_text())

@@ -1,4 +1,4 @@
-"""Boxes and labels that leave the object itself uncovered, whatever its size."""
+"""Draw boxes and labels that do not cover the objects, whatever their size."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,14 +13,14 @@ from efpn_d2.visualization.labels import leader_line, place_labels
 GREEN, BLUE, RED = (40, 225, 70), (70, 145, 255), (255, 55, 55)
 YELLOW, GREY, DARK = (255, 214, 50), (185, 185, 185), (18, 18, 22)
 FONT_SIZE = 11
-_DASH = 4  # pixels on, pixels off
-_AROUND = 4  # pixels of a label's ground left and right of its text, together
+_DASH = 4  # pixels on and off
+_AROUND = 4  # pixels of a label's background left and right of its text, in total
 
 
 class Mark(NamedTuple):
     """One box to draw."""
 
-    box: tuple[float, float, float, float]  # XYXY in pixels of the image as given
+    box: tuple[float, float, float, float]  # XYXY in pixels of the original image
     color: tuple[int, int, int]  # RGB
     text: str = ""
     dashed: bool = False  # alternating with dark
@@ -35,22 +35,21 @@ def draw_marks(
 ) -> np.ndarray:
     """Enlarge an image and draw boxes around, and labels beside, its objects.
 
-    Every line lies outside its box and labels keep clear of all boxes, so no pixel of an object is
-    painted by its own mark. Labels that find no free place are left out; those that are wider than
-    the picture end in an ellipsis.
+    Every line is outside of its box, and labels avoid all boxes, so no pixel of an object is
+    covered by its own mark. Labels without a free place are left out; those wider than the image
+    end with an ellipsis.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        marks: boxes, in the pixels of ``image``; labels of the first ones are placed first.
-        zoom: whole factor >= 1 by which the image is enlarged before drawing: every pixel becomes
-            a square.
-        line_width: of the outlines, in pixels of the result; None: 1, or 2 if enlarged.
+        marks: boxes in pixels of ``image``; labels are placed in this order.
+        zoom: integer factor >= 1 by which the image is enlarged before drawing, with square pixels.
+        line_width: line width of the outlines in pixels of the result; None: 1, or 2 if enlarged.
 
     Returns:
         (H * zoom, W * zoom, 3) uint8 RGB, a new array.
 
     Raises:
-        ValueError: the image is not (H, W, 3) uint8 or zoom is not a whole number >= 1.
+        ValueError: if the image is not (H, W, 3) uint8 or zoom is not an integer >= 1.
     """
     canvas = enlarge(image, zoom)
     line_width = line_width or min(zoom, 2)
@@ -82,15 +81,19 @@ def match_marks(
     gt_classes: np.ndarray,
     class_names: Sequence[str],
 ) -> list[Mark]:
-    """Marks for one matched image: red dashed missed, blue false positive, green true positive.
+    """Build marks of a matched image: missed dashed red, false positive blue, true positive green.
 
     Args:
-        result, boxes, scores, classes, gt_boxes, gt_classes: see
-            :func:`efpn_d2.evaluation.matching.match_detections`.
+        result: see :func:`efpn_d2.evaluation.matching.match_detections`.
+        boxes: likewise.
+        scores: likewise.
+        classes: likewise.
+        gt_boxes: likewise.
+        gt_classes: likewise.
         class_names: name of every class id; an id beyond them is shown as a number.
 
     Returns:
-        The marks, those that need attention first. Detections that count neither way are left out.
+        The marks, errors first. Ignored detections are skipped.
     """
     marks = []
     for g in np.flatnonzero(result.missed):
@@ -104,17 +107,17 @@ def match_marks(
 
 
 def class_name(class_id: int, class_names: Sequence[str]) -> str:
-    """The name of a class, or its id as text where no name is known."""
+    """Return the name of a class, or its id if the name is unknown."""
     return class_names[class_id] if 0 <= class_id < len(class_names) else str(int(class_id))
 
 
 def detection_text(class_id: int, score: float, class_names: Sequence[str]) -> str:
-    """Short label of a detection: class name and score in percent."""
+    """Return the label of a detection: class name and score in percent."""
     return f"{class_name(class_id, class_names)} {round(100 * float(score))}%"
 
 
 def enlarge(image: np.ndarray, zoom: int) -> np.ndarray:
-    """Enlarge an (H, W, 3) uint8 image by a whole factor; see :func:`draw_marks`."""
+    """Enlarge an (H, W, 3) uint8 image by an integer factor; see :func:`draw_marks`."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"expected an (H, W, 3) uint8 image, got {image.shape} {image.dtype}")
     if zoom < 1 or zoom != int(zoom):
@@ -125,9 +128,9 @@ def enlarge(image: np.ndarray, zoom: int) -> np.ndarray:
 def outline_box(
     box: Sequence[float], zoom: int = 1, line_width: int = 1
 ) -> tuple[int, int, int, int]:
-    """Outer edge of the outline of a box, XYXY in pixels of the enlarged image.
+    """Return the outer edge of a box's outline, XYXY in pixels of the enlarged image.
 
-    The box is rounded outward and grown by the line's width and one pixel of air.
+    The box is rounded outward and expanded by the line width and one pixel of space.
     """
     grow = line_width + 1
     x0, y0 = (int(np.floor(v * zoom)) - grow for v in box[:2])
@@ -140,7 +143,7 @@ def _paint_outline(
 ) -> None:
     height, canvas_width = canvas.shape[:2]
     x0, y0, x1, y1 = outline
-    # An object at the border of the image keeps a visible outline: it moves onto the border.
+    # The outline of an object at the border of the image is moved onto the border to stay visible.
     x0, x1 = np.clip([x0, x1], 0, canvas_width)
     y0, y1 = np.clip([y0, y1], 0, height)
     sides = (
@@ -158,7 +161,7 @@ def _paint_outline(
 
 
 def text_size(text: str) -> tuple[int, int]:
-    """Width and height in pixels that a label takes, its dark ground included; (0, 0) if empty."""
+    """Return width and height in pixels of a label with its dark background; (0, 0) if empty."""
     if not text:
         return 0, 0
     return int(np.ceil(text_length(text, FONT_SIZE))) + _AROUND, FONT_SIZE + 3
@@ -167,7 +170,7 @@ def text_size(text: str) -> tuple[int, int]:
 def write_text(
     pen: ImageDraw.ImageDraw, place: tuple[int, int], text: str, color: tuple[int, int, int]
 ) -> None:
-    """Write a label in its colour on a dark ground, ``place`` being its top left corner."""
+    """Write a label in its color on a dark background, with its top left corner at ``place``."""
     x, y = place
     width, height = text_size(text)
     pen.rectangle((x, y, x + width - 1, y + height - 1), fill=DARK)

@@ -1,11 +1,11 @@
-"""Matplotlib figures as files that look alike on every machine."""
+"""Write Matplotlib figures that look the same on every machine."""
 
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # imported where it is needed: importing this module stays cheap
+if TYPE_CHECKING:  # imported lazily to keep the import of this module cheap
     from matplotlib.figure import Figure
 
 __all__ = [
@@ -19,19 +19,19 @@ __all__ = [
 
 FIGURE_SUFFIXES = (".png", ".pdf", ".svg")
 
-_LETTER = 0.0082  # inches of an average letter per point of its size
+_LETTER = 0.0082  # average width of a letter in inches per point of font size
 
 
 def write_figure(path: str | Path, draw: Callable[[], "Figure"], dpi: int = 160) -> None:
-    """Draw a figure by Matplotlib's default style, not the user's, and save it.
+    """Draw a figure in Matplotlib's default style, not the user's, and save it.
 
     Args:
-        path: of a PNG, PDF or SVG; its folder is made.
+        path: path of a PNG, PDF or SVG file; its folder is created.
         draw: makes the figure.
         dpi: pixels per inch.
 
     Raises:
-        ValueError: the file is to be of another kind.
+        ValueError: if the file type is not supported.
     """
     path = Path(path)
     check_figure_path(path)
@@ -44,7 +44,11 @@ def write_figure(path: str | Path, draw: Callable[[], "Figure"], dpi: int = 160)
 
 
 def check_figure_path(path: Path) -> None:
-    """Raise a ValueError if a figure cannot be written as a file of that name."""
+    """Check that a figure can be written to a file of this name.
+
+    Raises:
+        ValueError: if the file type is not supported.
+    """
     if path.suffix.lower() not in FIGURE_SUFFIXES:
         raise ValueError(
             f"A figure cannot be written as '{path.name}': use one of {', '.join(FIGURE_SUFFIXES)}."
@@ -52,18 +56,18 @@ def check_figure_path(path: Path) -> None:
 
 
 def wrap_text(text: str, width: float, size: float) -> str:
-    """Break a text into lines that are at most about ``width`` inches long at ``size`` points."""
+    """Wrap a text to lines of at most about ``width`` inches at ``size`` points."""
     return textwrap.fill(text, _letters(width, size), break_on_hyphens=False)
 
 
 def keep_end(text: str, width: float, size: float) -> str:
-    """The end of a text, as much of it as is at most about ``width`` inches long."""
+    """Return the end of a text that fits in about ``width`` inches at ``size`` points."""
     letters = _letters(width, size)
     return text if len(text) <= letters else f"\N{HORIZONTAL ELLIPSIS}{text[1 - letters :]}"
 
 
 def text_width(text: str, size: float) -> float:
-    """About how many inches a line of text takes at ``size`` points."""
+    """Estimate the width of a line of text in inches at ``size`` points."""
     return len(text) * _LETTER * size
 
 

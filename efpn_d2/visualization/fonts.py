@@ -1,7 +1,7 @@
-"""Text on pictures: in any script that a font is installed for, on one line, as wide as there is.
+"""Draw single-line text on images in any script with an installed font, within a given width.
 
-DejaVu Sans, from Matplotlib's own files, has the letters of Latin, Greek, Cyrillic, Arabic and
-Hebrew, alike on every machine. Others, as of Chinese or Thai, come from the fonts of the machine.
+DejaVu Sans, from Matplotlib's files, covers Latin, Greek, Cyrillic, Arabic and Hebrew, and is the
+same on every machine. Other scripts, like Chinese or Thai, use the fonts of the machine.
 """
 
 import logging
@@ -19,34 +19,35 @@ logger = logging.getLogger(__name__)
 
 _ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
 _SCORE = re.compile(r" \d+%$")
-# It has a sign for every letter, which names the letter's script.
+# This font has a glyph for every letter, which names the letter's script.
 _NO_FONT = "lastresort"
 _STYLES = ("bold", "black", "heavy", "italic", "oblique", "light", "thin", "condensed")
 
 
 @lru_cache(maxsize=8)
 def load_font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, from Matplotlib's own files: the same letters on every machine."""
+    """Load DejaVu Sans from Matplotlib's files, which is the same on every machine."""
     return ImageFont.truetype(_dejavu(bold), size)
 
 
 def one_line(text: str) -> str:
-    """A text without line breaks and other characters that control a terminal."""
+    """Remove line breaks and other control characters from a text."""
     return "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in text)
 
 
 def text_length(text: str, size: int, bold: bool = False) -> float:
-    """Pixels that a text of one line is wide."""
+    """Return the width of a single-line text in pixels."""
     return sum(font.getlength(part) for part, font in _parts(text, size, bold))
 
 
 def fit_text(text: str, width: float, size: int, bold: bool = False) -> str:
-    """A text of one line that is not wider than there is place.
+    """Shorten a single-line text to a given width.
 
     Args:
-        text: what is cut at its end if it is too long; a score there, as in "stop 95%", stays.
-        width: pixels that there are.
-        size, bold: of the font.
+        text: the text, cut at its end if it is too long; a score there, as in "stop 95%", is kept.
+        width: maximum width in pixels.
+        size: font size.
+        bold: whether the font is bold.
 
     Returns:
         The text, or its beginning with an ellipsis; empty if not even that fits.
@@ -57,7 +58,7 @@ def fit_text(text: str, width: float, size: int, bold: bool = False) -> str:
     score = _SCORE.search(text)
     end = _ELLIPSIS + (score.group() if score else "")
     name = text[: score.start()] if score else text
-    low, high = 0, len(name)  # the longest beginning that fits has from low to high letters
+    low, high = 0, len(name)  # the longest prefix that fits has between low and high letters
     while low < high:
         middle = (low + high + 1) // 2
         if text_length(name[:middle].rstrip() + end, size, bold) <= width:
@@ -77,15 +78,16 @@ def draw_text(
     bold: bool = False,
     anchor: str = "la",
 ) -> None:
-    """Write a text of one line.
+    """Draw a single-line text.
 
     Args:
-        pen: of the picture.
-        place: where the text's anchor is.
-        text: what to write.
+        pen: drawing context of the image.
+        place: position of the text's anchor.
+        text: the text.
         fill: RGB.
-        size, bold: of the font.
-        anchor: Pillow's name of it, at the left side.
+        size: font size.
+        bold: whether the font is bold.
+        anchor: Pillow's name of an anchor on the left side.
     """
     x, y = place
     for part, font in _parts(text, size, bold):
@@ -94,11 +96,11 @@ def draw_text(
 
 
 def _parts(text: str, size: int, bold: bool) -> list[tuple[str, ImageFont.FreeTypeFont]]:
-    """A text in parts that one font has all letters of."""
+    """Split a text into parts that one font can draw."""
     own = _dejavu(bold)
     parts: list[tuple[str, str]] = []  # text and path of its font
     for letter in text:
-        # What changes the letter before it is written by the same font.
+        # A combining character is drawn with the font of the preceding letter.
         joins = unicodedata.category(letter) in ("Mn", "Mc", "Me", "Cf")
         path = parts[-1][1] if parts and joins else _font_of(letter, own, size)
         if path is None:
@@ -116,7 +118,7 @@ def _parts(text: str, size: int, bold: bool) -> list[tuple[str, ImageFont.FreeTy
 
 @lru_cache(maxsize=4096)
 def _font_of(letter: str, own: str, size: int) -> str | None:
-    """The font to write a letter by: ``own`` if it has it, else one that is installed, or None."""
+    """Return a font for a letter: ``own`` if it has it, otherwise an installed one, or None."""
     for path in (own, *_installed_fonts()):
         letters = _letters(path)
         place = int(np.searchsorted(letters, ord(letter)))
@@ -127,11 +129,11 @@ def _font_of(letter: str, own: str, size: int) -> str | None:
 
 @lru_cache(maxsize=1)
 def _installed_fonts() -> tuple[str, ...]:
-    """The machine's fonts, plain ones first."""
-    from matplotlib.font_manager import findSystemFonts  # only here, as all of Matplotlib
+    """Return the machine's fonts, regular ones first."""
+    from matplotlib.font_manager import findSystemFonts  # imported lazily, as everywhere
 
     def rank(path: str) -> tuple[bool, str, str]:
-        """By style, then by name, so that the same fonts are always in the same order."""
+        """Sort by style, then by name, so that the order is reproducible."""
         name = Path(path).name.lower()
         return any(style in name for style in _STYLES), name, path
 
@@ -140,7 +142,7 @@ def _installed_fonts() -> tuple[str, ...]:
 
 @cache
 def _letters(path: str) -> np.ndarray:
-    """The code points that a font has letters of, ascending; none of a file that is no font."""
+    """Return the sorted code points of a font; empty if the file is not a font."""
     from matplotlib.ft2font import FT2Font
 
     try:
@@ -151,7 +153,7 @@ def _letters(path: str) -> np.ndarray:
 
 @lru_cache(maxsize=64)
 def _load_other(path: str, size: int) -> ImageFont.FreeTypeFont | None:
-    """A font by its file; None if it has no letters of that size, as fonts of pictures have not."""
+    """Load a font file; None if it has no glyphs of that size, as for bitmap fonts."""
     try:
         return ImageFont.truetype(path, size)
     except OSError:
@@ -171,7 +173,7 @@ def _warn_of(text: str) -> None:
 
     log_first_n(
         logging.WARNING,
-        f"No installed font has all letters of '{text}': what is missing is drawn as squares; "
-        "install a font of that script, such as one of the Noto fonts.",
+        f"No installed font has all letters of '{text}': missing ones are drawn as squares; "
+        "install a font for that script, such as one of the Noto fonts.",
         name=__name__,
     )

@@ -1,4 +1,4 @@
-"""Detections without ground truth: one colour per class."""
+"""Draw detections without ground truth, with one color per class."""
 
 import colorsys
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ _MASK_OPACITY = 0.45
 
 
 def class_color(class_id: int) -> tuple[int, int, int]:
-    """A bright RGB colour; classes with neighbouring ids get colours far apart."""
-    hue = (0.33 + class_id * 0.618034) % 1.0  # multiples of the golden ratio never come close
+    """Return a bright RGB color; classes with neighboring ids have very different colors."""
+    hue = (0.33 + class_id * 0.618034) % 1.0  # multiples of the golden ratio are spread evenly
     red, green, blue = (round(255 * value) for value in colorsys.hsv_to_rgb(hue, 0.72, 1.0))
     return red, green, blue
 
@@ -27,7 +27,7 @@ def draw_detections(
     *,
     zoom: int = 1,
 ) -> np.ndarray:
-    """Draw detections, those with the highest score labelled first.
+    """Draw detections; labels of higher scores are placed first.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -35,7 +35,7 @@ def draw_detections(
         scores: (D,).
         classes: (D,) class ids.
         class_names: name of every class id; an id beyond them is shown as a number.
-        masks: (D, H, W) bool, laid over the objects half transparent; None: boxes only.
+        masks: (D, H, W) bool, drawn half transparent; None: boxes only.
         zoom: see :func:`efpn_d2.visualization.draw.draw_marks`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Where the label of a box can stand without hiding an object or another label."""
+"""Place the labels of boxes without covering an object or another label."""
 
 import numpy as np
 
@@ -11,18 +11,16 @@ def place_labels(
     sizes: np.ndarray,
     canvas: tuple[int, int],
 ) -> list[tuple[int, int] | None]:
-    """Find a free place outside every box for one label per box, as near to it as there is.
+    """Find the nearest free place outside every box for the label of each box.
 
-    Neither a label nor the line that leads from a distant one to its box runs over another box or
-    label.
-
-    Labels are placed in the order given, so put the important ones first. A label that fits nowhere
-    is left out: in a crowd, seeing the objects is worth more than reading every name.
+    Neither a label nor the leader line from a distant one to its box crosses another box or label.
+    Labels are placed in the given order, so put important ones first. A label without a free place
+    is left out: in a crowd, visible objects are worth more than names.
 
     Args:
-        boxes: (B, 4) XYXY in canvas pixels; no label may cover any of them.
+        boxes: (B, 4) XYXY in canvas pixels; no label covers any of them.
         sizes: (B, 2) width and height of each label; 0 width means that the box has none.
-        canvas: (height, width); labels lie inside.
+        canvas: (height, width); labels are inside.
 
     Returns:
         For each box the (x, y) of its label's top left corner, or None.
@@ -35,7 +33,7 @@ def place_labels(
         place = None
         if w > 0:
             corners = _candidates(box, w, h)
-            # Wide labels of boxes at a side have their place only where they are moved inward.
+            # Wide labels of boxes near a side fit only if they are moved inward.
             moved = np.column_stack([corners[:, 0].clip(0, max(width - w, 0)), corners[:, 1]])
             corners = np.concatenate([corners, moved])
             inside = (corners >= 0).all(axis=1)
@@ -52,7 +50,7 @@ def place_labels(
 
 
 def _candidates(box: np.ndarray, w: float, h: float) -> np.ndarray:
-    """(M, 2) top left corners around the box, best first: above, below, beside; then farther."""
+    """Return top left corners (M, 2) around the box, from best to worst."""
     x0, y0, x1, y1 = np.floor(box[0]), np.floor(box[1]), np.ceil(box[2]), np.ceil(box[3])
     middle_x, middle_y = (x0 + x1 - w) // 2, (y0 + y1 - h) // 2
     corners = []
@@ -67,7 +65,7 @@ def _candidates(box: np.ndarray, w: float, h: float) -> np.ndarray:
 
 
 def _covers_any(areas: np.ndarray, occupied: np.ndarray) -> np.ndarray:
-    """(M,) bool: which of the (M, 4) areas share a pixel with any of the (K, 4) occupied ones."""
+    """Return which of the (M, 4) areas overlap any of the (K, 4) occupied ones, as (M,) bool."""
     a, b = areas[:, None], occupied[None]
     apart = (a[..., 2] <= b[..., 0]) | (b[..., 2] <= a[..., 0])
     apart |= (a[..., 3] <= b[..., 1]) | (b[..., 3] <= a[..., 1])
@@ -75,7 +73,7 @@ def _covers_any(areas: np.ndarray, occupied: np.ndarray) -> np.ndarray:
 
 
 def _crosses_any(line: tuple[float, float, float, float], occupied: np.ndarray) -> bool:
-    """Whether the inner part of a line runs over any of the (K, 4) boxes."""
+    """Return whether the inner part of a line crosses any of the (K, 4) boxes."""
     start, end = np.array(line[:2]), np.array(line[2:])
     points = start + np.linspace(0.05, 0.95, 32)[:, None] * (end - start)
     inside = (points[:, None] > occupied[None, :, :2]) & (points[:, None] < occupied[None, :, 2:])
@@ -85,12 +83,12 @@ def _crosses_any(line: tuple[float, float, float, float], occupied: np.ndarray) 
 def leader_line(
     box: np.ndarray, place: tuple[int, int], size: tuple[int, int], least: float = 2
 ) -> tuple[float, float, float, float] | None:
-    """The shortest line from label to box, or None if they are not farther apart than ``least``.
+    """Return the shortest line from label to box; None if their distance is at most ``least``.
 
     Args:
         box: (4,) XYXY.
         place: top left corner of the label.
-        size: its width and height.
+        size: width and height of the label.
         least: distance in pixels up to which no line is needed.
 
     Returns:
@@ -106,7 +104,7 @@ def leader_line(
 
 
 def _nearest(a0: float, a1: float, b0: float, b1: float) -> tuple[float, float]:
-    """The nearest points of two intervals; the middle of what they share if they overlap."""
+    """Return the nearest points of two intervals, or the middle of their intersection."""
     if a1 < b0:
         return a1, b0
     if b1 < a0:

@@ -1,4 +1,4 @@
-"""One picture of many: ground truth on the left, what was found and missed on the right."""
+"""Sheet of several images: ground truth on the left, detections and errors on the right."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ from efpn_d2.visualization.draw import (
 from efpn_d2.visualization.fonts import draw_text, fit_text, load_font
 
 _MARGIN, _CAPTION, _HEADER = 8, 22, 64
-_LEAST_SHOWN = 14  # pixels of the sheet that the lower quartile of the objects should span
+_LEAST_SHOWN = 14  # minimum size, in pixels of the sheet, of the lower quartile of objects
 _MAX_ZOOM = 4
 
 
@@ -41,16 +41,16 @@ def _no_classes() -> np.ndarray:
 
 @dataclass
 class ImageRecord:
-    """An image with its ground truth and its detections; all boxes XYXY in its pixels."""
+    """An image with its ground truth and detections; all boxes are XYXY in its pixels."""
 
-    image: str | Path | np.ndarray  # a file, or (H, W, 3) uint8 RGB
+    image: str | Path | np.ndarray  # path of a file, or (H, W, 3) uint8 RGB
     gt_boxes: np.ndarray = field(default_factory=_no_boxes)  # (G, 4)
     gt_classes: np.ndarray = field(default_factory=_no_classes)  # (G,)
     boxes: np.ndarray = field(default_factory=_no_boxes)  # (D, 4)
     scores: np.ndarray = field(default_factory=_no_values)  # (D,)
     classes: np.ndarray = field(default_factory=_no_classes)  # (D,)
     gt_crowd: np.ndarray | None = None  # (G,) bool
-    name: str = ""  # for the caption; the file's name if empty
+    name: str = ""  # for the caption; the file name if empty
 
     def __post_init__(self) -> None:
         self.gt_boxes = np.asarray(self.gt_boxes, dtype=np.float64).reshape(-1, 4)
@@ -59,15 +59,17 @@ class ImageRecord:
             self.name = Path(self.image).name
 
     def pixels(self) -> np.ndarray:
-        """(H, W, 3) uint8 RGB.
+        """Pixels of the image, (H, W, 3) uint8 RGB.
 
         Raises:
-            OSError: the file is missing or no image; the message names it.
-            ValueError: it has more than 8 bits per channel; the message names it.
+            OSError: if the file is missing or not an image; the message names it.
+            ValueError: if it has more than 8 bits per channel; the message names it.
         """
         if isinstance(self.image, np.ndarray):
             return self.image
-        from efpn_d2.data.image_reading import read_image  # only here: importing this stays cheap
+        from efpn_d2.data.image_reading import (
+            read_image,
+        )  # imported lazily to keep the import of this module cheap
 
         return read_image(self.image, "RGB")
 
@@ -96,31 +98,32 @@ def write_image_sheet(
     score_threshold: float = 0.5,
     max_bytes: int = 2_000_000,
 ) -> list[int]:
-    """Draw the most telling images as pairs of panels and write them as one PNG.
+    """Draw the most informative images as pairs of panels and write them as one PNG.
 
-    A panel shows its image enlarged by a whole factor so that small objects stay visible; an image
-    that does not fit is cut to the window with the most errors and objects (the caption says so).
+    A panel shows its image enlarged by an integer factor, so that small objects are visible; an
+    image that does not fit is cropped to the window with the most errors and objects (as stated in
+    the caption).
 
     Args:
-        path: the PNG; its folder is made.
+        path: path of the PNG; its folder is created.
         records: all images to choose from.
         class_names: name of every class id.
         title: first line of the header; the counts over all records follow it.
-        max_images: at most this many images are shown.
-        width: of the sheet in pixels.
-        panel_height: greatest height of a panel in pixels.
-        score_threshold: detections below it are not drawn and not counted.
-        max_bytes: a larger file is reduced to 256 colours.
+        max_images: maximum number of images to show.
+        width: width of the sheet in pixels.
+        panel_height: maximum height of a panel in pixels.
+        score_threshold: detections with lower scores are neither drawn nor counted.
+        max_bytes: a larger file is reduced to 256 colors.
 
     Returns:
         The indices of the records shown, in their order on the sheet.
 
     Raises:
-        ValueError: there are no records.
-        OSError: an image cannot be read.
+        ValueError: if there are no records.
+        OSError: if an image cannot be read.
     """
     if not records:
-        raise ValueError("an image sheet needs at least one image, got none")
+        raise ValueError("an image sheet requires at least one image, got none")
     results = [record.match(score_threshold) for record in records]
     shown = select_informative(results, max_images)
     panel = ((width - 3 * _MARGIN) // 2, panel_height)
@@ -136,11 +139,11 @@ def write_image_sheet(
 
 
 def select_informative(results: Sequence[MatchResult], count: int) -> list[int]:
-    """Choose images that tell most: in turn the most missed, the most objects, the most clean.
+    """Choose informative images: in turn the most missed, the most objects, the most clean.
 
-    A clean image has found objects, no miss and no false positive. What is left of ``count`` goes
-    to the images with the most false positives. Ties go to the earlier image, so the choice depends
-    on nothing but the results.
+    A clean image has detected objects, and no miss or false positive. The rest of ``count`` are the
+    images with the most false positives. Ties go to the earlier image, so the choice is
+    deterministic.
 
     Returns:
         Up to ``count`` different indices.
@@ -165,20 +168,20 @@ def select_informative(results: Sequence[MatchResult], count: int) -> list[int]:
 
 
 def _descending(values: np.ndarray) -> list[int]:
-    """Indices of the positive values, largest first, ties in order."""
+    """Return the indices of the positive values, largest first, ties in order."""
     return [i for i in np.argsort(-values, kind="stable").tolist() if values[i] > 0]
 
 
 def choose_zoom(boxes: np.ndarray, image_size: tuple[int, int], panel: tuple[int, int]) -> int:
-    """Whole factor at which a panel shows an image.
+    """Choose the integer factor at which a panel shows an image.
 
-    The whole image as large as it fits, but never so small that the lower quartile of the objects
-    spans less than 14 pixels.
+    The whole image is as large as fits, unless the lower quartile of the objects would then span
+    less than 14 pixels.
 
     Args:
         boxes: (B, 4) XYXY.
         image_size: (width, height).
-        panel: greatest (width, height) on the sheet.
+        panel: maximum (width, height) on the sheet.
     """
     fits = min(panel[0] // image_size[0], panel[1] // image_size[1])
     needed = 1
@@ -191,7 +194,7 @@ def choose_zoom(boxes: np.ndarray, image_size: tuple[int, int], panel: tuple[int
 def best_window(
     boxes: np.ndarray, weights: np.ndarray, image_size: tuple[int, int], window: tuple[int, int]
 ) -> tuple[int, int]:
-    """Place a window where the boxes that lie wholly inside weigh most.
+    """Place a window that maximizes the total weight of the boxes inside.
 
     Args:
         boxes: (B, 4) XYXY.
@@ -200,13 +203,13 @@ def best_window(
         window: (width, height) of the window, not larger than the image.
 
     Returns:
-        (x, y) of the window's top left corner; it lies inside the image.
+        (x, y) of the window's top left corner; the window is inside the image.
     """
     free = np.array(image_size) - np.array(window)
     if not len(boxes):
         return int(free[0] // 2), int(free[1] // 2)
     centers = (boxes[:, :2] + boxes[:, 2:]) / 2
-    # Each box in the middle, and each pair of boxes around it: enough to frame a cluster.
+    # Candidates are centered on each box and on each pair of boxes, enough to frame a cluster.
     middles = np.concatenate([centers, (centers[:, None] + centers[None]).reshape(-1, 2) / 2])
     corners = np.clip(np.round(middles - np.array(window) / 2), 0, free)
     inside = (boxes[None, :, :2] >= corners[:, None]).all(axis=2)
@@ -221,7 +224,7 @@ def _pair(
     class_names: Sequence[str],
     panel: tuple[int, int],
 ) -> tuple[np.ndarray, np.ndarray, str]:
-    """Ground-truth panel, detection panel and caption of one image."""
+    """Return ground-truth panel, detection panel and caption of one image."""
     image = record.pixels()
     truth = [
         Mark(tuple(box), YELLOW, class_name(cls, class_names))
@@ -258,7 +261,7 @@ def _panel(
     window: tuple[int, int],
     zoom: int,
 ) -> np.ndarray:
-    """The window of the image, enlarged, with the marks that reach into it."""
+    """Return the window of the image, enlarged, with the marks inside."""
     (x, y), (w, h) = corner, window
     inside = [
         mark._replace(box=tuple(np.array(mark.box) - (x, y, x, y)))
@@ -269,7 +272,7 @@ def _panel(
 
 
 def count_text(results: Sequence[MatchResult]) -> str:
-    """What was found in some images, e.g. ``"12 objects: 9 found, 3 missed, 2 false"``."""
+    """Count the objects of some images, e.g. ``"12 objects: 9 found, 3 missed, 2 false"``."""
     found = sum(int(r.true_positive.sum()) for r in results)
     missed = sum(int(r.missed.sum()) for r in results)
     false = sum(int(r.false_positive.sum()) for r in results)
@@ -305,7 +308,7 @@ def _header(
 
 
 def _row(left: np.ndarray, right: np.ndarray, caption: str, width: int) -> np.ndarray:
-    """The two panels of an image side by side, under their caption."""
+    """Return the two panels of an image side by side, below their caption."""
     height = _CAPTION + left.shape[0] + _MARGIN
     picture = Image.new("RGB", (width, height), (250, 250, 250))
     caption = fit_text(caption, width - 2 * _MARGIN, 12)
@@ -316,7 +319,7 @@ def _row(left: np.ndarray, right: np.ndarray, caption: str, width: int) -> np.nd
 
 
 def _reduce_colors(picture: Image.Image) -> Image.Image:
-    """256 colours, those of the marks kept exactly."""
+    """Reduce an image to 256 colors, including the exact colors of the marks."""
     fixed = [*GREEN, *BLUE, *RED, *YELLOW, *GREY, *DARK, 250, 250, 250]
     learned = picture.quantize(256 - len(fixed) // 3, method=Image.Quantize.MEDIANCUT)
     palette = Image.new("P", (1, 1))

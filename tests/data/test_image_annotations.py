@@ -55,5 +55,5 @@ def test_what_is_no_data_set_is_refused(tmp_path):
     with pytest.raises(ValueError, match="'nowhere' is neither a COCO JSON nor the name"):
         load_records("nowhere")
     (tmp_path / "list.json").write_text("[]")
-    with pytest.raises(ValueError, match="is no COCO JSON"):
+    with pytest.raises(ValueError, match="list.json .*COCO JSON"):
         load_records(str(tmp_path / "list.json"))

@@ -40,9 +40,9 @@ def test_no_script_takes_any_whole_number():
 def test_errors_of_the_system_are_sentences(tmp_path):
     (tmp_path / "file").write_text("")
     cases = {
-        tmp_path / "none": "is not there: check the path.",
+        tmp_path / "none": "does not exist: check the path.",
         tmp_path: "is a folder, but must be a file.",
-        tmp_path / "file" / "below": "is in the way, or on the way, of a folder and is none: choo",
+        tmp_path / "file" / "below": "is not a folder, or is below a file: choose",
     }
     for path, message in cases.items():
         with pytest.raises(OSError) as error:

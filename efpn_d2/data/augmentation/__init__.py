@@ -1,4 +1,4 @@
-"""Augmentations for small objects, made of Detectron2's own where it has them."""
+"""Augmentations for small objects, built on Detectron2's own where possible."""
 
 from efpn_d2.data.augmentation.copy_paste import (
     CopyPasteMapper,

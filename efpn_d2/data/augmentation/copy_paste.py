@@ -1,4 +1,4 @@
-"""Small objects copied to other places of their image, so that the network sees more of them."""
+"""Copy-paste augmentation: copy small objects to other places of the same image."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from detectron2.structures import BoxMode, polygons_to_bitmask
 
 __all__ = ["CopyPasteMapper", "Paste", "PasteTransform", "SmallObjectCopyPaste"]
 
-# Places that are tried for a copy before it is given up.
+# Maximum number of places tried for a copy.
 _TRIES = 50
 
 
 class Paste(NamedTuple):
-    """A rectangle of an image's pixels that is copied to another place of it.
+    """A rectangle of pixels that is copied to another place of the same image.
 
     Attributes:
         source: x0, y0, x1, y1 in whole pixels, half-open.
-        offset: of the copy, in whole pixels to the right and down.
-        mask: (y1 - y0, x1 - x0) bool, the pixels of the rectangle that are copied; None: all.
+        offset: displacement of the copy in whole pixels, right and down.
+        mask: (y1 - y0, x1 - x0) bool, the pixels to copy; None: all.
     """
 
     source: tuple[int, int, int, int]
@@ -33,14 +33,14 @@ class Paste(NamedTuple):
 
 
 class PasteTransform(T.Transform):
-    """Copies pixels within an image. Coordinates stay, for nothing that was there moves."""
+    """Copy pixels within an image. Coordinates are unchanged."""
 
     def __init__(self, pastes: list[Paste]) -> None:
         super().__init__()
         self.pastes = pastes
 
     def apply_image(self, img: np.ndarray) -> np.ndarray:
-        """``img``, (H, W) or (H, W, C), with the copies; all are taken from the image before."""
+        """Return ``img``, (H, W) or (H, W, C), with copies taken from the original pixels."""
         result = img.copy()
         for (x0, y0, x1, y1), (dx, dy), mask in self.pastes:
             target = result[y0 + dy : y1 + dy, x0 + dx : x1 + dx]
@@ -49,15 +49,15 @@ class PasteTransform(T.Transform):
         return result
 
     def apply_coords(self, coords: np.ndarray) -> np.ndarray:
-        """Nothing moves."""
+        """Return the coordinates unchanged."""
         return coords
 
 
 class SmallObjectCopyPaste:
-    """Chooses small objects of an image and places for copies of them.
+    """Choose small objects of an image and places for their copies.
 
-    A copy is moved by whole pixels and not changed otherwise, so its box is exact. Of an object
-    with a mask, the pixels of the mask alone are copied. All random numbers are numpy's.
+    A copy is moved by whole pixels and not otherwise changed, so its box is exact. If an object has
+    a mask, only the pixels of the mask are copied. All random numbers are drawn from numpy.
     """
 
     def __init__(
@@ -65,13 +65,13 @@ class SmallObjectCopyPaste:
     ) -> None:
         """
         Args:
-            probability: of an image to get copies at all.
-            max_copies: an image gets 1 to this many copies, fewer if there is no place.
-            max_size: objects with sqrt(w * h) below it, in pixels of the file, are copied.
-            max_cover: the share of any other object's box that a copy may cover.
+            probability: probability that an image gets copies.
+            max_copies: an image gets 1 to this many copies, or fewer if there is no space.
+            max_size: objects with sqrt(w * h) below this size, in pixels of the file, are copied.
+            max_cover: maximum fraction of another object's box that a copy may cover.
 
         Raises:
-            ValueError: a number is out of its range.
+            ValueError: if a value is out of range.
         """
         for name, value, valid in (
             ("PROBABILITY", probability, 0 <= probability <= 1),
@@ -91,7 +91,7 @@ class SmallObjectCopyPaste:
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> SmallObjectCopyPaste | None:
-        """That of ``cfg.DATA``; None where it is switched off."""
+        """Build from ``cfg.DATA``; None if copy-paste is disabled."""
         node = cfg.DATA
         if node.COPY_PASTE_PROBABILITY == 0:
             return None
@@ -103,14 +103,15 @@ class SmallObjectCopyPaste:
         )
 
     def __call__(self, record: dict[str, Any]) -> tuple[dict[str, Any], PasteTransform | None]:
-        """Draw copies for an image.
+        """Draw the copies for an image.
 
         Args:
-            record: of Detectron2's format, with ``width`` and ``height``; not changed.
+            record: dataset dict in Detectron2's format, with ``width`` and ``height``; not
+                modified.
 
         Returns:
-            The record with the copies' annotations, and what pastes their pixels into the image as
-            it is in the file; or the record itself and None.
+            The record with the annotations of the copies, and the transform that pastes their
+            pixels into the image as stored in the file; or the record itself and None.
         """
         annotations = record.get("annotations", [])
         boxes = [_xyxy(annotation) for annotation in annotations]
@@ -119,7 +120,7 @@ class SmallObjectCopyPaste:
             for i, annotation in enumerate(annotations)
             if not annotation.get("iscrowd", 0)
             and self._is_small(boxes[i])
-            # Else a copy would show a part of another object.
+            # Otherwise a copy would show part of another object.
             and self._is_alone(boxes[i], boxes[:i] + boxes[i + 1 :])
         ]
         if not small or np.random.rand() >= self._probability:
@@ -162,19 +163,19 @@ class SmallObjectCopyPaste:
 
 
 class CopyPasteMapper:
-    """A mapper that lets small objects be copied before everything else that it does."""
+    """Dataset mapper that applies copy-paste before all other augmentations."""
 
     def __init__(self, mapper: DatasetMapper, copy_paste: SmallObjectCopyPaste) -> None:
         """
         Args:
-            mapper: Detectron2's, or one that has its ``augmentations``.
-            copy_paste: what chooses the copies.
+            mapper: Detectron2's mapper, or one that has its ``augmentations``.
+            copy_paste: chooses the copies.
         """
         self.mapper = mapper
         self._copy_paste = copy_paste
 
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
-        """The model input of a record with its copies."""
+        """Return the model input for a record, including its copies."""
         record, paste = self._copy_paste(record)
         if paste is None:
             return self.mapper(record)
@@ -189,14 +190,14 @@ def _xyxy(annotation: dict[str, Any]) -> np.ndarray:
 
 
 def _whole_pixels(box: np.ndarray, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The smallest rectangle of whole pixels around a box, within the image."""
+    """Return the smallest rectangle of whole pixels around a box, clipped to the image."""
     x0, y0 = (max(math.floor(value), 0) for value in box[:2])
     x1, y1 = (min(math.ceil(value), limit) for value, limit in zip(box[2:], size, strict=True))
     return x0, y0, x1, y1
 
 
 def _covered_shares(boxes: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """The share of each of (R, 4) boxes that lies in ``place``; (R,)."""
+    """Return the fraction (R,) of each of the (R, 4) boxes that lies in ``place``."""
     low, high = np.maximum(boxes[:, :2], place[:2]), np.minimum(boxes[:, 2:], place[2:])
     covered = (high - low).clip(min=0).prod(axis=1)
     return covered / (boxes[:, 2:] - boxes[:, :2]).prod(axis=1).clip(min=1e-9)
@@ -219,7 +220,7 @@ def _mask(segmentation: Any, source: tuple[int, int, int, int]) -> np.ndarray | 
 def _move(
     annotation: dict[str, Any], offset: tuple[int, int], size: tuple[int, int]
 ) -> dict[str, Any]:
-    """A copy of an annotation at another place."""
+    """Return a copy of an annotation, displaced by ``offset``."""
     moved = copy.deepcopy(annotation)
     box = _xyxy(annotation) + [*offset, *offset]
     moved["bbox"] = BoxMode.convert(box.tolist(), BoxMode.XYXY_ABS, annotation["bbox_mode"])

@@ -1,4 +1,4 @@
-"""Colour and scale jitter, from Detectron2's own augmentations."""
+"""Color and scale jitter, built on Detectron2's augmentations."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ __all__ = ["color_jitter", "with_scale_jitter"]
 
 
 def color_jitter(strength: float, key: str = "DATA.COLOR_JITTER") -> list[T.Augmentation]:
-    """Brightness, contrast and saturation, each multiplied by 1 - strength to 1 + strength.
+    """Build augmentations that jitter brightness, contrast and saturation.
 
     Args:
-        strength: from 0, which is none, to below 1.
-        key: of the config, for the error.
+        strength: factors are drawn from 1 - strength to 1 + strength; in [0, 1), 0 disables jitter.
+        key: config key to name in the error message.
 
     Raises:
-        ValueError: the strength is out of this range.
+        ValueError: if the strength is out of range.
     """
     if strength == 0:
         return []
@@ -31,13 +31,13 @@ def color_jitter(strength: float, key: str = "DATA.COLOR_JITTER") -> list[T.Augm
 
 
 def with_scale_jitter(cfg: CfgNode) -> CfgNode:
-    """A config whose training images have their size multiplied as ``DATA.SCALE_JITTER`` says.
+    """Return a config whose training image size is multiplied according to ``DATA.SCALE_JITTER``.
 
-    The factor is drawn anew for each image, between the two numbers: Detectron2's resizing draws
-    the shorter side from a range. ``INPUT.MAX_SIZE_TRAIN`` grows with the larger factor.
+    The factor is drawn for each image: Detectron2's resizing draws the shorter side from a range.
+    ``INPUT.MAX_SIZE_TRAIN`` is multiplied by the larger factor.
 
     Raises:
-        ValueError: there are not two factors in their order, or the images are not resized.
+        ValueError: if the value is not two ascending factors, or the images are not resized.
     """
     factors = cfg.DATA.SCALE_JITTER
     if not factors:

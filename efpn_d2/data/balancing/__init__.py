@@ -1,4 +1,4 @@
-"""More images of rare classes: crops that are planned from the annotations, then written."""
+"""Class balancing: crops around objects of rare classes, planned from annotations and written."""
 
 from efpn_d2.data.balancing.crops import balance_dataset
 from efpn_d2.data.balancing.plan import BalanceOptions, Crop, count_by_class, plan_crops

@@ -1,4 +1,4 @@
-"""Writing planned crops: in threads, atomically, resumable; the result is a prepared data set."""
+"""Write planned crops as a prepared dataset: multi-threaded, atomic and resumable."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["balance_dataset"]
 logger = logging.getLogger(__name__)
 
 _JPEG_QUALITY = 95
-# The weights of red, green and blue in brightness, as Detectron2's augmentation has them.
+# Weights of red, green and blue in brightness, as in Detectron2's augmentation.
 _GRAY = (0.299, 0.587, 0.114)
 
 
@@ -42,25 +42,25 @@ def balance_dataset(
     workers: int = 4,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Write crops of images with rare classes, as a data set to be used beside the first.
+    """Write crops of images with rare classes, as a dataset to use beside the original one.
 
-    May be interrupted at any moment and called again: whole crops are kept. The files do not depend
-    on ``workers``. The crops lie in a folder beside the JSON; masks are left out.
+    This may be interrupted and called again: complete crops are kept. The files do not depend on
+    ``workers``. Crops are written to a folder beside the JSON; masks are dropped.
 
     Args:
-        json_file: a COCO JSON that ``tools/prepare_dataset.py`` has checked.
+        json_file: a COCO JSON written by ``tools/prepare_dataset.py``.
         image_root: folder of its images.
-        files: where to write the new data set.
+        files: where to write the new dataset.
         options: see :class:`BalanceOptions`.
-        workers: threads that read and write images.
-        progress: show a bar with the time left.
+        workers: number of threads that read and write images.
+        progress: whether to show a progress bar.
 
     Returns:
-        The crops' COCO-format data set; without images if no class is rare.
+        The COCO-format dataset of the crops; without images if no class is rare.
 
     Raises:
-        ValueError: there are crops made with other options or from another file, or something that
-            was checked is not so any more.
+        ValueError: if the existing crops were made with other options or from another file, or the
+            dataset has changed since it was checked.
     """
     coco, _ = read_json(json_file)
     image_dir = files.json_file.with_suffix("")
@@ -79,7 +79,7 @@ def balance_dataset(
 
 
 def _claim_folder(json_file: Path, options: BalanceOptions, image_dir: Path) -> None:
-    """Note what the crops are made of, or check that those there are made of the same."""
+    """Record how the crops are made, or check that existing crops were made the same way."""
     used = json.loads(json.dumps(asdict(options)))
     used["annotations"] = hashlib.sha256(json_file.read_bytes()).hexdigest()
     options_file = image_dir.with_name(f"{image_dir.name}.options.json")
@@ -91,8 +91,8 @@ def _claim_folder(json_file: Path, options: BalanceOptions, image_dir: Path) -> 
     changed = sorted(key for key in used.keys() | noted.keys() if used.get(key) != noted.get(key))
     if changed:
         raise ValueError(
-            f"The crops in {image_dir} were made with other {', '.join(changed)} ({options_file}): "
-            "choose another name, use the same, or delete the folder."
+            f"The crops in {image_dir} were made with other {', '.join(changed)} "
+            f"({options_file}): choose another name, use the same values, or delete the folder."
         )
 
 
@@ -132,7 +132,7 @@ def _write_crops(
 
 
 def _crop_image(task: tuple[Path, list[tuple[Path, Crop]]]) -> int:
-    """Write all crops of one image; returns how many."""
+    """Write all crops of one image and return their number."""
     from PIL import Image
 
     source, members = task
@@ -147,7 +147,7 @@ def _crop_image(task: tuple[Path, list[tuple[Path, Crop]]]) -> int:
 
 
 def _change_colors(pixels: np.ndarray, colors: tuple[float, float, float]) -> np.ndarray:
-    """Brightness, contrast and saturation of (H, W, 3) RGB pixels, each times its factor."""
+    """Multiply brightness, contrast and saturation of (H, W, 3) RGB pixels by the given factors."""
     brightness, contrast, saturation = colors
     if colors == (1.0, 1.0, 1.0):
         return pixels

@@ -1,4 +1,4 @@
-"""Which crops of which images bring each class to about the same number of objects."""
+"""Plan crops that bring every class to about the same number of objects."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from efpn_d2.data.coco.names import unique_names
 
 __all__ = ["BalanceOptions", "Crop", "count_by_class", "plan_crops"]
 
-# Windows that are tried for one that cuts no object, before the best of them is taken.
+# Maximum number of windows tried to find one that cuts no object; otherwise the best is used.
 _TRIES = 20
 
 
 @dataclass(frozen=True)
 class BalanceOptions:
-    """What to reach and how.
+    """Options of class balancing.
 
     Attributes:
-        target: objects that a class is to have, those of the data set included.
-        min_instances: classes with fewer objects are left as they are: thousands of crops around a
-            handful of objects would teach a network these by heart. [ours]
-        crop_scale: smallest and largest side of a crop, as shares of the image's.
-        min_inside: an object that a crop cuts is kept, clipped, if at least this share of its area
-            is inside; with less it is marked as ignored.
+        target: number of objects that each class should have, including the existing ones.
+        min_instances: classes with fewer objects are skipped, because a network would memorize a
+            handful of objects from thousands of crops. [ours]
+        crop_scale: smallest and largest side of a crop, relative to the image's.
+        min_inside: an object cut by a crop is clipped and kept if at least this fraction of its
+            area is inside; otherwise it is marked as ignored.
         color_jitter: brightness, contrast and saturation are each multiplied by 1 - x to 1 + x.
-        seed: of everything that is drawn.
+        seed: random seed.
 
     Raises:
-        ValueError: a number is out of its range.
+        ValueError: if a value is out of range.
     """
 
     target: int = 1000
@@ -47,7 +47,7 @@ class BalanceOptions:
         for name, valid, rule in (
             ("target", self.target >= 1, "at least 1"),
             ("min_instances", self.min_instances >= 1, "at least 1"),
-            ("crop_scale", 0 < low <= high <= 1, "two shares in their order, above 0, at most 1"),
+            ("crop_scale", 0 < low <= high <= 1, "two ascending fractions, above 0 and at most 1"),
             ("min_inside", 0 < self.min_inside <= 1, "above 0 and at most 1"),
             ("color_jitter", 0 <= self.color_jitter < 1, "at least 0 and below 1"),
             ("seed", self.seed >= 0, "at least 0"),
@@ -57,14 +57,14 @@ class BalanceOptions:
 
 
 class Crop(NamedTuple):
-    """A crop of an image, with the objects in it.
+    """A crop of an image and the objects in it.
 
     Attributes:
-        image_id: of the image.
+        image_id: id of the image.
         window: x0, y0, x1, y1 in whole pixels of the image, half-open.
         colors: factors of brightness, contrast and saturation.
-        objects: annotations with ``bbox`` (XYWH) in pixels of the crop; those that are cut too much
-            are ``iscrowd``.
+        objects: annotations with ``bbox`` (XYWH) in pixels of the crop; objects with too small a
+            visible part are ``iscrowd``.
     """
 
     image_id: int | str
@@ -76,11 +76,11 @@ class Crop(NamedTuple):
 def plan_crops(coco: dict[str, Any], options: BalanceOptions) -> list[Crop]:
     """Plan crops around objects of rare classes, from the annotations alone.
 
-    Rarest class first, each of its objects gets a crop in turn until the class has ``target``
-    objects. All objects in a crop count. The same input gives the same plan.
+    Starting with the rarest class, crops are planned around its objects in turn until the class has
+    ``target`` objects. All objects in a crop are counted. The plan is deterministic.
 
     Args:
-        coco: a checked COCO-format data set.
+        coco: a checked COCO-format dataset.
         options: see :class:`BalanceOptions`.
     """
     rng = np.random.default_rng(options.seed)
@@ -106,7 +106,7 @@ def plan_crops(coco: dict[str, Any], options: BalanceOptions) -> list[Crop]:
 
 
 def count_by_class(coco: dict[str, Any]) -> dict[str, int]:
-    """Objects of each class by its name, of several the ids behind it; crowds do not count."""
+    """Count the objects of each class by its unique name, without crowds."""
     counts = Counter(a["category_id"] for a in coco["annotations"] if not a["iscrowd"])
     names = unique_names(coco["categories"])
     ids = [category["id"] for category in coco["categories"]]
@@ -141,7 +141,7 @@ def _draw_window(
     crop_scale: tuple[float, float],
     rng: np.random.Generator,
 ) -> tuple[int, int, int, int]:
-    """A window in the shape of the image that holds all of ``box``."""
+    """Draw a window with the image's aspect ratio that contains all of ``box``."""
     share = rng.uniform(*crop_scale)
     sides = []
     for limit, start, length in ((image["width"], box[0], box[2]), (image["height"], *box[1::2])):
@@ -166,10 +166,10 @@ def _count_cut(boxes: np.ndarray, window: tuple[int, int, int, int]) -> int:
 
 
 def _clip(boxes: np.ndarray, window: tuple[int, int, int, int]) -> np.ndarray:
-    """(R, 4) XYWH boxes as they are seen in a window, in its pixels; size 0 outside."""
+    """Clip (R, 4) XYWH boxes to a window and return them in its pixels; size 0 if outside."""
     low = np.clip(boxes[:, :2], window[:2], window[2:])
     high = np.clip(boxes[:, :2] + boxes[:, 2:], window[:2], window[2:])
-    # A box that lies inside keeps its size to the last bit.
+    # A box inside the window keeps its size bitwise.
     whole = (low == boxes[:, :2]) & (high == boxes[:, :2] + boxes[:, 2:])
     return np.concatenate([low - window[:2], np.where(whole, boxes[:, 2:], high - low)], axis=1)
 

@@ -1,1 +1,1 @@
-"""Facts about COCO-format files: names, keypoints, and records that cannot be used."""
+"""COCO-format files: class names, keypoints and checks of records."""

@@ -1,4 +1,4 @@
-"""Boxes that are all possible as [x, y, width, height], but look like something else."""
+"""Detect boxes that are valid as [x, y, width, height], but seem to have another format."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from efpn_d2.data.coco.record_checks import BOX
 
 __all__ = ["Suspicion", "suspect_boxes"]
 
-# Fewer boxes say nothing.
+# Fewer boxes are not enough evidence.
 _LEAST_BOXES = 2
-# The share of boxes that leave their image by more than a pixel: of corners, taken for x, y, width
-# and height, all boxes do that end in the right or the lower half.
+# Minimum fraction of boxes that leave their image by more than a pixel: corners that are read as x,
+# y, width and height do so for all boxes that end in the right or lower half.
 _LEAST_SHARE = 0.25
 
 
 class Suspicion(NamedTuple):
-    """What boxes look like.
+    """The format that boxes seem to have.
 
     Attributes:
-        kind: of a problem in a report.
-        message: why, and what to do if it is so.
+        kind: kind of problem in a report.
+        message: the reason, and what to do about it.
     """
 
     kind: str
@@ -33,14 +33,14 @@ class Suspicion(NamedTuple):
 def suspect_boxes(
     annotations: Iterable[Any], sizes: Mapping[Any, tuple[float, float]]
 ) -> Suspicion | None:
-    """Whether the boxes of a data set look like corners, or like fractions of the image's sides.
+    """Check whether boxes look like corners, or like fractions of the image's sides.
 
     Args:
-        annotations: in COCO's format; those that are not valid do not count.
-        sizes: width and height of the images by their ids.
+        annotations: annotations in COCO format; invalid ones are skipped.
+        sizes: width and height of the images by image id.
 
     Returns:
-        What all boxes look like; None if they look like x, y, width and height.
+        The format that all boxes seem to have; None if it is x, y, width and height.
     """
     pairs = [
         (annotation["bbox"], sizes[annotation["image_id"]])
@@ -57,9 +57,9 @@ def suspect_boxes(
     if boxes.max() <= 1 and (boxes != np.round(boxes)).any():
         return Suspicion(
             "boxes_like_fractions",
-            f"all {len(boxes)} boxes have numbers from 0 to 1, as fractions of the image's sides "
-            "have them, and are read as pixels: if they are fractions, multiply x and width by "
-            "the image's width, y and height by its height",
+            f"all {len(boxes)} boxes have numbers from 0 to 1, like fractions of the image's "
+            "sides, but are read as pixels: if they are fractions, multiply x and width by the "
+            "image's width, y and height by its height",
         )
     leaving = (boxes[:, :2] + boxes[:, 2:] > limits + 1).any(axis=1)
     are_corners = (boxes[:, 2:] > boxes[:, :2]).all() and (boxes[:, 2:] <= limits + 1).all()
@@ -67,7 +67,7 @@ def suspect_boxes(
         return Suspicion(
             "boxes_like_corners",
             f"{leaving.sum()} of {len(boxes)} boxes leave their image as [x, y, width, height], "
-            "but as corners (XYXY), [x0, y0, x1, y1], all are within: if they are corners, "
-            "subtract x0 from x1 and y0 from y1",
+            "but none does as corners (XYXY), [x0, y0, x1, y1]: if they are corners, subtract "
+            "x0 from x1 and y0 from y1",
         )
     return None

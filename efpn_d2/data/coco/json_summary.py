@@ -1,4 +1,4 @@
-"""What a COCO JSON holds, read once: its classes, and what would fail in a training or after it."""
+"""Read a COCO JSON once: its classes, and problems that would fail a training or evaluation."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ from efpn_d2.data.coco.record_checks import (
 
 __all__ = ["ImageEntry", "JsonSummary", "read_summary"]
 
-# Beside the box and the ids, without which not even training works.
+# Fields that evaluation reads, besides the box and the ids that training needs, too.
 _EVALUATED_KEYS = ("area", "iscrowd")
-# What Detectron2's loader reads.
+# Fields that Detectron2's loader reads.
 _LOADED_IMAGE = (*IMAGE, Field("file_name", NAME), *SIZE)
 _NOT_IGNORED = Kind(
-    lambda value: "" if value == 0 else "be 0 for Detectron2, which knows only iscrowd",
+    lambda value: "" if value == 0 else "be 0 for Detectron2, which supports only iscrowd",
     lambda values: set(map(type, values)) <= {int} and not any(values),
 )
 
 
-# What the evaluators read beside it; who lacks an area is counted.
+# Fields that only the evaluators read; annotations without an area are counted.
 _EVALUATED = (
     Field("area", NUMBER, False),
     Field("visdrone_category", INTEGER, False),
@@ -51,40 +51,40 @@ _EVALUATED = (
 
 
 class ImageEntry(NamedTuple):
-    """What a COCO JSON says of an image."""
+    """An image of a COCO JSON."""
 
     file_name: str
     width: float
     height: float
-    #: Whether it has an object that is no crowd.
+    # : Whether it has an object that is not a crowd.
     has_object: bool
 
 
 class JsonSummary(NamedTuple):
-    """What is kept of a COCO JSON."""
+    """Summary of a COCO JSON."""
 
-    #: The classes in the order of their ids, each another.
+    # : Unique class names in the order of their ids.
     category_names: tuple[str, ...]
-    #: Keys that COCO's evaluation reads, and how many annotations are without.
+    # : Keys that COCO's evaluation reads, and the number of annotations without them.
     missing: tuple[tuple[str, int], ...]
-    #: The keypoints that all categories with keypoints have; None: they differ.
+    # : The keypoints shared by all categories with keypoints; None: they differ.
     keypoint_names: tuple[str, ...] | None
     images: tuple[ImageEntry, ...]
-    #: By task of the evaluation, what it could not read; tasks for which all is there are out.
+    # : The first unreadable record for each task of the evaluation; complete tasks are left out.
     unreadable: tuple[tuple[str, str], ...]
-    #: What the boxes look like, if not like x, y, width and height; else empty.
+    # : What the boxes look like, if not like x, y, width and height; otherwise empty.
     suspicion: str
 
 
 def read_summary(json_file: str) -> JsonSummary:
-    """Read a COCO JSON, unless it was read before and has not changed.
+    """Read a COCO JSON; the result is cached until the file changes.
 
     Args:
-        json_file: the file.
+        json_file: path of the file.
 
     Raises:
-        ValueError: it is no COCO JSON, or has a record that Detectron2 could not load.
-        OSError: it cannot be read.
+        ValueError: if it is not a COCO JSON, or has a record that Detectron2 cannot load.
+        OSError: if it cannot be read.
     """
     path = PathManager.get_local_path(json_file)
     return _read_summary(path, os.stat(path).st_mtime_ns)
@@ -97,7 +97,7 @@ def _read_summary(path: str, _modified: int) -> JsonSummary:
             content = json.load(file)
     except ValueError as error:
         raise ValueError(
-            f"{path} is no COCO JSON ({error}): get it again, it may be incomplete."
+            f"{path} is not a COCO JSON ({error}): get it again, it may be incomplete."
         ) from error
     _check_loaded(content, path)
     categories = sorted(content["categories"], key=lambda entry: entry["id"])
@@ -121,7 +121,7 @@ def _read_summary(path: str, _modified: int) -> JsonSummary:
 
 
 def _unreadable(annotations: Sequence[dict[str, Any]], path: str) -> Iterator[tuple[str, str]]:
-    """Tasks of COCO's evaluation, each with what it could not read."""
+    """Yield the tasks of COCO's evaluation that lack fields, each with a message."""
     try:
         check_content({"annotations": annotations}, path, annotations=_EVALUATED)
     except ValueError as error:
@@ -142,7 +142,7 @@ def _unreadable(annotations: Sequence[dict[str, Any]], path: str) -> Iterator[tu
 
 
 def _check_loaded(content: Any, path: str) -> None:
-    """Check what Detectron2's loader reads."""
+    """Check the fields that Detectron2's loader reads."""
     check_content(content, path, categories=CATEGORY)
     category_ids = {entry["id"] for entry in content["categories"]}
     lists = {"images": _LOADED_IMAGE, "annotations": _loaded_annotation(category_ids)}
@@ -161,7 +161,7 @@ def _check_loaded(content: Any, path: str) -> None:
 
 def _loaded_annotation(category_ids: set[int]) -> tuple[Field, ...]:
     category = Field("category_id", one_of(category_ids, "the id of a category of the file"))
-    # null is not 0, so the object would be a crowd for the training, which leaves these out.
+    # A null is not 0, so Detectron2 would treat the object as a crowd and exclude it from training.
     own = (Field("ignore", _NOT_IGNORED, False), Field("iscrowd", FLAG, False))
     return Field("id", INTEGER), *ANNOTATION, category, *own
 
@@ -172,9 +172,9 @@ def _check_some_match(
     ids = {image["id"] for image in images}
     if not annotations or any(annotation["image_id"] in ids for annotation in annotations):
         return
-    known = f"such as {images[0]['id']!r}" if images else "of which there are none"
+    known = f"such as {images[0]['id']!r}" if images else "which are missing"
     raise ValueError(
-        f"None of the {len(annotations)} annotations in {path} is of an image of it: their "
-        f"image_id, such as {annotations[0]['image_id']!r}, is none of the ids of images, {known}; "
-        "make them agree."
+        f"None of the {len(annotations)} annotations in {path} belongs to one of its images: "
+        f"their image_id, such as {annotations[0]['image_id']!r}, does not match the ids of "
+        f"images, {known}; make them match."
     )

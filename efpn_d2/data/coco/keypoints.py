@@ -1,4 +1,4 @@
-"""Keypoints as a COCO JSON has them: their names, and which of them a mirrored image swaps."""
+"""Keypoints of a COCO JSON: their names, and the pairs that are swapped by a horizontal flip."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from detectron2.data import MetadataCatalog
 __all__ = ["check_keypoints", "common_keypoints", "keypoint_metadata"]
 
 _SIDES = (("left", "right"), ("Left", "Right"), ("LEFT", "RIGHT"))
-# Of the standard deviations that COCO's evaluation has by default.
+# Number of keypoint sigmas that COCO's evaluation has by default.
 _COCO_KEYPOINTS = 17
 
 
 def common_keypoints(categories: Sequence[Mapping[str, Any]]) -> tuple[str, ...] | None:
-    """The names of keypoints that the categories have.
+    """Return the keypoint names that the categories share.
 
     Args:
-        categories: of a COCO JSON; those without ``keypoints`` do not count.
+        categories: categories of a COCO JSON; those without ``keypoints`` are skipped.
 
     Returns:
-        The names; none if no category has any; None if two have different ones, for which
-        Detectron2 has no place.
+        The names; empty if no category has any; None if two categories differ, which Detectron2
+        does not support.
     """
     named = [c["keypoints"] for c in categories if isinstance(c.get("keypoints"), list)]
     lists = {tuple(map(str, names)) for names in named if names}
@@ -33,16 +33,16 @@ def common_keypoints(categories: Sequence[Mapping[str, Any]]) -> tuple[str, ...]
 
 
 def keypoint_metadata(names: Sequence[str] | None) -> dict[str, Any]:
-    """Detectron2's metadata for keypoints.
+    """Return Detectron2's metadata for keypoints.
 
-    A keypoint whose name says "left" and the one that says "right" instead, as in ``left_eye`` and
-    ``right_eye``, are swapped when an image is mirrored. All others stay what they are.
+    A keypoint whose name contains "left" and the one with "right" in its place, such as
+    ``left_eye`` and ``right_eye``, are swapped by a horizontal flip. All others are unchanged.
 
     Args:
-        names: of the keypoints, in their order.
+        names: keypoint names in order.
 
     Returns:
-        ``keypoint_names`` and ``keypoint_flip_map``; nothing without names.
+        ``keypoint_names`` and ``keypoint_flip_map``; empty without names.
     """
     if not names:
         return {}
@@ -56,15 +56,15 @@ def keypoint_metadata(names: Sequence[str] | None) -> dict[str, Any]:
 
 
 def check_keypoints(cfg: CfgNode, name: str, *, evaluated: bool) -> None:
-    """Check that a detector of keypoints fits a data set, if ``MODEL.KEYPOINT_ON``.
+    """Check that a keypoint detector matches a dataset, if ``MODEL.KEYPOINT_ON``.
 
     Args:
         cfg: a config.
-        name: of a registered data set.
-        evaluated: whether it is one of ``DATASETS.TEST``.
+        name: name of a registered dataset.
+        evaluated: whether it is in ``DATASETS.TEST``.
 
     Raises:
-        ValueError: the data set has no names of keypoints, or numbers do not agree.
+        ValueError: if the dataset has no keypoint names, or the numbers of keypoints differ.
     """
     if not cfg.MODEL.KEYPOINT_ON:
         return
@@ -72,21 +72,21 @@ def check_keypoints(cfg: CfgNode, name: str, *, evaluated: bool) -> None:
     names = metadata.get("keypoint_names")
     if not names:
         raise ValueError(
-            f"MODEL.KEYPOINT_ON is True, but data set '{name}' has no keypoints that are the same "
-            "in all of its classes that have some: list their names in 'keypoints' of these "
-            f"categories of {metadata.get('json_file', 'its JSON')} (and prepare it again, if it "
-            "is prepared), or set MODEL.KEYPOINT_ON to False."
+            f"MODEL.KEYPOINT_ON is True, but dataset '{name}' has no keypoints that are the same "
+            "in all classes that have some: list their names in 'keypoints' of these categories "
+            f"of {metadata.get('json_file', 'its JSON')} (and prepare it again, if it is "
+            "prepared), or set MODEL.KEYPOINT_ON to False."
         )
     number = cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS
     if number != len(names):
         raise ValueError(
-            f"Data set '{name}' has {len(names)} keypoints, but "
+            f"Dataset '{name}' has {len(names)} keypoints, but "
             f"MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS is {number}: set it to {len(names)}."
         )
     sigmas = len(cfg.TEST.KEYPOINT_OKS_SIGMAS) or _COCO_KEYPOINTS
     if evaluated and sigmas != len(names):
         raise ValueError(
-            f"Data set '{name}' has {len(names)} keypoints, but TEST.KEYPOINT_OKS_SIGMAS has "
+            f"Dataset '{name}' has {len(names)} keypoints, but TEST.KEYPOINT_OKS_SIGMAS has "
             f"{len(cfg.TEST.KEYPOINT_OKS_SIGMAS)} numbers (none: COCO's {_COCO_KEYPOINTS}): give "
             "one for each keypoint, or set DATASETS.TEST to ()."
         )

@@ -1,4 +1,4 @@
-"""Names of classes that tell them apart."""
+"""Unique class names."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ __all__ = ["unique_names"]
 
 
 def unique_names(categories: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The names of categories; one that several have is followed by the id.
+    """Return category names, with the id appended to names that occur more than once.
 
-    So "car" of the ids 1 and 7 becomes "car (1)" and "car (7)", and neither replaces the other in
-    results by name.
+    For example, "car" with the ids 1 and 7 becomes "car (1)" and "car (7)", so that neither
+    replaces the other in results by name.
 
     Args:
-        categories: of a COCO JSON, each with ``id`` and ``name``.
+        categories: categories of a COCO JSON, each with ``id`` and ``name``.
 
     Returns:
         The names in the order of ``categories``.

@@ -1,4 +1,4 @@
-"""The first record of COCO-format content that cannot be read, said in one sentence."""
+"""Find the first invalid record of COCO-format content and describe it in one sentence."""
 
 from __future__ import annotations
 
@@ -30,17 +30,16 @@ __all__ = [
 ]
 
 _REMEDY = "correct or remove it"
-_PREPARE = "correct it, or let tools/prepare_dataset.py name all such records"
+_PREPARE = "correct it, or let tools/prepare_dataset.py list all such records"
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What a field may hold.
+    """The kind of values that a field may hold.
 
     Attributes:
-        problem: of a value, what is wrong with it; empty if nothing is.
-        are_plain: whether all of many values are right, by types alone and so in far less time; may
-            say no to values that are right.
+        problem: describe what is wrong with a value; empty if nothing is.
+        are_plain: quickly check many values by their types; it may reject valid values.
     """
 
     problem: Callable[[Any], str]
@@ -61,16 +60,16 @@ def check_content(content: Any, source: str, **fields: Sequence[Field]) -> None:
 
     Args:
         content: the parsed file.
-        source: what it is called in messages.
-        fields: by the name of a list, what its records need.
+        source: name of the file in messages.
+        fields: the fields that the records of each list need, by the list's name.
 
     Raises:
-        ValueError: a list is missing, or see :func:`check_records`.
+        ValueError: if a list is missing or a record is invalid; see :func:`check_records`.
     """
     for part, needed in fields.items():
         if not isinstance(content, dict) or not isinstance(content.get(part), list):
             raise ValueError(
-                f"{source} is no COCO JSON: it must be an object with the list '{part}'."
+                f"{source} is not a COCO JSON: it must be an object with the list '{part}'."
             )
         check_records(content[part], f"{part}[{{}}] of {source}", needed, _PREPARE)
 
@@ -78,17 +77,17 @@ def check_content(content: Any, source: str, **fields: Sequence[Field]) -> None:
 def check_records(
     records: Sequence[Any], where: str, fields: Sequence[Field], remedy: str = _REMEDY
 ) -> None:
-    """Check a list of COCO's records.
+    """Check a list of COCO records.
 
     Args:
         records: the list.
-        where: what a record is called in messages; its index takes the place of ``{}``.
-        fields: what each needs.
-        remedy: the end of a message, what to do.
+        where: name of a record in messages; its index replaces ``{}``.
+        fields: the fields that each record needs.
+        remedy: end of the message, which says what to do.
 
     Raises:
-        ValueError: a record is no object, or a field is missing or holds something else; the
-            message names the first by its index.
+        ValueError: if a record is not an object, or a field is missing or invalid; the message
+            gives the index of the first such record.
     """
     if set(map(type, records)) <= {dict} and all(_are_plain(records, field) for field in fields):
         return
@@ -106,19 +105,19 @@ def check_records(
 
 
 def check_same_kind(ids: Sequence[int | str], source: str) -> None:
-    """Check that ids of images have an order, which Detectron2 brings them into.
+    """Check that image ids can be sorted, as Detectron2 does.
 
     Args:
-        ids: numbers and texts.
-        source: what the file is called in the message.
+        ids: numbers or strings.
+        source: name of the file in the message.
 
     Raises:
-        ValueError: there are some of both.
+        ValueError: if there are both numbers and strings.
     """
     kinds = {isinstance(id, str): id for id in ids}
     if len(kinds) > 1:
         raise ValueError(
-            f"'{source}' has numbers and texts as ids of images, such as {kinds[False]!r} and "
+            f"'{source}' has numbers and strings as image ids, such as {kinds[False]!r} and "
             f"{kinds[True]!r}, which have no order: use one kind."
         )
 
@@ -138,7 +137,7 @@ def _field_problem(record: dict[str, Any], field: Field) -> str:
 
 
 def one_of(known: set[Any], what: str) -> Kind:
-    """A field that must be one of some ids."""
+    """Return the kind of a field that must be one of some ids."""
     return Kind(
         lambda v: "" if _is_id(v) and v in known else f"be {what}",
         lambda values: set(map(type, values)) <= {int, str} and set(values) <= known,
@@ -156,7 +155,7 @@ def _are_finite(values: list[Any]) -> bool:
 def _are_boxes(values: list[Any]) -> bool:
     if not (set(map(type, values)) <= {list, tuple} and set(map(len, values)) <= {4}):
         return False
-    # All finite, and no width or height below 0.
+    # All values are finite, and no width or height is negative.
     return _are_finite(list(chain.from_iterable(values))) and all(
         w >= 0 and h >= 0 for _, _, w, h in values
     )
@@ -170,7 +169,7 @@ def _box_problem(value: Any) -> str:
     if not isinstance(value, (list, tuple)) or len(value) != 4 or not all(map(_is_number, value)):
         return "be four finite numbers [x, y, width, height]"
     negative = value[2] < 0 or value[3] < 0
-    return "be [x, y, width, height], neither of the last two negative" if negative else ""
+    return "be [x, y, width, height] with width and height not negative" if negative else ""
 
 
 def _is_id(value: Any) -> bool:
@@ -181,7 +180,7 @@ INTEGER = Kind(
     lambda v: "" if _is_id(v) and not isinstance(v, str) else "be an integer", _are_of(int)
 )
 ID = Kind(lambda v: "" if _is_id(v) else "be an integer or a string", _are_of(int, str))
-NAME = Kind(lambda v: "" if isinstance(v, str) else "be a text", _are_of(str))
+NAME = Kind(lambda v: "" if isinstance(v, str) else "be a string", _are_of(str))
 NUMBER = Kind(lambda v: "" if _is_number(v) else "be a finite number", _are_finite)
 SIDE = Kind(
     lambda v: "" if _is_number(v) and v > 0 else "be a number above 0",

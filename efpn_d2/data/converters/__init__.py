@@ -1,1 +1,1 @@
-"""Data sets in their own formats, converted to COCO JSON."""
+"""Converters from the formats of public datasets to COCO JSON."""

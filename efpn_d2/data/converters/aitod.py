@@ -1,4 +1,4 @@
-"""AI-TOD and AI-TOD-v2, whose annotations are COCO JSONs of 800 x 800 images."""
+"""AI-TOD and AI-TOD-v2: COCO JSONs for images of 800 x 800 pixels."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ CLASS_NAMES = (
     "wind-mill",
 )
 _IMAGE_SIZE = (800, 800)
-# As the two versions name their files. Results on the two do not compare.
+# File names of the two versions. Results on the two are not comparable.
 _FILE_NAMES = {"v1": "aitod_{split}_v1.json", "v2": "aitodv2_{split}.json"}
 
 
 def find_aitod(source: Path, version: str | None) -> dict[tuple[str, str], tuple[Path, Path]]:
-    """The JSON and the image folder of each (version, split) below a folder.
+    """Find the JSON and the image folder of each (version, split) below a folder.
 
     Args:
-        source: with the JSONs anywhere below it, by their official names, and the images in
-            ``SPLIT/images``, ``images/SPLIT`` or ``SPLIT``.
-        version: "v1" or "v2"; None: both, where they are.
+        source: folder with the JSONs anywhere below it, under their official names, and the images
+            in ``SPLIT/images``, ``images/SPLIT`` or ``SPLIT``.
+        version: "v1" or "v2"; None: all that exist.
 
     Raises:
-        FileNotFoundError: there is no JSON, or the images of one are missing.
+        FileNotFoundError: if there is no JSON, or its images are missing.
     """
     found = {}
     for number in VERSIONS if version is None else (version,):
@@ -66,14 +66,21 @@ def _image_dir(source: Path, split: str, json_file: Path) -> Path:
             return place
     raise FileNotFoundError(
         f"The images of '{json_file}' are not in '{source}': put them into {split}/images, "
-        f"images/{split} or {split}. Those from xView have to be rebuilt by the tools of AI-TOD."
+        f"images/{split} or {split}. Those from xView must be generated with the tools of AI-TOD."
     )
 
 
 def read_aitod(json_file: Path, image_root: Path, report: Report) -> RawDataset:
-    """Read a split, not yet checked: a COCO JSON whose classes and image sizes are known.
+    """Read a split without checking it: a COCO JSON with known classes and image size.
 
-    Args, Raises: as :func:`read_coco`.
+    Args:
+        json_file: path of the JSON.
+        image_root: folder to which its file names are relative.
+        report: findings are added to it.
+
+    Raises:
+        FileNotFoundError: if the file or the folder is missing.
+        ValueError: if the file is not valid JSON.
     """
     raw = read_coco(json_file, image_root, report)
     if isinstance(raw.coco, dict):
@@ -88,7 +95,7 @@ def _check_classes(categories: Any, json_file: Path, report: Report) -> None:
     if names != set(CLASS_NAMES):
         missing = sorted(set(CLASS_NAMES) - names)
         new = sorted(names - set(CLASS_NAMES))
-        message = f"the classes are not AI-TOD's: {missing} are missing, {new} are new"
+        message = f"the classes are not AI-TOD's: missing {missing}, unknown {new}"
         report.add("unexpected_classes", message, file=str(json_file), field="categories")
 
 
@@ -96,6 +103,6 @@ def _note_sizes(images: Any, report: Report) -> None:
     for image in images if isinstance(images, list) else ():
         size = (image.get("width"), image.get("height")) if isinstance(image, dict) else None
         if size not in (None, (None, None), _IMAGE_SIZE):
-            message = f"the size is {size[0]} x {size[1]}, but AI-TOD's images have 800 x 800"
+            message = f"the size is {size[0]} x {size[1]}, but AI-TOD's images are 800 x 800"
             file = str(image.get("file_name"))
             report.add("unexpected_image_size", message, file=file, id=image.get("id"))

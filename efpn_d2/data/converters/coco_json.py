@@ -1,4 +1,4 @@
-"""COCO, and any data set in its format."""
+"""COCO, and any dataset in its format."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["find_coco_splits", "read_coco"]
 
 
 def find_coco_splits(source: Path) -> dict[str, tuple[Path, Path]]:
-    """The JSON and the image folder of each split below a folder that is laid out as COCO's.
+    """Find the JSON and the image folder of each split in a folder with COCO's layout.
 
-    That is ``annotations/instances_SPLIT.json`` and the folder ``SPLIT`` or ``images/SPLIT``.
+    The layout is ``annotations/instances_SPLIT.json`` and a folder ``SPLIT`` or ``images/SPLIT``.
 
     Raises:
-        FileNotFoundError: the images of a split are missing.
+        FileNotFoundError: if the images of a split are missing.
     """
     splits = {}
     for path in sorted((source / "annotations").glob("instances_*.json")):
@@ -34,22 +34,22 @@ def find_coco_splits(source: Path) -> dict[str, tuple[Path, Path]]:
 
 
 def read_coco(json_file: Path, image_root: Path, report: Report) -> RawDataset:
-    """Read a COCO JSON, not yet checked.
+    """Read a COCO JSON without checking it.
 
     Args:
-        json_file: the file.
-        image_root: folder that the file names of its images start from.
-        report: findings are added to it; its source becomes the file.
+        json_file: path of the JSON.
+        image_root: folder to which its file names are relative.
+        report: findings are added to it; its source is set to the file.
 
     Raises:
-        FileNotFoundError: the file or the folder is missing.
-        ValueError: the file is no JSON.
+        FileNotFoundError: if the file or the folder is missing.
+        ValueError: if the file is not valid JSON.
     """
     if not image_root.is_dir():
         raise FileNotFoundError(f"The image folder '{image_root}' does not exist.")
     content, repeated = read_json(json_file)
     report.source = str(json_file)
     for key in repeated:
-        message = f"the key '{key}' is there more than once in an object; only the last is read"
+        message = f"the key '{key}' occurs more than once in an object; only the last is read"
         report.add("repeated_key", message, file=str(json_file), field=key)
     return RawDataset(content, image_root)

@@ -1,4 +1,4 @@
-"""Why nothing of a data set is left after its validation: what does not match what."""
+"""Explain why nothing of a dataset is left after validation."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from efpn_d2.data.validation import KINDS, Report
 
 __all__ = ["likely_cause"]
 
-# Where the files are is looked for with the first names and in so many files.
+# Files are searched only for the first names, and among at most this many files.
 _NAMES, _FILES = 20, 100_000
 
 
 def likely_cause(
     content: dict[str, Any], image_root: Path, kept: Sequence[dict[str, Any]], report: Report
 ) -> str:
-    """What most probably keeps a data set's parts from finding each other.
+    """Find the most likely reason why the parts of a dataset do not match.
 
     Args:
-        content: the data set in COCO's format, as it was read.
-        image_root: folder that the file names of its images start from.
+        content: the dataset in COCO format, as it was read.
+        image_root: folder to which its file names are relative.
         kept: the images that are left.
-        report: of the validation.
+        report: report of the validation.
 
     Returns:
-        A clause with what was found and what to do.
+        A clause that says what was found and what to do.
     """
     kinds = Counter(finding.kind for finding in report.problems)
     if kinds["missing_image"] and (not kept or report.dropped_with_image):
         missing = [f.file for f in report.problems if f.kind == "missing_image"]
         return _cause_of_missing(missing, image_root)
     if not kinds:
-        return "nothing says why"
+        return "the reason is unknown"
     (kind, number), *_ = kinds.most_common(1)
     references = {
         "unknown_image": ("image_id", "images"),
@@ -49,9 +49,9 @@ def likely_cause(
 
 
 def _cause_of_missing(names: Sequence[str], image_root: Path) -> str:
-    there = f"no image is there as {image_root / names[0]}"
+    there = f"there is no image at {image_root / names[0]}"
     if all("\\" in name for name in names):
-        return f"{there}: its name has a backslash where it needs /"
+        return f"{there}: its name has a backslash instead of /"
     files = list(islice(_files_below(image_root), _FILES))
     by_name = {path.name: path for path in files}
     by_lower = {path.as_posix().lower(): path for path in files}
@@ -59,24 +59,24 @@ def _cause_of_missing(names: Sequence[str], image_root: Path) -> str:
     for name in names[:_NAMES]:
         listed = PurePosixPath(name)
         if (image_root.parent / name).is_file():
-            return f"{there}, but it is in {image_root.parent}: give that folder for the images"
+            return f"{there}, but it is in {image_root.parent}: use that folder for the images"
         if name.lower() in by_lower:
             found = by_lower[name.lower()]
-            return f"{there}, but as {found}: make upper and lower case the same in both"
+            return f"{there}, but there is {found}: use the same upper and lower case in both"
         if listed.name in by_name:
             found = by_name[listed.name]
             return (
-                f"{there}: the JSON has '{name}', and the file is {found} below the folder of the "
-                "images; make the beginnings agree, by the folder that is given or in the JSON"
+                f"{there}: the JSON has '{name}', and the file is {found} below the image folder; "
+                "make the paths match by choosing another folder or changing the JSON"
             )
         if listed.stem.lower() in by_stem:
             found = by_stem[listed.stem.lower()]
-            return f"{there}, but there is {found}: make the endings of the names agree"
-    return f"{there}, nor is any file of such a name below that folder: give the right one"
+            return f"{there}, but there is {found}: make the file extensions match"
+    return f"{there}, nor any file of such a name below that folder: use the right folder"
 
 
 def _files_below(folder: Path) -> Iterable[Path]:
-    """Files by their paths from ``folder``."""
+    """Return the files below a folder, relative to it."""
     for place, _, names in os.walk(folder):
         for name in names:
             yield Path(place, name).relative_to(folder)
@@ -92,8 +92,8 @@ def _cause_of_unknown(content: dict[str, Any], key: str, part: str) -> str:
     text = f"their {key}, such as {used[0]!r}, is not the id of any of the {part}, such as "
     text += f"{known[0]!r}"
     if {str(value) for value in used} & {str(value) for value in known}:
-        return f"{text}: make both numbers, or both texts"
-    return f"{text}: make them agree"
+        return f"{text}: make both numbers, or both strings"
+    return f"{text}: make them match"
 
 
 def _ids(values: Iterable[Any]) -> list[int | str]:

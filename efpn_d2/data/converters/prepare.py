@@ -1,4 +1,4 @@
-"""From a data set as it was read to the files that it is used by."""
+"""Check a dataset and write it with its report."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["NothingLeftError", "ProblemsFoundError", "prepare"]
 
 
 class ProblemsFoundError(ValueError):
-    """A data set has problems, and was to be written only without any."""
+    """Raised if a dataset has problems, but was to be written only without any."""
 
 
 class NothingLeftError(ProblemsFoundError):
-    """Nothing of a data set matches, or too little is left to replace what was there before."""
+    """Raised if nothing of a dataset matches, or too little is left to replace the existing one."""
 
 
 def prepare(
@@ -31,21 +31,22 @@ def prepare(
     workers: int = 4,
     progress: bool = True,
 ) -> None:
-    """Check a data set and write it with its report; the images stay where they are.
+    """Check a dataset and write it with its report; the images stay in place.
 
     Args:
-        raw: the data set.
-        files: where to.
-        report: what reading has found; what the checks find is added.
-        strict: write the report alone if there is any problem.
-        decode, workers, progress: see :func:`clean_coco`.
+        raw: the dataset.
+        files: where to write it.
+        report: findings of the reader; those of the checks are added.
+        strict: write only the report if there is any problem.
+        decode: see :func:`clean_coco`.
+        workers: see :func:`clean_coco`.
+        progress: see :func:`clean_coco`.
 
     Raises:
-        NothingLeftError: no image could be used, or no annotation is left, either because none
-            belongs to an image and a class, or in place of a set of this name that is there
-            already; nothing is written.
-        ProblemsFoundError: ``strict``, and there is a problem.
-        ValueError: the data set cannot be used at all.
+        NothingLeftError: if no image is usable, or no annotation is left and either none belongs to
+            an image and a class or a dataset of this name already exists; nothing is written.
+        ProblemsFoundError: if ``strict`` and there is a problem.
+        ValueError: if the dataset cannot be used at all.
     """
     coco = clean_coco(
         raw.coco, raw.image_root, report, decode=decode, workers=workers, progress=progress
@@ -57,9 +58,9 @@ def prepare(
     if strict and report.problems:
         write_json(files.report, report.as_dict(), indent=1)
         raise ProblemsFoundError(
-            f"{report.name} has {counted(len(report.problems), 'problem')}, all in {files.report}: "
-            "correct the source, or run without --strict to use the data set without the records "
-            "dropped there."
+            f"{report.name} has {counted(len(report.problems), 'problem')}, listed in "
+            f"{files.report}: correct the source, or run without --strict to use the dataset "
+            "without the dropped records."
         )
     write_prepared(
         files,
@@ -80,10 +81,10 @@ def _check_something_left(
     unknown = sum(f.kind in ("unknown_image", "unknown_category") for f in report.problems)
     unmatched = unknown + sum(report.dropped_with_image.values()) == report.read["annotations"]
     if lost == ["annotations"] and not unmatched and not files.description.is_file():
-        return  # bad records one by one, each in the report
+        return  # bad records were dropped one by one, each in the report
     report.count(coco)
     cause = likely_cause(raw.coco, raw.image_root, coco["images"], report)
     raise NothingLeftError(
-        f"Of {report.name}, none of the {report.read[lost[0]]} {lost[0]} could be used: {cause}; "
-        "nothing was written, so what was prepared by this name before is still there."
+        f"None of the {report.read[lost[0]]} {lost[0]} of {report.name} could be used: {cause}; "
+        "nothing was written, so an existing dataset of this name is unchanged."
     )

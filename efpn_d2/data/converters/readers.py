@@ -1,4 +1,4 @@
-"""From a source folder to the data sets in it: what ``tools/prepare_dataset.py`` can read."""
+"""Find the datasets that ``tools/prepare_dataset.py`` can read in a source folder."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from efpn_d2.data.validation import Report
 
 __all__ = ["READERS", "Selection"]
 
-# A data set's name, and what reads it; reading adds its findings to the report.
+# The name of a dataset, and a function that reads it and adds its findings to the report.
 NamedReader = tuple[str, Callable[[Report], RawDataset]]
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which data sets of a source are wanted; None: what is there.
+    """Which datasets of a source to read; None: all that exist.
 
     Attributes:
-        version: of TT100K or AI-TOD.
-        classes: of TT100K, "all" or "45".
-        images, name: image folder and name of the data set of a single COCO JSON.
+        version: version of TT100K or AI-TOD.
+        classes: classes of TT100K, "all" or "45".
+        images: image folder of a single COCO JSON.
+        name: name of the dataset of a single COCO JSON.
         splits: names of splits.
     """
 
@@ -37,7 +38,7 @@ class Selection:
 
 def _tt100k(source: Path, selection: Selection) -> Iterable[NamedReader]:
     if not source.is_dir():
-        raise FileNotFoundError(f"--source '{source}' is no folder.")
+        raise FileNotFoundError(f"--source '{source}' is not a folder.")
     if (source / "data").is_dir() and not (source / "train").is_dir():
         source = source / "data"
     version = selection.version or tt100k.find_version(source)
@@ -74,12 +75,12 @@ def _coco(source: Path, selection: Selection) -> Iterable[NamedReader]:
         if selection.images is None:
             raise ValueError("--source is a file, so --images must be the folder of its images.")
         if selection.splits:
-            raise ValueError("--splits is for a folder as --source; a file is one data set.")
+            raise ValueError("--splits requires a folder as --source; a file is a single dataset.")
         name = selection.name or source.stem
         yield name, partial(_call, coco_json.read_coco, source, selection.images)
         return
     if selection.images or selection.name:
-        raise ValueError("--images and --name are for a JSON as --source, which is a folder.")
+        raise ValueError("--images and --name require a JSON as --source, which is a folder.")
     found = coco_json.find_coco_splits(source)
     for split in _choose(selection.splits, list(found), list(found), source):
         name = f"{source.resolve().name}_{split}"

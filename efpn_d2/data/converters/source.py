@@ -1,4 +1,4 @@
-"""What the readers of all data sets return."""
+"""The result of all dataset readers."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ __all__ = ["RawDataset"]
 
 @dataclass(frozen=True)
 class RawDataset:
-    """A data set in COCO's format that is not yet checked.
+    """An unchecked dataset in COCO format.
 
     Attributes:
-        coco: with the lists images, annotations and categories. An image or annotation may have an
-            entry ``_source``, the file and the id that it is to be reported with; an annotation
-            ``_problem``, the kind, field and message of what makes it unusable; an image
-            ``_finding``, the arguments of :meth:`Report.add` for what is said if the image stays.
-        image_root: folder that the file names of the images start from.
-        protocol: how results on it are usually measured; one of ``prepared.PROTOCOLS``.
-        evaluated_classes: names of the classes that are evaluated; None: all.
-        finish: from checked annotations to those that are written; None: the same.
+        coco: the lists images, annotations and categories. Extra entries: an image or annotation
+            may have ``_source``, the file and id to report; an annotation ``_problem``, the kind,
+            field and message of what makes it unusable; an image ``_finding``, the arguments of
+            :meth:`Report.add` if the image is kept.
+        image_root: folder to which the file names are relative.
+        protocol: usual evaluation protocol; one of ``prepared.PROTOCOLS``.
+        evaluated_classes: names of the evaluated classes; None: all.
+        finish: maps checked annotations to those that are written; None: no change.
     """
 
     coco: dict[str, Any]

@@ -1,4 +1,4 @@
-"""Tsinghua-Tencent 100K, the versions of 2016 and 2021."""
+"""Tsinghua-Tencent 100K, versions 2016 and 2021."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _IN_BOTH = (
     "w32", "w55", "w57", "w59",
 )
 # fmt: on
-# Classes with more than 100 instances, which the usual evaluation is limited to. Of 2016, three are
-# no longer there in 2021, and three others are as frequent: results of the two do not compare.
+# Classes with more than 100 instances, to which the usual evaluation is limited. Three classes of
+# 2016 do not qualify in 2021, and three others do: results of the two are not comparable.
 EVALUATED_CLASSES = {
     "2016": tuple(sorted([*_IN_BOTH, "io", "po", "wo"])),
     "2021": tuple(sorted([*_IN_BOTH, "i2r", "i4l", "p13"])),
@@ -33,16 +33,16 @@ _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 def tt100k_name(version: str, split: str, only_45: bool = False) -> str:
-    """The name of a prepared set, e.g. ``tt100k_2021_train``, or ``tt100k_2021_45_train``."""
+    """Return the name of a prepared split, e.g. ``tt100k_2021_45_train``."""
     return f"tt100k_{version}_{'45_' if only_45 else ''}{split}"
 
 
 def find_version(source: Path) -> str:
-    """2016 or 2021, by the annotation file that there is.
+    """Return the version, 2016 or 2021, of the annotation file in a folder.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: there are both.
+        FileNotFoundError: if there is no annotation file.
+        ValueError: if both versions exist.
     """
     found = [version for version, file in ANNOTATION_FILES.items() if (source / file).is_file()]
     if len(found) > 1:
@@ -60,29 +60,29 @@ def find_version(source: Path) -> str:
 def read_tt100k(
     source: Path, version: str, split: str, report: Report, *, only_45: bool = False
 ) -> RawDataset:
-    """Read a split in COCO's format, not yet checked.
+    """Read a split in COCO format without checking it.
 
-    The categories are all types of the version in the order of the file, by the ids 1, 2, ..., and
-    so are those of the split ``test45``: the images of ``test`` with the objects of the 45
-    evaluated classes alone, for a model that was trained on all.
+    The categories are all types of the version in the order of the file, with the ids 1, 2, ... The
+    split ``test45`` has the same categories, but only the objects of the 45 evaluated classes in
+    the images of ``test``, for a model that was trained on all classes.
 
     Args:
-        source: folder with the annotation file and the splits' folders.
+        source: folder with the annotation file and the folders of the splits.
         version: "2016" or "2021".
         split: "train", "test", "other" or "test45".
         report: findings are added to it.
-        only_45: leave the other classes out, categories too, for a model that knows only the 45.
+        only_45: drop the other classes, including their categories, for a model with 45 classes.
 
     Raises:
-        FileNotFoundError: the annotations or the split's ``ids.txt`` are missing.
-        ValueError: the file is no annotation file of TT100K, or of the other version.
+        FileNotFoundError: if the annotations or the split's ``ids.txt`` are missing.
+        ValueError: if the file is not an annotation file of this version of TT100K.
     """
     path = source / ANNOTATION_FILES[version]
     content, repeated = read_json(path)
     report.source = str(path)
     types = _check_content(content, path, version)
     for key in repeated:
-        message = f"the key '{key}' is there more than once; only the last is read"
+        message = f"the key '{key}' occurs more than once; only the last is read"
         report.add("repeated_key", message, file=str(path), id=key)
     evaluated = set(EVALUATED_CLASSES[version])
     images = _read_images(content["imgs"], source, split.removesuffix("45"), path, report)
@@ -109,11 +109,11 @@ def read_tt100k(
 def _read_images(
     entries: dict[str, Any], source: Path, split: str, path: Path, report: Report
 ) -> list[dict[str, Any]]:
-    """The images that the split's ``ids.txt`` lists."""
+    """Return the images listed in the split's ``ids.txt``."""
     images = []
     list_file = str(source / split / "ids.txt")
     for image_id in _split_ids(entries, source, split, path, report):
-        # An image without a sign may be listed although the annotations do not know it.
+        # An image without signs may be listed without an entry in the annotations.
         image: dict[str, Any] = {"id": _number(image_id), "file_name": f"{split}/{image_id}.jpg"}
         image["_source"] = (list_file, image_id)
         images.append(image)
@@ -123,7 +123,9 @@ def _read_images(
                 message = f"it is listed in the split {split}, but its path is '{file_name}'"
                 report.add("image_in_two_splits", message, file=str(path), id=image_id)
         else:
-            message = f"{path.name} has no entry '{image_id}'; the image counts as one without sign"
+            message = (
+                f"{path.name} has no entry '{image_id}'; the image is used as one without signs"
+            )
             finding = {"kind": "image_without_annotations", "message": message}
             image["_finding"] = {**finding, "file": list_file, "id": image_id}
     return images
@@ -132,7 +134,7 @@ def _read_images(
 def _read_objects(
     entries: dict[str, Any], images: list[dict[str, Any]], types: set[str], path: Path
 ) -> list[dict[str, Any]]:
-    """The objects of images, with the class's name in the place of its id."""
+    """Return the objects of images, with the class name instead of the category id."""
     objects = []
     for image_id in dict.fromkeys(image["id"] for image in images):
         place, members = f"imgs/{image_id}", entries.get(str(image_id), {}).get("objects") or ()
@@ -148,20 +150,24 @@ def _read_objects(
 
 
 def _read_object(item: Any, types: set[str]) -> dict[str, Any]:
-    """The class's name and the box of an object, or what is wrong with them."""
+    """Return the class name and the box of an object, or its problem."""
     if not isinstance(item, dict):
-        problem = ("invalid_annotation", "", f"{item!r} is no object with a category and a bbox")
+        problem = (
+            "invalid_annotation",
+            "",
+            f"{item!r} is not an object with a category and a bbox",
+        )
         return {"category_id": None, "_problem": problem}
     category: Any = item.get("category")
     box: Any = item.get("bbox")
     if not isinstance(category, str) or category not in types:
         what = "it has no category" if category is None else f"its category is {category!r}"
-        message = f"{what}, but needs one of the file's types"
+        message = f"{what}, but must be one of the file's types"
         return {"category_id": None, "_problem": ("unknown_category", "category", message)}
     try:
         x0, y0, x1, y1 = (box[corner] for corner in _CORNERS)
         xywh = [x0, y0, x1 - x0, y1 - y0]
-    except (KeyError, TypeError):  # also for four bare numbers, which mean nothing in this format
+    except (KeyError, TypeError):  # also rejects four bare numbers, which this format does not have
         message = f"the box {box!r} needs the numbers {', '.join(_CORNERS)}"
         return {"category_id": category, "_problem": ("invalid_box", "bbox", message)}
     return {"category_id": category, "bbox": xywh, "area": xywh[2] * xywh[3], "iscrowd": 0}
@@ -173,7 +179,9 @@ def _check_content(content: Any, path: Path, version: str) -> list[str]:
         or not isinstance(content.get("types"), list)
         or not isinstance(content.get("imgs"), dict)
     ):
-        raise ValueError(f"'{path}' is no annotation file of TT100K: it needs 'types' and 'imgs'.")
+        raise ValueError(
+            f"'{path}' is not an annotation file of TT100K: it needs 'types' and 'imgs'."
+        )
     types = content["types"]
     missing = [name for name in EVALUATED_CLASSES[version] if name not in types]
     other = "2021" if version == "2016" else "2016"
@@ -195,8 +203,8 @@ def _split_ids(
     lists = {name: source / name / "ids.txt" for name in SPLITS}
     if not lists[split].is_file():
         raise FileNotFoundError(
-            f"'{lists[split]}' is missing, which lists the images of the split {split}: put the "
-            "folder of the images there, with its ids.txt."
+            f"'{lists[split]}', which lists the images of the split {split}, is missing: put the "
+            "image folder there, with its ids.txt."
         )
     ids = {name: read_text(file).split() for name, file in lists.items() if file.is_file()}
     for other, members in ids.items():
@@ -205,13 +213,14 @@ def _split_ids(
             report.add("image_in_two_splits", message, file=str(lists[other]), id=image_id)
     in_none = set(entries).difference(*ids.values())
     for image_id in sorted(in_none if len(ids) == len(SPLITS) else ()):
-        message = "no ids.txt lists the image, so it is left out"
+        message = "no ids.txt lists the image, so it is not used"
         report.add("image_in_no_split", message, file=str(path), id=image_id, action="dropped")
     return ids[split]
 
 
 def _number(image_id: str) -> int | str:
-    # Only what reads the same again, for it is the key of the image's objects.
+    # Only ids that read the same again are converted, since the id is the key of the image's
+    # objects.
     return int(image_id) if image_id.isdecimal() and str(int(image_id)) == image_id else image_id
 
 

@@ -34,7 +34,7 @@ _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 def find_split(source: Path, split: str) -> Path | None:
-    """The folder with ``images`` and ``annotations`` of a split; None if there is none."""
+    """Find the folder of a split, with ``images`` and ``annotations``; None if there is none."""
     for folder in (source / f"VisDrone2019-DET-{split}", source / split):
         if (folder / "annotations").is_dir():
             return folder
@@ -44,19 +44,19 @@ def find_split(source: Path, split: str) -> Path | None:
 
 
 def read_visdrone(folder: Path, report: Report) -> RawDataset:
-    """Read a split in COCO's format, not yet checked.
+    """Read a split in COCO format without checking it.
 
-    What the official protocol ignores is ``iscrowd``: objects whose score is 0 for their class, and
-    ignored regions and "others" for all classes, by one annotation per class that share their
-    ``visdrone_line``. Each annotation keeps the four fields of its line that COCO does not have, as
-    ``visdrone_score``, ``visdrone_category``, ``truncation`` and ``occlusion``.
+    Annotations that the official protocol ignores are ``iscrowd``: objects with score 0 for their
+    class, and ignored regions and "others" for all classes, as one annotation per class with the
+    same ``visdrone_line``. Each annotation keeps the four fields of its line that COCO does not
+    have, as ``visdrone_score``, ``visdrone_category``, ``truncation`` and ``occlusion``.
 
     Args:
-        folder: of the split, with the folders ``images`` and ``annotations``.
+        folder: folder of the split, with the folders ``images`` and ``annotations``.
         report: findings are added to it.
 
     Raises:
-        FileNotFoundError: one of the two folders is missing.
+        FileNotFoundError: if one of the two folders is missing.
     """
     report.source = str(folder)
     image_dir, annotation_dir = folder / "images", folder / "annotations"
@@ -98,8 +98,8 @@ def _check_pairs(images: set[str], texts: set[str], folder: Path, report: Report
 
 
 def _without_text(folder: Path, stem: str) -> dict[str, str]:
-    """What is to be said of an image without annotations."""
-    message = f"annotations/{stem}.txt is missing; the image counts as one without object"
+    """Return the finding for an image without annotations."""
+    message = f"annotations/{stem}.txt is missing; the image is used as one without objects"
     kind, file = "image_without_annotations", str(folder / "images")
     return {"kind": kind, "message": message, "file": file, "id": stem}
 
@@ -147,8 +147,8 @@ def _parse(line: str) -> dict[str, float]:
         try:
             value = float(part)
         except ValueError as error:
-            raise ValueError(f"has a value that is no number: {field} is '{part}'") from error
-        # Those of the box are checked with all other boxes.
+            raise ValueError(f"has a value that is not a number: {field} is '{part}'") from error
+        # The values of the box are checked later, with all other boxes.
         if not math.isfinite(value) and field not in _FIELDS[:4]:
             raise ValueError(f"has a value that is not finite: {field} is {value}")
         values[field] = int(value) if value.is_integer() else value
@@ -156,7 +156,7 @@ def _parse(line: str) -> dict[str, float]:
 
 
 def _ignore_for_all_classes(annotations: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each ignored region once per class: COCO's evaluation has no other way to say it."""
+    """Repeat each ignored region for every class, since COCO's evaluation ignores by class."""
     result: list[dict[str, Any]] = []
     for annotation in annotations:
         if annotation["visdrone_category"] not in _FOR_ALL_CLASSES:

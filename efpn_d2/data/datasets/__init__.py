@@ -1,7 +1,7 @@
-"""Data sets: registered on request, never at import.
+"""Datasets, registered on request and never on import.
 
 A training or evaluation script calls :func:`register_datasets` once its config is complete, and
-:func:`check_files_exist` to fail before the work and not after it; one with a command line adds
+:func:`check_files_exist` to fail before the work starts. A script with a command line also calls
 :func:`add_dataset_arguments` and :func:`apply_dataset_arguments`.
 """
 

@@ -1,4 +1,4 @@
-"""Command-line options that train or evaluate on COCO-format files without any config line."""
+"""Command-line options to train or evaluate on COCO-format files without editing a config."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
     """Add ``--train-json``, ``--train-images``, ``--test-json`` and ``--test-images``."""
     group = parser.add_argument_group(
         "COCO-format data",
-        "In place of DATASETS.TRAIN and DATASETS.TEST; the number of classes follows the files.",
+        "Used instead of DATASETS.TRAIN and DATASETS.TEST; the number of classes is read from "
+        "the files.",
     )
     for role, use in (("train", "to train on"), ("test", "to evaluate on")):
         group.add_argument(f"--{role}-json", metavar="FILE", help=f"COCO JSON {use}")
@@ -27,21 +28,22 @@ def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def apply_dataset_arguments(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Register the data sets given on the command line and make ``cfg`` use them, in place.
+    """Register the datasets given on the command line and make ``cfg`` use them, in place.
 
-    Sets ``DATASETS.TRAIN``, ``DATASETS.TEST``, ``COCO_DATA.REGISTER`` (so that the saved config is
-    complete) and the number of classes of ROI heads and RetinaNet. When only one of the two sets is
-    given, the other becomes empty, for it would have other classes. Without any of the options
-    nothing changes. A set is named after its file: ``signs.json`` becomes ``signs_train``.
+    This sets ``DATASETS.TRAIN``, ``DATASETS.TEST``, ``COCO_DATA.REGISTER`` (so that the saved
+    config is complete) and the number of classes of ROI heads and RetinaNet. If only one of the two
+    datasets is given, the other becomes empty, since its classes would differ. Without these
+    options nothing changes. A dataset is named after its file: ``signs.json`` becomes
+    ``signs_train``.
 
     Args:
         cfg: a config that is not frozen.
-        args: parsed by a parser that :func:`add_dataset_arguments` has extended.
+        args: arguments of a parser extended by :func:`add_dataset_arguments`.
 
     Raises:
-        ValueError: a JSON without its image folder or the other way round, training and test files
-            with different classes, or a file that is no COCO JSON.
-        FileNotFoundError: a path that does not exist.
+        ValueError: if a JSON or its image folder is given without the other, the classes for
+            training and testing differ, or a file is not a COCO JSON.
+        FileNotFoundError: if a path does not exist.
     """
     entries: dict[str, list[str]] = {}
     for role in ("train", "test"):
@@ -60,7 +62,7 @@ def apply_dataset_arguments(cfg: CfgNode, args: argparse.Namespace) -> None:
     if len(set(classes.values())) > 1:
         raise ValueError(
             f"--train-json has the classes {list(classes['train'])}, but --test-json has "
-            f"{list(classes['test'])}: both need the same classes, ordered alike by their ids."
+            f"{list(classes['test'])}: both need the same classes in the same order of ids."
         )
     register_coco_sets(entries.values())
 
@@ -82,7 +84,7 @@ def apply_dataset_arguments(cfg: CfgNode, args: argparse.Namespace) -> None:
 
 
 def _argument_path(path: str, option: str) -> str:
-    """An absolute path: what a user types is meant relative to the working directory first."""
+    """Resolve a path, relative to the working directory first, to an absolute path."""
     candidates = path_candidates(path)[::-1]
     for candidate in candidates:
         if Path(candidate).exists():

@@ -1,4 +1,4 @@
-"""Data sets that would fail late, found at the start."""
+"""Check datasets at startup, so that a training does not fail late."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from efpn_d2.data.coco.json_summary import read_summary
 from efpn_d2.data.datasets.registration import SYNTHETIC_PREFIX
 from efpn_d2.data.validation.image_checks import check_images, image_sizes
 
-_USES = {"TRAIN": "at the start of the training", "TEST": "at the evaluation"}
+_USES = {"TRAIN": "when the training starts", "TEST": "during evaluation"}
 
 # Protocols that evaluate neither masks nor keypoints.
 _BOXES_ALONE = ("tt100k", "visdrone")
 
 
 def check_files_exist(cfg: CfgNode, splits: Sequence[str] = ("TRAIN", "TEST")) -> None:
-    """Check the files of registered data sets, which Detectron2 opens only when it needs them.
+    """Check the files of registered datasets, which Detectron2 opens only when it needs them.
 
-    That is after the training for those of ``DATASETS.TEST``. An address such as ``s3://...`` and
-    data sets without a JSON are not looked at. What a JSON holds is looked at where
-    :func:`register_datasets` reads it, too: in data sets that Detectron2 does not know by name and
-    that are not prepared. Of these, the main process reads the images' headers as well.
+    For ``DATASETS.TEST`` that is after the training. Addresses such as ``s3://...`` and datasets
+    without a JSON are skipped. The content of a JSON is checked if :func:`register_datasets` reads
+    it, i.e. for datasets that are neither known to Detectron2 by name nor prepared; for these, the
+    main process also reads the headers of the images.
 
     Args:
-        cfg: a config that :func:`register_datasets` has seen; may be frozen.
-        splits: keys of ``cfg.DATASETS``; ``("TEST",)`` where nothing is to be trained.
+        cfg: a config passed to :func:`register_datasets`; may be frozen.
+        splits: keys of ``cfg.DATASETS``; ``("TEST",)`` if nothing is trained.
 
     Raises:
-        FileNotFoundError: a JSON is missing.
-        ValueError: a file of ``DATASETS.TEST`` lacks what COCO's evaluation reads, or images cannot
-            be used.
+        FileNotFoundError: if a JSON is missing.
+        ValueError: if a file of ``DATASETS.TEST`` lacks fields that COCO's evaluation reads, or
+            images cannot be used.
     """
     for split in splits:
         for name in cfg.DATASETS[split]:
@@ -44,7 +44,7 @@ def check_files_exist(cfg: CfgNode, splits: Sequence[str] = ("TRAIN", "TEST")) -
             if not PathManager.isfile(json_file):
                 raise FileNotFoundError(
                     f"DATASETS.{split} names '{name}', but its file {json_file} does not exist, "
-                    f"which would have shown only {_USES[split]}: {_ways_out(name, split)}."
+                    f"which would have failed only {_USES[split]}: {_ways_out(name, split)}."
                 )
     for split, name, json_file in _unchecked(cfg, splits):
         if split == "TEST":
@@ -54,26 +54,24 @@ def check_files_exist(cfg: CfgNode, splits: Sequence[str] = ("TRAIN", "TEST")) -
 
 
 def suspicions(cfg: CfgNode, splits: Sequence[str] = ("TRAIN", "TEST")) -> list[str]:
-    """What is possible in the data sets of a config, but hardly meant.
+    """Return warnings about datasets that are valid, but probably not as intended.
 
     Args:
-        cfg, splits: as for :func:`check_files_exist`, which has passed.
-
-    Returns:
-        Warnings.
+        cfg: a config that has passed :func:`check_files_exist`.
+        splits: keys of ``cfg.DATASETS``.
     """
     texts = {}
     for _, name, json_file in _unchecked(cfg, splits):
         suspicion = read_summary(json_file).suspicion
         if suspicion:
-            texts[name] = f"Data set '{name}', {json_file}: {suspicion}."
+            texts[name] = f"Dataset '{name}', {json_file}: {suspicion}."
     return list(texts.values())
 
 
 def _unchecked(cfg: CfgNode, splits: Sequence[str]) -> Iterator[tuple[str, str, str]]:
-    """Split, name and JSON of data sets that nobody has looked at before.
+    """Yield split, name and JSON of datasets that have not been checked elsewhere.
 
-    Those that Detectron2 knows by name, and prepared ones, have their classes.
+    Datasets known to Detectron2 by name, and prepared ones, have been checked.
     """
     for split in splits:
         for name in cfg.DATASETS[split]:
@@ -90,9 +88,9 @@ def _ways_out(name: str, split: str) -> str:
         ways = ["run `python tools/make_synthetic.py`"]
     else:
         ways = [f"give {option} and {option.replace('json', 'images')}"]
-    ways.append("set DETECTRON2_DATASETS to the folder that holds the data sets")
+    ways.append("set DETECTRON2_DATASETS to the folder that holds the datasets")
     if split == "TEST":
-        ways.append('set DATASETS.TEST "()" to go without an evaluation')
+        ways.append('set DATASETS.TEST "()" to train without evaluation')
     return ", or ".join(ways)
 
 
@@ -103,9 +101,9 @@ def _check_annotations(cfg: CfgNode, name: str, json_file: str) -> None:
     summary = read_summary(json_file)
     for key, count in summary.missing:
         raise ValueError(
-            f"Data set '{name}' cannot be evaluated, because '{key}' is missing in {count} of "
-            f"the annotations in {json_file}, and COCO's evaluation reads it: add it, or leave the "
-            "set out of DATASETS.TEST."
+            f"Dataset '{name}' cannot be evaluated, because '{key}' is missing in {count} of the "
+            f"annotations in {json_file}, and COCO's evaluation reads it: add it, or remove the "
+            "dataset from DATASETS.TEST."
         )
     unreadable = dict(summary.unreadable)
     if "bbox" in unreadable:
@@ -115,8 +113,8 @@ def _check_annotations(cfg: CfgNode, name: str, json_file: str) -> None:
     for task, key in (("segm", "MASK_ON"), ("keypoints", "KEYPOINT_ON")):
         if cfg.MODEL[key] and task in unreadable:
             raise ValueError(
-                f"Data set '{name}' cannot be evaluated with MODEL.{key}, because "
-                f"{unreadable[task]}: add them, leave these objects or the set out of "
+                f"Dataset '{name}' cannot be evaluated with MODEL.{key}, because "
+                f"{unreadable[task]}: add them, remove these objects, remove the dataset from "
                 f"DATASETS.TEST, or set MODEL.{key} to False."
             )
 

@@ -1,4 +1,4 @@
-"""COCO JSONs as Detectron2 loads them, with coordinates as they are in the file."""
+"""Load COCO JSONs with Detectron2, with exact coordinates."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ __all__ = ["float_coordinates", "load_coco"]
 
 
 def load_coco(json_file: str, image_root: str, name: str | None) -> list[dict[str, Any]]:
-    """Load a COCO JSON by Detectron2's ``load_coco_json``.
+    """Load a COCO JSON with Detectron2's ``load_coco_json``.
 
-    Coordinates are as of :func:`float_coordinates`, names of classes as of :func:`unique_names`.
+    Coordinates are converted by :func:`float_coordinates`, and class names are made unique by
+    :func:`unique_names`.
 
     Args:
-        json_file: the file.
-        image_root: folder that its file names start from.
-        name: of the data set, whose metadata get the classes; None: ids of classes stay the file's.
+        json_file: path of the file.
+        image_root: folder to which its file names are relative.
+        name: name of the dataset, whose metadata receive the classes; None: keep the category ids.
 
     Returns:
-        Records of Detectron2's format.
+        Dataset dicts in Detectron2's format.
     """
     if name is None:
         records = load_coco_json(json_file, image_root)
     else:
-        # Metadata once set cannot be changed, so the loader sets others.
+        # Metadata cannot be changed once set, so the loader uses another name.
         own = f"{name}, as in its file"
         try:
             records = load_coco_json(json_file, image_root, own)
@@ -46,16 +47,16 @@ def load_coco(json_file: str, image_root: str, name: str | None) -> list[dict[st
 
 
 def float_coordinates(annotation: dict[str, Any]) -> dict[str, Any]:
-    """An annotation whose box and polygons are of floats.
+    """Convert the box and the polygons of an annotation to floats.
 
-    Detectron2's transforms write their results into the array that they are given, and so cut
-    integers to integers again at every step: up to a pixel each side.
+    Detectron2's transforms write their results into the given array, so integers would be truncated
+    again at every step, by up to a pixel per side.
 
     Args:
-        annotation: of Detectron2's format; not changed.
+        annotation: annotation in Detectron2's format; not modified.
 
     Returns:
-        A copy that shares all else with it.
+        A copy that shares all other fields.
     """
     changed = dict(annotation)
     if "bbox" in changed:

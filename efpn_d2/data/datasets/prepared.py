@@ -1,4 +1,4 @@
-"""Prepared data sets: a checked COCO JSON, its report, and what is needed to use it by name."""
+"""Prepared datasets: a checked COCO JSON, its report, and a description to use it by name."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ __all__ = [
     "write_prepared",
 ]
 
-# How a data set's results are usually measured; the metadata's field "protocol".
+# Usual evaluation protocols of a dataset; the metadata's field "protocol".
 PROTOCOLS = ("coco", "aitod", "tt100k", "visdrone")
 
 
 @dataclass(frozen=True)
 class PreparedFiles:
-    """Where the files of a prepared data set are.
+    """Paths of a prepared dataset.
 
     Attributes:
-        folder: of all prepared data sets; None: ``prepared`` in the folder of all data sets.
-        name: of the data set.
+        folder: folder of all prepared datasets; None: ``prepared`` in the dataset root.
+        name: name of the dataset.
     """
 
     folder: Path | None
@@ -46,17 +46,17 @@ class PreparedFiles:
 
     @property
     def json_file(self) -> Path:
-        """The COCO JSON."""
+        """Path of the COCO JSON."""
         return self._file(".json")
 
     @property
     def report(self) -> Path:
-        """What its validation found."""
+        """Path of the validation report."""
         return self._file(".report.json")
 
     @property
     def description(self) -> Path:
-        """Its image folder, protocol and classes: written last, so what it describes is there."""
+        """Path of the description (image folder, protocol, classes), which is written last."""
         return self._file(".dataset.json")
 
     def _file(self, suffix: str) -> Path:
@@ -73,22 +73,22 @@ def write_prepared(
     protocol: str = "coco",
     evaluated_classes: Sequence[str] | None = None,
 ) -> None:
-    """Write a data set that :func:`clean_coco` has checked, and its report; images stay in place.
+    """Write a dataset checked by :func:`clean_coco`, and its report; images stay in place.
 
     Args:
-        files: where to.
-        coco: the data set.
-        report: of its validation.
-        image_root: folder that the file names of its images start from.
+        files: where to write it.
+        coco: the dataset.
+        report: report of its validation.
+        image_root: folder to which its file names are relative.
         protocol: one of :data:`PROTOCOLS`.
-        evaluated_classes: names of those that are evaluated; None: all.
+        evaluated_classes: names of the evaluated classes; None: all.
     """
     files.description.unlink(missing_ok=True)
     write_json(files.report, report.as_dict(), indent=1)
     write_json(files.json_file, coco)
     description = {
         "image_root": os.path.abspath(image_root),
-        # For a tree of data sets that moves to another place as a whole.
+        # A relative path allows moving the whole folder of datasets.
         "image_root_from_here": os.path.relpath(image_root, files.description.parent),
         "protocol": protocol,
         "evaluated_classes": None if evaluated_classes is None else list(evaluated_classes),
@@ -99,16 +99,16 @@ def write_prepared(
 
 
 def register_prepared(name: str) -> bool:
-    """Register the data set ``name`` if it is prepared below ``$DETECTRON2_DATASETS``.
+    """Register the dataset ``name`` if it is prepared below ``$DETECTRON2_DATASETS``.
 
-    Called again it changes nothing, unless the data sets are in another folder by then. A data set
-    of that name that comes from elsewhere stays.
+    Calling this again has no effect unless ``$DETECTRON2_DATASETS`` has changed. A dataset of that
+    name that was registered elsewhere is kept.
 
     Returns:
         Whether ``name`` is registered by this function.
 
     Raises:
-        FileNotFoundError: the images are not where they were when the set was prepared.
+        FileNotFoundError: if the images have moved since the dataset was prepared.
     """
     files = PreparedFiles(None, name)
     if not files.description.is_file() or not files.json_file.is_file():
@@ -136,24 +136,25 @@ def register_prepared(name: str) -> bool:
 
 
 def prepared_image_root(json_file: Path) -> str:
-    """The image folder of a prepared data set, by its JSON.
+    """Return the image folder of a prepared dataset, given its JSON.
 
     Raises:
-        FileNotFoundError: the set is not prepared, or its images are elsewhere by now.
+        FileNotFoundError: if the dataset is not prepared, or its images have moved.
     """
     files = PreparedFiles(json_file.parent, json_file.stem)
     if not files.description.is_file():
         raise FileNotFoundError(
-            f"'{json_file}' is no prepared data set, for {files.description.name} is not beside "
-            "it: run tools/prepare_dataset.py first."
+            f"'{json_file}' is not a prepared dataset, because {files.description.name} is not "
+            "beside it: run tools/prepare_dataset.py first."
         )
     return _image_root(read_json(files.description)[0], files)
 
 
 def protocol_metadata(json_file: str) -> dict[str, Any]:
-    """The metadata ``protocol``, ``evaluated_classes`` and keypoints of any COCO JSON.
+    """Return the metadata ``protocol``, ``evaluated_classes`` and keypoints of any COCO JSON.
 
-    A prepared data set says them; for all others they are "coco" and no entry.
+    They are read from the description of a prepared dataset; otherwise the protocol is "coco",
+    without evaluated classes.
     """
     path = Path(json_file)
     description = PreparedFiles(path.parent, path.stem).description
@@ -166,7 +167,7 @@ def protocol_metadata(json_file: str) -> dict[str, Any]:
 
 def _metadata(description: dict[str, Any], json_file: str) -> dict[str, Any]:
     classes = description["classes"]
-    if len(set(classes)) < len(classes):  # prepared by a version that let equal names be
+    if len(set(classes)) < len(classes):  # prepared by a version that allowed equal names
         classes = unique_names(
             sorted(read_json(json_file)[0]["categories"], key=lambda category: category["id"])
         )
@@ -184,6 +185,6 @@ def _image_root(description: dict[str, Any], files: PreparedFiles) -> str:
         if os.path.isdir(place):
             return place
     raise FileNotFoundError(
-        f"The images of data set '{files.name}' are neither in {' nor in '.join(places)}: put them "
+        f"The images of dataset '{files.name}' are neither in {' nor in '.join(places)}: put them "
         "there, or run tools/prepare_dataset.py again."
     )

@@ -1,4 +1,4 @@
-"""Registration of data sets with Detectron2's catalogs, on request."""
+"""Register datasets with Detectron2's catalogs on request."""
 
 from __future__ import annotations
 
@@ -28,12 +28,13 @@ SYNTHETIC_PREFIX = "synthetic_signs_"
 
 
 def register_synthetic(root: str | None = None) -> None:
-    """Register ``synthetic_signs_native{1x,2x}_{train,val}``; the files may be made later.
+    """Register ``synthetic_signs_native{1x,2x}_{train,val}``; their files may be generated later.
 
-    Called again it changes nothing, unless the folder is another one by then: the sets move there.
+    Calling this again has no effect unless the folder has changed, in which case the paths are
+    updated.
 
     Args:
-        root: folder of all data sets; None: ``$DETECTRON2_DATASETS`` as it is now, or ``datasets``.
+        root: folder of all datasets; None: the current ``$DETECTRON2_DATASETS``, or ``datasets``.
     """
     for variant in SCALES:
         for split in SYNTHETIC_SPLITS:
@@ -42,7 +43,7 @@ def register_synthetic(root: str | None = None) -> None:
             if name in DatasetCatalog.list():
                 if MetadataCatalog.get(name).json_file == json_file:
                     continue
-                logger.info("%s is now looked for at %s", name, json_file)
+                logger.info("%s is now expected at %s", name, json_file)
                 DatasetCatalog.remove(name)
                 MetadataCatalog.remove(name)
             DatasetCatalog.register(name, partial(_load_synthetic, name, json_file, image_root))
@@ -58,22 +59,22 @@ def register_synthetic(root: str | None = None) -> None:
 def _load_synthetic(name: str, json_file: str, image_root: str) -> list[dict[str, Any]]:
     if not os.path.isfile(json_file):
         raise FileNotFoundError(
-            f"Data set '{name}' has not been generated at {json_file}: run `python "
-            "tools/make_synthetic.py`, or point DETECTRON2_DATASETS to the folder it wrote to."
+            f"Dataset '{name}' has not been generated at {json_file}: run `python "
+            "tools/make_synthetic.py`, or set DETECTRON2_DATASETS to the folder it wrote to."
         )
     return load_coco(json_file, image_root, name)
 
 
 def register_coco_sets(entries: Iterable[Sequence[str]]) -> None:
-    """Register COCO-format data sets: the config node ``COCO_DATA.REGISTER``.
+    """Register COCO-format datasets given by the config node ``COCO_DATA.REGISTER``.
 
     Args:
-        entries: each [name, path of the COCO JSON, image folder]. Relative paths are looked up in
-            ``$DETECTRON2_DATASETS`` (default ``datasets``), then in the working directory.
+        entries: lists of [name, path of the COCO JSON, image folder]. Relative paths are resolved
+            in ``$DETECTRON2_DATASETS`` (default ``datasets``), then in the working directory.
 
     Raises:
-        ValueError: an entry is no such triple, or its name already stands for other files.
-        FileNotFoundError: a path that is not in any of these places.
+        ValueError: if an entry is not such a triple, or its name is used for other files.
+        FileNotFoundError: if a path does not exist in any of these places.
     """
     for entry in entries:
         valid = not isinstance(entry, str) and len(entry) == 3
@@ -101,7 +102,7 @@ def _register_coco_set(name: str, json_file: str, image_root: str) -> None:
     if known != (json_file, image_root):
         raise ValueError(
             f"COCO_DATA.REGISTER cannot register '{name}' with {(json_file, image_root)}, because "
-            f"a data set of that name already uses {known}: choose another name."
+            f"a dataset of that name already uses {known}: choose another name."
         )
 
 
@@ -109,7 +110,7 @@ def _keypoints_of(json_file: str) -> dict[str, Any]:
     try:
         return keypoint_metadata(read_summary(json_file).keypoint_names)
     except (OSError, ValueError):
-        return {}  # it is refused where it is used
+        return {}  # reported where the dataset is used
 
 
 def _existing(path: str, name: str) -> str:
@@ -118,27 +119,27 @@ def _existing(path: str, name: str) -> str:
         if PathManager.exists(candidate):
             return candidate
     raise FileNotFoundError(
-        f"COCO_DATA.REGISTER: '{path}' of data set '{name}' does not exist; tried "
+        f"COCO_DATA.REGISTER: '{path}' of dataset '{name}' does not exist; tried "
         f"{' and '.join(candidates)}: correct the path or set DETECTRON2_DATASETS."
     )
 
 
 def register_datasets(cfg: CfgNode, splits: Sequence[str] = ("TRAIN", "TEST")) -> None:
-    """Register what ``cfg`` needs, and check that its data sets and class count fit together.
+    """Register the datasets of ``cfg``, and check that they match its number of classes.
 
-    Registers ``COCO_DATA.REGISTER``, and of the names in ``DATASETS.TRAIN`` and ``DATASETS.TEST``
-    the synthetic sets and those that ``tools/prepare_dataset.py`` wrote below
-    ``$DETECTRON2_DATASETS``. The metadata's ``protocol`` says how results are usually measured: see
-    :data:`.prepared.PROTOCOLS`. The number of classes is checked for every data set whose COCO JSON
-    is on disk. Changes nothing in ``cfg``; may be called again.
+    This registers ``COCO_DATA.REGISTER``, and among ``DATASETS.TRAIN`` and ``DATASETS.TEST`` the
+    synthetic datasets and those that ``tools/prepare_dataset.py`` wrote below
+    ``$DETECTRON2_DATASETS``. The metadata's ``protocol`` is the usual evaluation protocol; see
+    :data:`.prepared.PROTOCOLS`. The number of classes is checked for every dataset whose COCO JSON
+    is on disk. ``cfg`` is not modified; this may be called again.
 
     Args:
         cfg: a complete config; may be frozen.
-        splits: keys of ``cfg.DATASETS``; ``("TEST",)`` where nothing is to be trained.
+        splits: keys of ``cfg.DATASETS``; ``("TEST",)`` if nothing is trained.
 
     Raises:
-        ValueError: a data set is not registered, or has not as many classes or, if
-            ``MODEL.KEYPOINT_ON``, keypoints as the model.
+        ValueError: if a dataset is not registered, or its number of classes, or of keypoints if
+            ``MODEL.KEYPOINT_ON``, differs from the model's.
         FileNotFoundError: see :func:`register_coco_sets` and :func:`register_prepared`.
     """
     if "COCO_DATA" not in cfg:
@@ -154,9 +155,9 @@ def register_datasets(cfg: CfgNode, splits: Sequence[str] = ("TRAIN", "TEST")) -
         for name in members:
             if name not in DatasetCatalog.list():
                 raise ValueError(
-                    f"DATASETS.{key} names '{name}', which is not registered: add "
-                    f"['{name}', path of the COCO JSON, image folder] to COCO_DATA.REGISTER, give "
-                    f"--{key.lower()}-json and --{key.lower()}-images, prepare it by "
+                    f"DATASETS.{key} names '{name}', which is not registered: add ['{name}', path "
+                    "of the COCO JSON, image folder] to COCO_DATA.REGISTER, use "
+                    f"--{key.lower()}-json and --{key.lower()}-images, prepare it with "
                     "tools/prepare_dataset.py, or use one of "
                     f"{SYNTHETIC_PREFIX}native{{1x,2x}}_{{train,val}} or Detectron2's own names."
                 )

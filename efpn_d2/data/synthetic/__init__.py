@@ -1,4 +1,4 @@
-"""A synthetic set of small road signs, written to disk as image files with a COCO JSON."""
+"""A synthetic dataset of small road signs, written to disk as image files with a COCO JSON."""
 
 from efpn_d2.data.synthetic.config import SyntheticConfig, synthetic_paths
 from efpn_d2.data.synthetic.generate import generate_synthetic

@@ -1,6 +1,6 @@
-"""What a scene shows besides its signs: sky, walls, leaves, wires, and shapes that resemble signs.
+"""Background of a scene: sky, walls, leaves, wires, and shapes that resemble signs.
 
-Everything paints into a (H, W, 3) uint8 BGR canvas in place, in scene pixels.
+All functions paint into a (H, W, 3) uint8 BGR canvas in place, in scene pixels.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ import numpy as np
 from efpn_d2.data.synthetic.glyphs import BLUE, RED, WHITE, YELLOW, Layer, box, disc, paint
 from efpn_d2.data.synthetic.layout import Sign, free_corner
 
-# Strong colours that the signs use too, so that colour alone tells nothing.
+# Strong colors that the signs use too, so that color alone is not informative.
 STRONG_COLORS = (RED, YELLOW, BLUE, WHITE, (60, 150, 40), (20, 120, 230), (140, 40, 120))
 
 
 def paint_background(rng: np.random.Generator, side: int, clutter: float) -> np.ndarray:
-    """A scene without signs: (side, side, 3) uint8, BGR.
+    """Paint a scene without signs: (side, side, 3) uint8, BGR.
 
     Args:
-        rng: the image's random stream for this purpose.
-        side: in scene pixels.
+        rng: random generator of the image for this purpose.
+        side: side of the scene in scene pixels.
         clutter: multiplies the expected number of items.
     """
     canvas = _textured_gradient(rng, side)
@@ -30,7 +30,7 @@ def paint_background(rng: np.random.Generator, side: int, clutter: float) -> np.
 
 
 def paint_posts(rng: np.random.Generator, canvas: np.ndarray, signs: tuple[Sign, ...]) -> None:
-    """Give half of the signs a post to stand on. To be painted before the signs."""
+    """Paint posts below half of the signs; call this before painting the signs."""
     for sign in signs:
         x0, y0, x1, y1 = sign.bounds
         standing, length, grey = rng.random() < 0.5, rng.uniform(1.0, 3.0), rng.uniform(60, 170)
@@ -44,7 +44,7 @@ def paint_posts(rng: np.random.Generator, canvas: np.ndarray, signs: tuple[Sign,
 def paint_distractors(
     rng: np.random.Generator, canvas: np.ndarray, signs: tuple[Sign, ...], clutter: float
 ) -> None:
-    """Paint shapes that resemble signs but belong to no class, at free places."""
+    """Paint shapes that resemble signs but belong to no class, in free places."""
     side = canvas.shape[0]
     taken = [sign.bounds for sign in signs]
     for _ in range(rng.poisson(3.0 * clutter)):
@@ -64,7 +64,7 @@ def paint_distractors(
 
 
 def _distractor_outline(rng: np.random.Generator) -> np.ndarray:
-    """An outline that no class has: 4 to 8 corners standing on one, or a triangle on its tip."""
+    """Draw an outline of no class: 4 to 8 corners, one at the top, or an inverted triangle."""
     corners = int(rng.choice([3, 4, 5, 6, 8]))
     return disc(0.5, corners=corners) * [1, -1]
 
@@ -90,7 +90,7 @@ def _textured_gradient(rng: np.random.Generator, side: int) -> np.ndarray:
 
 
 def _building(rng: np.random.Generator, canvas: np.ndarray) -> None:
-    """A wall with a grid of windows, standing on the lower edge."""
+    """Paint a wall with a grid of windows, standing on the lower edge."""
     side = canvas.shape[0]
     left, width = int(rng.uniform(-0.1, 0.9) * side), int(rng.uniform(0.15, 0.4) * side)
     top = int(rng.uniform(0.3, 0.85) * side)
@@ -105,7 +105,7 @@ def _building(rng: np.random.Generator, canvas: np.ndarray) -> None:
 
 
 def _foliage(rng: np.random.Generator, canvas: np.ndarray) -> None:
-    """A clump of round leaves."""
+    """Paint a clump of round leaves."""
     import cv2
 
     side = canvas.shape[0]
@@ -118,7 +118,7 @@ def _foliage(rng: np.random.Generator, canvas: np.ndarray) -> None:
 
 
 def _panel(rng: np.random.Generator, canvas: np.ndarray) -> None:
-    """A plain slab in a strong colour, longish: an advertisement, a car, an awning."""
+    """Paint a plain elongated panel in a strong color, like a billboard, a car or an awning."""
     side = canvas.shape[0]
     width, height = rng.uniform(0.04, 0.2) * side, rng.uniform(0.015, 0.05) * side
     x, y = rng.uniform(0, side, size=2)

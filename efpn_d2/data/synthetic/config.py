@@ -1,4 +1,4 @@
-"""What one synthetic set is made of, and where its files lie."""
+"""Configuration and paths of a synthetic dataset."""
 
 from __future__ import annotations
 
@@ -16,41 +16,43 @@ IMAGE_FORMATS = ("jpg", "png")
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticConfig:
-    """One split of one variant of the synthetic set.
+    """One split of one variant of the synthetic dataset.
 
-    Scenes are composed once, at twice the student's scale. ``native2x`` stores that picture, so a
-    2x view of the student's image holds real extra detail; ``native1x`` stores its 2x2 average, so
-    a 2x view is an upsampling. All lengths here are in *student pixels*: with the same seed the
-    two variants show the same scenes with the same sizes, and the file of ``native2x`` has boxes of
-    exactly twice the side.
+    Scenes are composed at twice the student's scale. ``native2x`` stores this picture, so a 2x view
+    of the student's image has real extra detail; ``native1x`` stores its 2x2 average, so a 2x view
+    is upsampled. All lengths here are in *student pixels*: with the same seed the two variants show
+    the same scenes with the same sizes, and boxes in the files of ``native2x`` have exactly twice
+    the side.
 
-    So with ``native2x`` the student's input is the file at half its side (``INPUT.MIN_SIZE_*`` =
-    ``student_size``) and the teacher's the file as it is, while annotations, and with them the size
-    bins of an evaluation, are in file pixels: 8 to 128 by default instead of 4 to 64.
+    With ``native2x`` the student's input is therefore the file at half its side
+    (``INPUT.MIN_SIZE_*`` = ``student_size``) and the teacher's is the file itself, while
+    annotations, and thus the size bins of an evaluation, are in file pixels: 8 to 128 by default
+    instead of 4 to 64.
 
-    The defaults are moderately hard. To make the set easier raise ``min_size``, and lower
+    The defaults are moderately hard. To make the dataset easier, increase ``min_size`` and decrease
     ``clutter``, ``occluded_fraction``, ``max_blur``, ``max_noise`` or ``brightness_jitter``.
 
     Args:
         variant: "native1x" or "native2x".
         split: name of the split; it is part of the seed, so no two splits share a scene.
-        num_images: length of the split. Image i does not depend on it.
-        student_size: side of the (square) image at student scale.
-        seed: image i depends on (seed, split, i) and the options below, on nothing else.
+        num_images: number of images. Image i does not depend on it.
+        student_size: side of the (square) image at the student's scale.
+        seed: image i depends only on (seed, split, i) and the options below.
         image_format: "jpg" or "png".
         jpeg_quality: 1 to 100, for "jpg".
-        min_size, max_size: the sign's sqrt(w * h) is log-uniform between them.
-        max_objects: signs of an ordinary image: uniform from 1 to this.
-        empty_fraction: share of images without a sign.
-        crowded_fraction: share of images with as many signs as ``crowded_objects`` says.
-        crowded_objects: smallest and largest number of signs to place in a crowded image. Fewer
-            are shown where they do not fit side by side.
-        occluded_fraction: share of signs behind a pole, a slab or leaves.
-        min_visible: signs of which a smaller share is visible are left out of the scene.
-        clutter: multiplies the expected number of background items and sign-like distractors.
-        max_blur: the Gaussian blur's sigma is uniform from 0 to this.
-        max_noise: the sensor noise's sigma is uniform from 0 to this, in grey levels of 255.
-        brightness_jitter: the image's gain is uniform from 1 - this to 1 + this / 2.
+        min_size: minimum sqrt(w * h) of a sign; sizes are log-uniform.
+        max_size: maximum sqrt(w * h) of a sign.
+        max_objects: an ordinary image has 1 to this many signs, uniformly.
+        empty_fraction: fraction of images without signs.
+        crowded_fraction: fraction of images with ``crowded_objects`` signs.
+        crowded_objects: minimum and maximum number of signs in a crowded image. Fewer are placed if
+            they do not fit side by side.
+        occluded_fraction: fraction of signs behind a pole, a slab or leaves.
+        min_visible: signs with a smaller visible fraction are removed from the scene.
+        clutter: multiplies the expected number of background items and distractors.
+        max_blur: the sigma of the Gaussian blur is uniform from 0 to this.
+        max_noise: the sigma of the sensor noise is uniform from 0 to this, in gray levels of 255.
+        brightness_jitter: the gain of an image is uniform from 1 - this to 1 + this / 2.
     """
 
     variant: str = "native2x"
@@ -128,7 +130,7 @@ class SyntheticConfig:
         return max(SCALES.values()) * self.student_size
 
     def image_options(self) -> dict[str, Any]:
-        """All that decides what image i looks like (JSON types only)."""
+        """Options that determine the content of image i (JSON types only)."""
         options = dataclasses.asdict(self)
         del options["num_images"]
         options["crowded_objects"] = list(self.crowded_objects)
@@ -136,12 +138,12 @@ class SyntheticConfig:
 
 
 def synthetic_paths(variant: str, split: str, root: str | None = None) -> tuple[Path, Path]:
-    """Where a split's COCO JSON and image folder are, whether or not they exist.
+    """Return the paths of a split's COCO JSON and image folder, which need not exist.
 
     Args:
         variant: "native1x" or "native2x".
-        split: e.g. "train".
-        root: folder of all data sets; None: see :func:`..paths.dataset_root`.
+        split: name of the split, e.g. "train".
+        root: folder of all datasets; None: see :func:`..paths.dataset_root`.
     """
     folder = dataset_root(root) / "synthetic_signs" / variant
     return folder / "annotations" / f"{split}.json", folder / split

@@ -1,4 +1,4 @@
-"""Write a split of the synthetic set to disk: in parallel, atomically, resumable."""
+"""Write a split of the synthetic dataset to disk: parallel, atomic and resumable."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from efpn_d2.data.synthetic.scene import annotate, capture, render_scene
 
 logger = logging.getLogger(__name__)
 
-# To be raised whenever the same options give other images or annotations than before.
+# Increase this whenever the same options give different images or annotations.
 GENERATOR_VERSION = 1
-# Starting workers takes seconds: not worth it for fewer images than this.
+# Starting workers takes seconds, so fewer images than this use a single process.
 IMAGES_PER_WORKER = 250
 
 
@@ -34,23 +34,23 @@ def generate_synthetic(
     workers: int | None = None,
     progress: bool = True,
 ) -> Path:
-    """Generate the images of a split that are not there yet, then its COCO JSON.
+    """Generate the missing images of a split, then its COCO JSON.
 
-    May be interrupted at any moment and called again: whole images are kept, damaged ones are drawn
-    again, and the JSON comes out the same. The files do not depend on ``workers``.
+    This may be interrupted and called again: complete images are kept, damaged ones are generated
+    again, and the JSON is the same. The files do not depend on ``workers``.
 
     Args:
         config: what to generate.
-        root: folder of all data sets; None: ``$DETECTRON2_DATASETS`` or ``datasets``.
-        workers: processes to use; None: as many as there are cores and work for. Scripts that use
-            more than one need the usual ``if __name__ == "__main__":``.
-        progress: show a bar with the time left.
+        root: folder of all datasets; None: ``$DETECTRON2_DATASETS`` or ``datasets``.
+        workers: number of processes; None: chosen by the number of cores and images. Scripts that
+            use more than one need the usual ``if __name__ == "__main__":``.
+        progress: whether to show a progress bar.
 
     Returns:
         Path of the COCO JSON.
 
     Raises:
-        ValueError: the folder holds a split made with other options.
+        ValueError: if the folder holds a split made with other options.
     """
     from tqdm import tqdm
 
@@ -73,7 +73,7 @@ def generate_synthetic(
 
 
 def make_image(config: SyntheticConfig, image_dir: Path, index: int) -> list[dict[str, Any]]:
-    """Write image ``index`` unless it is there already, and return its annotations."""
+    """Write image ``index`` unless it exists, and return its annotations."""
     import cv2
 
     path = image_dir / _file_name(config, index)
@@ -99,7 +99,10 @@ def _is_whole_image(path: Path, size: int) -> bool:
         with Image.open(path) as image:
             image.load()
             return image.size == (size, size)
-    except (OSError, SyntaxError):  # missing, truncated or no image; PIL's PNG reader raises both
+    except (
+        OSError,
+        SyntaxError,
+    ):  # missing, truncated or not an image; PIL's PNG reader raises both
         return False
 
 
@@ -110,7 +113,7 @@ def _write_atomically(path: Path, content: bytes) -> None:
 
 
 def _claim_folder(config: SyntheticConfig, image_dir: Path, options_file: Path) -> None:
-    """Note the options beside the JSON, or check that the images there were made with them."""
+    """Write the options beside the JSON, or check that existing images were made with them."""
     options = {"generator_version": GENERATOR_VERSION, **config.image_options()}
     if not options_file.exists() or not any(image_dir.iterdir()):
         _write_atomically(options_file, json.dumps(options, indent=1).encode())
@@ -130,7 +133,7 @@ def _claim_folder(config: SyntheticConfig, image_dir: Path, options_file: Path) 
 
 @contextmanager
 def _ordered_map(num_images: int, workers: int | None) -> Iterator[Any]:
-    """A ``map`` over ``workers`` processes whose results come in order."""
+    """Yield a ``map`` over ``workers`` processes whose results are in order."""
     if workers is None:
         workers = min(os.cpu_count() or 1, math.ceil(num_images / IMAGES_PER_WORKER))
     if workers <= 1:
@@ -146,9 +149,9 @@ def _ordered_map(num_images: int, workers: int | None) -> Iterator[Any]:
 
 
 def _process_context() -> BaseContext:
-    """How to start workers: never by forking this process, whose threads may hold locks.
+    """Return the start method of workers: never fork, since threads of this process may hold locks.
 
-    A fork server imports this package, and with it torch, once instead of once per worker.
+    A fork server imports this package, and thus torch, once instead of once per worker.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
@@ -164,7 +167,7 @@ def _use_one_thread() -> None:
 
 
 def _coco_dict(config: SyntheticConfig, results: list[list[dict[str, Any]]]) -> dict[str, Any]:
-    """The COCO JSON; image and annotation ids count from 1."""
+    """Build the COCO JSON; image and annotation ids start at 1."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for index, objects in enumerate(results):

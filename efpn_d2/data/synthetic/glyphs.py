@@ -1,8 +1,8 @@
-"""The signs: outlines shared by several classes, told apart by the fine mark inside.
+"""Sign classes: outlines shared by several classes, distinguished by the fine mark inside.
 
-Unit coordinates: the outline fills [-0.5, 0.5], x to the right and y downwards. Every glyph is its
-own mirror image, because horizontal flips are Detectron2's default augmentation: a left and a right
-arrow would become the same class.
+In unit coordinates the outline fills [-0.5, 0.5], with x to the right and y downwards. Every glyph
+is its own mirror image, because horizontal flips are Detectron2's default augmentation: a left and
+a right arrow would become the same class.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Colours are BGR, as OpenCV has them.
+# Colors are BGR, as in OpenCV.
 RED = (35, 25, 205)
 YELLOW = (30, 205, 245)
 BLUE = (190, 85, 20)
@@ -21,7 +21,7 @@ BLACK = (25, 25, 25)
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """A filled polygon: points (P, 2) and a BGR colour."""
+    """A filled polygon: points (P, 2) and a BGR color."""
 
     points: np.ndarray
     color: tuple[float, ...]
@@ -29,31 +29,31 @@ class Layer:
 
 @dataclass(frozen=True, eq=False)
 class Glyph:
-    """A class of signs: its layers are painted in order, the first one being the outline."""
+    """A class of signs: its layers are painted in order; the first is the outline."""
 
     name: str
     layers: tuple[Layer, ...]
 
     @property
     def outline(self) -> np.ndarray:
-        """The polygon (P, 2) that bounds the sign."""
+        """Polygon (P, 2) that bounds the sign."""
         return self.layers[0].points
 
 
 def disc(radius: float, x: float = 0.0, y: float = 0.0, corners: int = 32) -> np.ndarray:
-    """A regular polygon (corners, 2) with one corner straight up."""
+    """Return a regular polygon (corners, 2) with one corner at the top."""
     angles = np.arange(corners) * (2 * np.pi / corners) - np.pi / 2
     return np.stack([x + radius * np.cos(angles), y + radius * np.sin(angles)], axis=1)
 
 
 def box(width: float, height: float, x: float = 0.0, y: float = 0.0) -> np.ndarray:
-    """An upright rectangle (4, 2) around (x, y)."""
+    """Return an upright rectangle (4, 2) around (x, y)."""
     signs = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
     return np.array([x, y]) + signs * np.array([width, height]) / 2
 
 
 def _arrow(direction: int) -> np.ndarray:
-    """An arrow (7, 2) along the y axis; direction -1 points up, 1 down."""
+    """Return an arrow (7, 2) along the y axis; direction -1 points up, 1 down."""
     right = np.array([[0.09, -0.3], [0.09, 0.0], [0.25, 0.0], [0.0, 0.3]])
     left = right[2::-1] * [-1, 1]
     return np.concatenate([right, left]) * [1, direction]
@@ -96,14 +96,14 @@ CLASS_NAMES: tuple[str, ...] = tuple(glyph.name for glyph in GLYPHS)
 
 
 def paint(canvas: np.ndarray, layers: tuple[Layer, ...] | list[Layer]) -> None:
-    """Paint filled polygons anti-aliased over a canvas, in place.
+    """Paint filled polygons with anti-aliasing over a canvas, in place.
 
-    The part of the canvas below them is enlarged, painted over and averaged back, so every
-    pixel gets the exact mixture of what covers it.
+    The part of the canvas below them is enlarged, painted and averaged back, so every pixel gets
+    the exact mixture of what covers it.
 
     Args:
         canvas: (H, W, 3) uint8, BGR.
-        layers: polygons in pixels of the canvas; pixel i covers [i, i + 1). They may stick out.
+        layers: polygons in pixels of the canvas, clipped to it; pixel i covers [i, i + 1).
     """
     import cv2
 
@@ -122,7 +122,7 @@ def paint(canvas: np.ndarray, layers: tuple[Layer, ...] | list[Layer]) -> None:
 
 
 def fill_mask(points: np.ndarray, size: int) -> np.ndarray:
-    """The pixels of a polygon (P, 2), as (size, size) uint8 of 0 and 1."""
+    """Return the pixels of a polygon (P, 2) as (size, size) uint8 of 0 and 1."""
     mask = np.zeros((size, size), np.uint8)
     _fill(mask, points, 1)
     return mask
@@ -131,7 +131,8 @@ def fill_mask(points: np.ndarray, size: int) -> np.ndarray:
 def _fill(canvas: np.ndarray, points: np.ndarray, color: tuple[float, ...] | int) -> None:
     import cv2
 
-    # OpenCV puts a pixel's centre, not its corner, at whole numbers; `shift` is its fraction bits.
+    # OpenCV places the center of a pixel, not its corner, at integers; `shift` is its number of
+    # fraction bits.
     shift = 4
     fixed = np.rint((points - 0.5) * (1 << shift)).astype(np.int32)
     cv2.fillPoly(canvas, [fixed], color, shift=shift)

@@ -1,8 +1,8 @@
-"""Which signs a scene shows, where, how large, and what stands in front of them.
+"""Layout of a scene: its signs, their places and sizes, and their occluders.
 
-Everything here follows from (seed, split, index) and costs little, so annotations are computed anew
-when a set is resumed instead of being stored beside the images. Coordinates are scene pixels,
-i.e. half a student pixel.
+Everything here depends only on (seed, split, index) and is cheap, so annotations are recomputed
+when a generation is resumed instead of being stored beside the images. Coordinates are scene
+pixels, i.e. half a student pixel.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from efpn_d2.data.synthetic.config import SyntheticConfig
 from efpn_d2.data.synthetic.glyphs import GLYPHS, Layer, box, disc, fill_mask
 
-# Corners lie on a grid of 1/16 scene pixel: written out and halved without rounding.
+# Corners are on a grid of 1/16 scene pixel, so they are halved and written without rounding.
 GRID = 16
 # Free pixels between two signs, and between a sign and the edge of the scene.
 GAP = 3.0
@@ -30,7 +30,7 @@ class Sign:
     Attributes:
         category: index into ``GLYPHS``.
         layers: its polygons in scene pixels; the first is the outline.
-        visible: share of the outline's area that no occluder covers.
+        visible: fraction of the outline's area that no occluder covers.
     """
 
     category: int
@@ -39,34 +39,34 @@ class Sign:
 
     @property
     def outline(self) -> np.ndarray:
-        """The whole sign's polygon (P, 2), hidden parts included."""
+        """Polygon (P, 2) of the whole sign, including hidden parts."""
         return self.layers[0].points
 
     @property
     def bounds(self) -> np.ndarray:
-        """(4,) x0, y0, x1, y1 of the outline."""
+        """Bounds x0, y0, x1, y1 of the outline, (4,)."""
         return np.concatenate([self.outline.min(axis=0), self.outline.max(axis=0)])
 
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """The signs of a scene, the largest first, and the polygons in front of them."""
+    """The signs of a scene, largest first, and the polygons in front of them."""
 
     signs: tuple[Sign, ...]
     occluders: tuple[Layer, ...]
 
 
 def image_rng(config: SyntheticConfig, index: int, purpose: str) -> np.random.Generator:
-    """The random stream of one image for one purpose, independent of all others."""
+    """Return the independent random generator of one image for one purpose."""
     words = [config.seed, index, *(zlib.crc32(text.encode()) for text in (config.split, purpose))]
     return np.random.default_rng(words)
 
 
 def plan_layout(config: SyntheticConfig, index: int) -> Layout:
-    """Decide on the signs of image ``index`` and their occluders."""
+    """Choose the signs of image ``index`` and their occluders."""
     rng = image_rng(config, index, "layout")
     count = _num_signs(rng, config)
-    # Student pixels to scene pixels.
+    # Convert student pixels to scene pixels.
     low, high = np.log(2 * np.array([config.min_size, config.max_size]))
     sizes = np.sort(np.exp(rng.uniform(low, high, size=count)))[::-1]
     placed: list[Sign] = []
@@ -94,10 +94,10 @@ def _num_signs(rng: np.random.Generator, config: SyntheticConfig) -> int:
 def _place_sign(
     rng: np.random.Generator, size: float, scene_size: int, taken: list[np.ndarray]
 ) -> Sign | None:
-    """A random sign with sqrt(w * h) = size at a free place; None where there is none."""
+    """Draw a sign with sqrt(w * h) = size in a free place; None if there is none."""
     category = int(rng.integers(len(GLYPHS)))
     glyph = GLYPHS[category]
-    # A slight turn, and the narrowing of a sign that is seen from the side.
+    # A slight rotation, and the narrowing of a sign seen from the side.
     angle, squeeze = rng.uniform(-0.14, 0.14), rng.uniform(0.85, 1.0)
     cos, sin = np.cos(angle), np.sin(angle)
     turn = np.array([[cos, sin], [-sin, cos]]) * [squeeze, 1.0]
@@ -119,7 +119,7 @@ def _place_sign(
 def free_corner(
     rng: np.random.Generator, extent: np.ndarray, scene_size: int, taken: list[np.ndarray]
 ) -> np.ndarray | None:
-    """A place (x0, y0) for a box of ``extent`` (w, h) that keeps off the boxes ``taken``."""
+    """Draw a place (x0, y0) for a box of ``extent`` (w, h) that avoids the boxes ``taken``."""
     corners = rng.uniform(GAP, scene_size - GAP - extent, size=(PLACEMENT_TRIALS, 2))
     if not taken:
         return corners[0]
@@ -131,14 +131,14 @@ def free_corner(
 
 
 def _occluder(rng: np.random.Generator, bounds: np.ndarray) -> list[Layer]:
-    """A pole, a slab or some leaves in front of a part of the box ``bounds``."""
+    """Draw a pole, a slab or leaves in front of a part of the box ``bounds``."""
     centre, extent = (bounds[:2] + bounds[2:]) / 2, bounds[2:] - bounds[:2]
     kind = rng.integers(3)
     if kind == 0:
         width = rng.uniform(0.15, 0.35)
         points = box(width, rng.uniform(2.0, 4.0), x=rng.uniform(-0.4, 0.4))
         return [Layer(centre + points * extent, _grey(rng))]
-    # From one side, over this share of the sign.
+    # The occluder covers this fraction of the sign from one side.
     cover = rng.uniform(0.15, 0.65)
     side = np.array([(1, 0), (-1, 0), (0, 1)][rng.integers(3)])
     if kind == 1:
@@ -163,13 +163,13 @@ def _leaf(rng: np.random.Generator) -> tuple[float, ...]:
 def visible_signs(
     signs: Sequence[Sign], occluders: Sequence[Layer], scene_size: int, min_visible: float
 ) -> tuple[Sign, ...]:
-    """Measure what is visible of each sign, and leave out those that are mostly hidden.
+    """Measure the visible fraction of each sign, and drop signs that are mostly hidden.
 
     Args:
-        signs: in scene pixels; their ``visible`` is ignored.
+        signs: signs in scene pixels; their ``visible`` is ignored.
         occluders: polygons in front of them.
         scene_size: side of the scene.
-        min_visible: smallest visible share that keeps a sign in the scene.
+        min_visible: minimum visible fraction of a sign.
     """
     if not occluders:
         return tuple(signs)

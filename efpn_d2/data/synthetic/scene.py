@@ -1,4 +1,4 @@
-"""From a layout to the picture a camera would take of it, and to its COCO annotations."""
+"""Render a layout to an image and to COCO annotations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from efpn_d2.data.synthetic.layout import Layout, image_rng
 
 
 def render_scene(config: SyntheticConfig, index: int, layout: Layout) -> np.ndarray:
-    """Compose image ``index`` before the sensor: the same for both variants.
+    """Compose image ``index`` before the sensor, the same for both variants.
 
     Returns:
         (scene_size, scene_size, 3) uint8, BGR.
@@ -37,15 +37,15 @@ def render_scene(config: SyntheticConfig, index: int, layout: Layout) -> np.ndar
 
 
 def capture(config: SyntheticConfig, index: int, scene: np.ndarray) -> np.ndarray:
-    """Take the picture at the variant's resolution, with sensor noise of its own.
+    """Capture the scene at the variant's resolution, with its own sensor noise.
 
     Args:
-        config: decides on the variant.
-        index: of the image.
+        config: determines the variant.
+        index: index of the image.
         scene: (scene_size, scene_size, 3) uint8.
 
     Returns:
-        (file_size, file_size, 3) uint8: for native1x, the mean of each 2x2 pixels of the scene.
+        (file_size, file_size, 3) uint8; for native1x, the mean of each 2x2 pixels of the scene.
     """
     import cv2
 
@@ -59,11 +59,11 @@ def capture(config: SyntheticConfig, index: int, scene: np.ndarray) -> np.ndarra
 
 
 def annotate(config: SyntheticConfig, layout: Layout) -> list[dict[str, Any]]:
-    """The COCO annotations of a layout, without ``id`` and ``image_id``.
+    """Return the COCO annotations of a layout, without ``id`` and ``image_id``.
 
-    ``bbox`` and ``segmentation`` are those of the whole sign, parts behind an occluder included, in
-    file pixels. ``area`` is w * h of the box, so that sqrt(area) is the size the set is drawn by.
-    ``visible`` (an extra key) is the visible share of the sign.
+    ``bbox`` and ``segmentation`` describe the whole sign, including occluded parts, in file pixels.
+    ``area`` is w * h of the box, so sqrt(area) is the size from which the sign was drawn.
+    ``visible`` (an extra key) is the visible fraction of the sign.
     """
     factor = config.scale / max(SCALES.values())
     annotations = []

@@ -1,4 +1,4 @@
-"""Checks of COCO-format data sets: what is wrong is corrected or dropped, and always reported."""
+"""Validation of COCO-format datasets: errors are corrected or dropped, and always reported."""
 
 from efpn_d2.data.validation.clean import clean_coco
 from efpn_d2.data.validation.report import KINDS, NOTES, Finding, Report, counted

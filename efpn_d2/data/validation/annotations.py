@@ -1,4 +1,4 @@
-"""Checks of a data set's annotations, one after the other."""
+"""Validation of annotations."""
 
 from __future__ import annotations
 
@@ -14,41 +14,40 @@ from efpn_d2.data.validation.report import Report
 
 __all__ = ["AnnotationChecks", "is_json"]
 
-# Sums of rounded coordinates leave the image by this many pixels without meaning anything.
+# Tolerance in pixels: sums of rounded coordinates may leave the image by this much.
 _ROUNDING = 0.01
-# Fields that are finite, or gone, when the other checks are through.
+# Fields that are finite or removed once the other checks are done.
 _CHECKED = ("id", "image_id", "category_id", "bbox", "area", "iscrowd")
 
 
 @dataclass(frozen=True)
 class _Record:
-    """An annotation under check: a copy, corrected in place, and where it is from."""
+    """An annotation being checked: a copy that is corrected in place, and its source."""
 
     content: dict[str, Any]
     original: dict[str, Any]
     file: str
     id: Any
-    field: str  # in front of the names of its fields, where no id says which annotation it is
+    field: str  # prefix of its field names if it has no id to report
 
     @property
     def name(self) -> str:
-        """What it is called in a message."""
+        """Name of the annotation in messages."""
         return self.field or (self.file if self.id is None else f"id {self.id}")
 
 
 class AnnotationChecks:
-    """The checks of one data set's annotations; each that is found wrong is reported.
+    """Check the annotations of one dataset and report every problem.
 
     Attributes:
-        dropped: by the id of an image that stays, its annotations that are dropped, with the kind
-            of the finding that says why.
+        dropped: maps the id of a kept image to the kinds of findings of its dropped annotations.
     """
 
     def __init__(self, images: CheckedImages, category_ids: set[int], report: Report) -> None:
         """
         Args:
-            images: of the data set, checked.
-            category_ids: those there are.
+            images: checked images of the dataset.
+            category_ids: the valid category ids.
             report: findings are added to it.
         """
         self.dropped: dict[int | str, list[str]] = defaultdict(list)
@@ -61,7 +60,7 @@ class AnnotationChecks:
         self._next_id = 1
 
     def check(self, annotations: list[Any]) -> list[dict[str, Any]]:
-        """The annotations that stay, with ``id``, ``bbox`` (XYWH), ``area`` and ``iscrowd``."""
+        """Return the valid annotations, with ``id``, ``bbox`` (XYWH), ``area`` and ``iscrowd``."""
         ids = [a["id"] for a in annotations if isinstance(a, dict) and _is_int(a.get("id"))]
         self._next_id = max(ids, default=0) + 1
         kept = []
@@ -69,7 +68,7 @@ class AnnotationChecks:
             if not isinstance(original, dict):
                 self._report.add(
                     "invalid_annotation",
-                    f"{original!r} is no object",
+                    f"{original!r} is not an object",
                     file=self._report.source,
                     field=f"annotations[{number}]",
                     action="dropped",
@@ -99,7 +98,7 @@ class AnnotationChecks:
             self.dropped[image_id].append(f"{record.name} ({kind})")
 
     def _check_one(self, record: _Record) -> bool:
-        """Correct one annotation in place; whether it stays."""
+        """Correct one annotation in place and return whether it is kept."""
         if not (
             self._check_image(record)
             and self._check_reading(record)
@@ -108,7 +107,7 @@ class AnnotationChecks:
             and self._check_numbers(record)
         ):
             return False
-        # Before the box is clipped: two objects may be cut to the same rest.
+        # Compare boxes before clipping, which may make the boxes of two objects equal.
         key = self._identity(record.content)
         if not (
             self._check_repeated(key, record)
@@ -137,7 +136,7 @@ class AnnotationChecks:
         return True
 
     def _check_reading(self, record: _Record) -> bool:
-        """What was wrong already in the data set's own format."""
+        """Report problems that the dataset's own reader found."""
         problem = record.content.pop("_problem", None)
         if problem is not None:
             kind, field, message = problem
@@ -150,7 +149,7 @@ class AnnotationChecks:
             return True
         message = f"there is no category with the id {category_id!r}"
         if category_id is None:
-            message = "it has no category_id, so it is of no class"
+            message = "it has no category_id, so it has no class"
         self._add("unknown_category", message, record, "category_id")
         return False
 
@@ -160,13 +159,13 @@ class AnnotationChecks:
             self._by_id[id] = record.original
             return True
         if _is_int(id) and self._by_id[id] == record.original:
-            message = "the annotation is there already, with this id and the same content"
+            message = "this annotation occurs more than once, with the same id and content"
             self._add("duplicate_annotation", message, record, "id")
             return False
         annotation["id"] = self._next_id
         self._next_id += 1
         if _is_int(id):
-            message = f"the id is used before; this annotation is now {annotation['id']}"
+            message = f"the id is already used; this annotation is now {annotation['id']}"
             self._add("duplicate_annotation_id", message, record, "id", "corrected")
         else:
             message = f"its id is {id!r} and was set to {annotation['id']}"
@@ -189,14 +188,16 @@ class AnnotationChecks:
         return True
 
     def _check_segmentation(self, record: _Record) -> None:
-        """Keep valid polygons and run lengths: Detectron2 would lose the annotation, or fail."""
+        """Keep only masks that Detectron2 can load without failing or dropping the object."""
         annotation, polygons = record.content, record.content.get("segmentation")
         if not polygons:
             annotation.pop("segmentation", None)
         elif isinstance(polygons, list):
             valid = [p for p in polygons if _is_polygon(p)]
             if len(valid) < len(polygons):
-                message = f"{len(polygons) - len(valid)} of {len(polygons)} polygons have no three "
+                message = (
+                    f"{len(polygons) - len(valid)} of {len(polygons)} polygons do not have three "
+                )
                 message += "points in finite numbers and were removed; the box stays"
                 self._add("invalid_segmentation", message, record, "segmentation", "corrected")
             annotation["segmentation"] = valid
@@ -209,15 +210,16 @@ class AnnotationChecks:
             self._add("invalid_segmentation", message, record, "segmentation", "corrected")
 
     def _identity(self, annotation: dict[str, Any]) -> tuple[Any, ...]:
-        """What is the same for one object that is annotated twice."""
+        """Return a key that is the same if one object is annotated twice."""
         ignored = bool(annotation.get("iscrowd") or annotation.get("ignore"))
         return annotation["image_id"], annotation["category_id"], ignored, *annotation["bbox"]
 
     def _check_repeated(self, key: tuple[Any, ...], record: _Record) -> bool:
-        """An object counts once; its first annotation stays."""
+        """Keep only the first annotation of an object that is annotated more than once."""
         image_id, _, ignored, *box = key
         merged = image_id in self._merged
-        # What is ignored changes no number by being there again, and may be so for two reasons.
+        # Ignored regions may repeat: they do not change any metric, and may be ignored for two
+        # reasons.
         if key not in self._objects or (ignored and not merged):
             return True
         if merged:
@@ -232,13 +234,13 @@ class AnnotationChecks:
     def _check_place(self, record: _Record) -> bool:
         annotation = record.content
         width, height = self._images.sizes[annotation["image_id"]]
-        # Integers would be cut to integers again whenever Detectron2 resizes the image.
+        # Detectron2's resizing would truncate integers.
         box = annotation["bbox"]
         x, y, w, h = annotation["bbox"] = [float(value) for value in box]
         left, top, right, bottom = max(x, 0.0), max(y, 0.0), min(x + w, width), min(y + h, height)
         size = f"the image of {width} x {height} pixels"
         if right <= left or bottom <= top:
-            message = f"the box {list(box)} lies outside of {size}"
+            message = f"the box {list(box)} lies outside {size}"
             self._add("box_outside_image", message, record, "bbox")
             return False
         if max(left - x, top - y, x + w - right, y + h - bottom) > _ROUNDING:
@@ -247,13 +249,13 @@ class AnnotationChecks:
             self._add("box_leaves_image", message, record, "bbox", "clipped")
             new_area = annotation["bbox"][2] * annotation["bbox"][3]
             if _is_number(annotation.get("area")):
-                # Of a mask it may be less than the box's.
+                # The area of a mask may be smaller than that of its box.
                 mask = annotation.get("segmentation")
                 annotation["area"] = min(annotation["area"], new_area) if mask else new_area
         return True
 
     def _complete(self, record: _Record) -> bool:
-        """Add what COCO's evaluation reads, and let ``iscrowd`` alone say what is ignored."""
+        """Add fields that COCO's evaluation reads; only ``iscrowd`` marks ignored objects."""
         annotation = record.content
         _, _, width, height = annotation["bbox"]
         area = annotation.get("area")
@@ -262,7 +264,7 @@ class AnnotationChecks:
             self._add("area_added", "the area is missing", record, "area", "corrected")
         elif not _is_number(area) or area <= 0:
             annotation["area"] = width * height
-            message = f"the area is {area!r} and was set to the box's, {width * height}"
+            message = f"the area is {area!r} and was set to that of the box, {width * height}"
             self._add("invalid_area", message, record, "area", "corrected")
         crowd, ignore = annotation.get("iscrowd", 0), annotation.pop("ignore", 0)
         if crowd not in (0, 1) or ignore not in (0, 1):
@@ -276,7 +278,7 @@ class AnnotationChecks:
         return True
 
     def _check_other_fields(self, record: _Record) -> None:
-        """Remove NaN and infinity, which are no JSON, from what nothing above looks at."""
+        """Remove unchecked fields with NaN or infinity, which JSON does not allow."""
         for field in [key for key in record.content if key not in _CHECKED]:
             if not is_json(record.content[field]):
                 record.content.pop(field)
@@ -285,7 +287,7 @@ class AnnotationChecks:
 
 
 def _rotate(annotation: dict[str, Any], orientation: int, size: tuple[int, int]) -> None:
-    """Move an annotation with its image. A mask that is run-length encoded is left out."""
+    """Rotate an annotation with its image. Run-length encoded masks are dropped."""
     x, y, w, h = annotation["bbox"]
     (x0, y0), (x1, y1) = rotate_points([(x, y), (x + w, y + h)], orientation, size)
     annotation["bbox"] = [min(x0, x1), min(y0, y1), abs(x1 - x0), abs(y1 - y0)]
@@ -305,7 +307,7 @@ def _rotate(annotation: dict[str, Any], orientation: int, size: tuple[int, int])
 
 
 def is_json(value: Any) -> bool:
-    """Whether a value is standard JSON, which has no NaN and no infinity."""
+    """Return whether a value is standard JSON, i.e. without NaN and infinity."""
     try:
         json.dumps(value, allow_nan=False)
     except ValueError:
@@ -327,7 +329,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_run_length(value: Any) -> bool:
-    """Whether it is COCO's run-length encoding, compressed or not."""
+    """Return whether a value is COCO's run-length encoding, compressed or not."""
     if not isinstance(value, dict):
         return False
     size, counts = value.get("size"), value.get("counts")

@@ -1,4 +1,4 @@
-"""Checks of a data set's classes."""
+"""Validation of categories."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ __all__ = ["check_categories"]
 
 
 def check_categories(categories: list[Any], report: Report) -> list[dict[str, Any]]:
-    """Check the classes; their ids stay as they are, also with gaps, which Detectron2 closes.
+    """Check the categories; their ids are kept, including gaps, which Detectron2 removes.
 
-    A name that several have is followed by the id.
+    The id is appended to names that occur more than once.
 
     Raises:
-        ValueError: there is none, a class lacks id or name, or two have the same id: then no
-            annotation says which class it is of.
+        ValueError: if there are no categories, a category lacks its id or name, or two have the
+            same id, so that the class of an annotation is ambiguous.
     """
     if not categories:
         raise ValueError(f"'{report.source}' has no categories: name at least one class.")
@@ -35,12 +35,12 @@ def check_categories(categories: list[Any], report: Report) -> list[dict[str, An
         names = [c["name"] for c in categories if c["id"] == repeated[0]]
         raise ValueError(
             f"'{report.source}' has {len(names)} categories with the id {repeated[0]}: {names}; "
-            "give each class an id of its own."
+            "give each category its own id."
         )
     for name, number in Counter(category["name"] for category in categories).items():
         if number > 1:
             same = [category["id"] for category in categories if category["name"] == name]
-            message = f"the name '{name}' is used for the ids {same}, which now follow it"
+            message = f"the name '{name}' is used for the ids {same}, which are now appended to it"
             report.add(
                 "duplicate_category_name",
                 message,
@@ -61,6 +61,6 @@ def _note_gaps(ids: list[int], report: Report) -> None:
     message = (
         f"the {len(ids)} ids go from {ids[0]} to {ids[-1]}"
         + (f", without {missing[:10]}" + (" ..." if len(missing) > 10 else "") if missing else "")
-        + "; they stay, and Detectron2 maps them to 0, 1, 2, ... in their order"
+        + "; they are kept, and Detectron2 maps them to 0, 1, 2, ... in order"
     )
     report.add("category_gap", message, file=report.source, field="id")

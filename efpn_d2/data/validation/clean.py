@@ -1,4 +1,4 @@
-"""A COCO-format data set as Detectron2 can load it, with a report of what was changed."""
+"""Clean a COCO-format dataset so that Detectron2 can load it, and report all changes."""
 
 from __future__ import annotations
 
@@ -24,23 +24,24 @@ def clean_coco(
     workers: int = 4,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Check a COCO-format data set, correct or drop what is wrong, and report all of it.
+    """Check a COCO-format dataset, correct or drop errors, and report all of them.
 
-    Of the result, Detectron2's loader takes every image and annotation. Fields that COCO does not
-    know stay. Instead of ``ignore``, which the loader refuses, there is ``iscrowd``.
+    Detectron2's loader accepts every image and annotation of the result. Fields that are not part
+    of COCO are kept. ``ignore``, which the loader does not support, is replaced by ``iscrowd``.
 
     Args:
-        content: the parsed JSON, with the further entries that :class:`.source.RawDataset` names.
-        image_root: folder that the file names start from; its files are inspected.
+        content: the parsed JSON, with the extra entries of :class:`.source.RawDataset`.
+        image_root: folder to which the file names are relative; its files are inspected.
         report: findings are added to it.
-        decode, workers: see :func:`.image_files.inspect_images`.
-        progress: show a bar with the time left.
+        decode: see :func:`.image_files.inspect_images`.
+        workers: see :func:`.image_files.inspect_images`.
+        progress: whether to show a progress bar.
 
     Returns:
-        A COCO-format data set with finite numbers only.
+        A COCO-format dataset with finite numbers only.
 
     Raises:
-        ValueError: ``content`` is no COCO-format data set, or its categories cannot be told apart.
+        ValueError: if ``content`` is not a COCO-format dataset, or its categories are ambiguous.
     """
     _check_structure(content, report.source)
     report.read = {key: len(content[key]) for key in ("images", "annotations")}
@@ -77,7 +78,7 @@ def _check_structure(content: Any, source: str) -> None:
     ]
     if wrong:
         raise ValueError(
-            f"'{source}' is no COCO-format data set with objects: it needs the lists images, "
+            f"'{source}' is not a COCO-format dataset with objects: it needs the lists images, "
             f"annotations and categories, and lacks {', '.join(wrong)}."
         )
 
@@ -100,7 +101,7 @@ def _note_empty_images(
 
 
 def _drop_what_is_not_finite(coco: dict[str, Any], report: Report) -> None:
-    """Remove NaN and infinity, which are no JSON, from what is no annotation."""
+    """Remove NaN and infinity, which JSON does not allow, outside of the annotations."""
     for part in ("info", "licenses"):
         if part in coco and not is_json(coco[part]):
             coco.pop(part)

@@ -1,4 +1,4 @@
-"""Image files that would end a training or an evaluation, found before it by their headers."""
+"""Check the headers of image files that would fail a training or an evaluation."""
 
 from __future__ import annotations
 
@@ -19,31 +19,32 @@ __all__ = ["check_images", "image_sizes"]
 logger = logging.getLogger(__name__)
 
 _PREPARE = (
-    "correct that, or let tools/prepare_dataset.py do it, which names each, rotates boxes with "
-    "their image and leaves out what cannot be used"
+    "correct that, or let tools/prepare_dataset.py do it, which lists each image, rotates boxes "
+    "with their image and drops what cannot be used"
 )
-# From so many images on, it takes long enough to say what is done.
+# With at least this many images, the check is slow enough to be logged.
 _MANY = 5000
 
 
 def check_images(
     name: str, images: Sequence[ImageEntry], image_root: str, sizes: tuple[int, int]
 ) -> None:
-    """Check that Detectron2 can read a data set's images, at the sizes that its JSON says.
+    """Check that Detectron2 can read the images of a dataset, with the sizes given in its JSON.
 
     Args:
-        name: of the data set.
-        images: those that are read.
-        image_root: folder that their file names start from.
-        sizes: what the shorter side is brought to, and what the longer has at most; see
+        name: name of the dataset.
+        images: the images that are read.
+        image_root: folder to which their file names are relative.
+        sizes: target of the shorter side and maximum of the longer one; see
             :func:`efpn_d2.data.image_reading.vanishes`.
 
     Raises:
-        ValueError: some cannot be used; the message counts them by what is wrong, and names one.
+        ValueError: if some images cannot be used; the message counts them by the kind of problem
+            and gives an example of each.
     """
     many = len(images) >= _MANY
     if many:
-        logger.info("Looking at the headers of the %d images of '%s'", len(images), name)
+        logger.info("Checking the headers of the %d images of '%s'", len(images), name)
     paths = [Path(image_root, image.file_name) for image in images]
     found: dict[str, list[str]] = defaultdict(list)
     all_facts = inspect_images(paths, quick=True, progress=name if many else "")
@@ -55,20 +56,20 @@ def check_images(
         bad = sum(map(len, found.values()))
         parts = [f"{KINDS.get(k, k)}: {len(of)}, such as {of[0]}" for k, of in found.items()]
         raise ValueError(
-            f"Of the {counted(len(images), 'image')} of data set '{name}' in {image_root}, {bad} "
+            f"{bad} of the {counted(len(images), 'image')} of dataset '{name}' in {image_root} "
             f"cannot be used ({'; '.join(parts)}): {_PREPARE}."
         )
 
 
 def image_sizes(cfg: CfgNode, split: str) -> tuple[int, int]:
-    """The sizes that images of a split are brought to, for :func:`check_images`.
+    """Return the sizes to which images of a split are resized, for :func:`check_images`.
 
     Args:
         cfg: a config.
         split: "TRAIN" or "TEST".
 
     Returns:
-        The smallest shorter side, 0 if that cannot be said, and the longest longer one.
+        The smallest shorter side, 0 if unknown, and the largest longer side.
     """
     if split == "TEST":
         return cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
@@ -79,20 +80,25 @@ def image_sizes(cfg: CfgNode, split: str) -> tuple[int, int]:
 
 
 def _problem(image: ImageEntry, facts: ImageFacts, sizes: tuple[int, int]) -> tuple[str, str]:
-    """The kind of what is wrong with an image and a message; both empty if nothing is."""
+    """Return the kind of an image's problem and a message; both empty if there is none."""
     if facts.problem:
         hint = ""
         if facts.problem == "missing_image" and "\\" in image.file_name:
-            hint = ", for its name has a backslash where it needs /"
+            hint = ", because its name has a backslash instead of /"
         return facts.problem, facts.message + hint
     said, shown = (image.width, image.height), (facts.width, facts.height)
     if said != shown:
-        text = f"the size is said to be {image.width} x {image.height}, but the image"
+        text = f"the annotations give the size {image.width} x {image.height}, but the image"
         text += f" is shown with {facts.width} x {facts.height}"
         if said == facts.stored_size:
-            return "rotated_image", f"{text}, by its EXIF orientation {facts.orientation}"
+            return "rotated_image", f"{text}, due to its EXIF orientation {facts.orientation}"
         return "image_size_mismatch", text
     if vanishes(facts.width, facts.height, *sizes):
-        text = f"of its {facts.width} x {facts.height} pixels, scaling to the input leaves none"
-        return "images too narrow for the input", f"{text} of the shorter side; cut it into tiles"
+        text = (
+            f"whose shorter side has no pixel left when its {facts.width} x {facts.height} pixels"
+        )
+        return (
+            "images too narrow for the input",
+            f"{text} are resized to the input; cut it into tiles",
+        )
     return "", ""

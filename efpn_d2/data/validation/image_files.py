@@ -1,4 +1,4 @@
-"""What an image file is, read from its header wherever that is enough."""
+"""Inspect image files, by their headers if possible."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from efpn_d2.data.image_reading import mode_problem
 __all__ = ["ImageFacts", "inspect_images", "rotate_points"]
 
 _EXIF_ORIENTATION = 0x0112
-# The end of a complete file; others are decoded to see whether they are whole.
+# Markers at the end of a complete file; other formats are decoded to check completeness.
 _LAST_BYTES = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 
 
 class ImageFacts(NamedTuple):
-    """An image as Detectron2 will see it, or why it cannot be used.
+    """An image as Detectron2 will read it, or the reason why it cannot be used.
 
     Attributes:
-        width, height: in pixels, after EXIF rotation; 0 if the file cannot be read.
+        width: width in pixels, after EXIF rotation; 0 if the file cannot be read.
+        height: height in pixels, likewise.
         mode: Pillow's name of the pixel format.
         orientation: the EXIF orientation, 1 to 8; 1 is none.
-        problem: a kind of problem that makes the image unusable; empty if there is none.
-        message: what the problem is and what to do.
+        problem: the kind of problem that makes the image unusable; empty if there is none.
+        message: description of the problem and what to do.
     """
 
     width: int = 0
@@ -55,12 +56,12 @@ def inspect_images(
     """Inspect image files in threads.
 
     Args:
-        paths: of the files.
-        decode: decode all images, which finds damage inside of a file, but takes far longer. Else
-            that is done only for files that do not end as their format says.
-        quick: not even for files whose format has no certain end.
+        paths: paths of the files.
+        decode: decode all images, which finds damage inside a file but takes much longer. Otherwise
+            only files without the end marker of their format are decoded.
+        quick: do not decode files whose format has no end marker either.
         workers: number of threads.
-        progress: label of a bar with the time left; empty: no bar.
+        progress: label of the progress bar; empty: no bar.
 
     Returns:
         Facts in the order of ``paths``.
@@ -95,12 +96,12 @@ def _inspect(path: Path, decode: bool, quick: bool, max_pixels: int | None) -> I
     from PIL import Image
 
     if not path.is_file():
-        return ImageFacts(problem="missing_image", message="there is no such file")
+        return ImageFacts(problem="missing_image", message="the file does not exist")
     try:
         with Image.open(path) as image:
             if decode and image.size[0] * image.size[1] <= (max_pixels or math.inf):
                 image.load()
-            # Not image.getexif(), which decodes a whole PNG to look behind its pixels.
+            # image.getexif() would decode a whole PNG to read data after its pixels.
             orientation = Image.Image.getexif(image).get(_EXIF_ORIENTATION, 1)
             orientation = orientation if orientation in range(1, 9) else 1
             width, height = image.size if orientation < 5 else image.size[::-1]
@@ -109,7 +110,7 @@ def _inspect(path: Path, decode: bool, quick: bool, max_pixels: int | None) -> I
             has_an_end = image.format in _LAST_BYTES or not quick
             if not problem[0] and has_an_end and not _ends_as_it_should(path, image.format):
                 image.load()
-    except Exception as error:  # decoders raise all kinds of errors on damaged files
+    except Exception as error:  # decoders raise many kinds of errors on damaged files
         message = f"it cannot be read ({type(error).__name__}: {error}); get the file again"
         return ImageFacts(problem="unreadable_image", message=message)
     return facts._replace(problem=problem[0], message=problem[1])
@@ -122,8 +123,8 @@ def _pixel_problem(facts: ImageFacts, max_pixels: int | None) -> tuple[str, str]
     if max_pixels is not None and facts.width * facts.height > max_pixels:
         return (
             "image_too_large",
-            f"{facts.width} x {facts.height} pixels are more than the {max_pixels} that Pillow, "
-            "which Detectron2 reads images with, opens; cut it into tiles",
+            f"{facts.width} x {facts.height} pixels are more than the {max_pixels} that Pillow "
+            "opens, with which Detectron2 reads images; cut it into tiles",
         )
     return "", ""
 
@@ -140,7 +141,7 @@ def _ends_as_it_should(path: Path, image_format: str | None) -> bool:
 def rotate_points(
     points: list[tuple[float, float]], orientation: int, stored_size: tuple[int, int]
 ) -> list[tuple[float, float]]:
-    """Move points of the stored image to where EXIF rotation shows them.
+    """Map points of the stored image to their position after EXIF rotation.
 
     Args:
         points: (x, y) in pixels of the stored image, whose corner is (0, 0).

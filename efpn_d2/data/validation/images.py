@@ -1,4 +1,4 @@
-"""Checks of a data set's images: their records against each other and against the files."""
+"""Validation of image records, against each other and against the files."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from efpn_d2.data.validation.report import Report
 
 __all__ = ["CheckedImages", "check_images"]
 
-# Scaled to COCO's usual input of 1333 px, objects of images with longer sides shrink 7.5 times.
+# At COCO's usual input of 1333 px, objects of images with longer sides shrink more than 7.5 times.
 _LARGE_SIDE = 10000
 
 
 class CheckedImages:
-    """The images that stay, and what became of the others.
+    """The images that are kept, and what was done with the others.
 
     Attributes:
         records: image records with the sizes that Detectron2 will see.
         sizes: width and height by image id.
-        merged: for the id of an image listed again, the id that it stays by.
-        rotations: for images whose boxes are those of the stored, not yet rotated image: EXIF
-            orientation and stored size.
-        dropped: ids of images that were listed, but cannot be used.
+        merged: maps the id of an image that is listed again to the id that is kept.
+        rotations: EXIF orientation and stored size of images whose boxes refer to the stored image,
+            before rotation.
+        dropped: ids of listed images that cannot be used.
     """
 
     def __init__(self) -> None:
@@ -45,16 +45,18 @@ def check_images(
     workers: int = 4,
     progress: str = "",
 ) -> CheckedImages:
-    """Check image records and files; each image that cannot be used is dropped and reported.
+    """Check image records and files; images that cannot be used are dropped and reported.
 
     Args:
         records: COCO's ``images``.
-        image_root: folder that file names start from.
+        image_root: folder to which file names are relative.
         report: findings are added to it.
-        decode, workers, progress: see :func:`inspect_images`.
+        decode: see :func:`inspect_images`.
+        workers: see :func:`inspect_images`.
+        progress: see :func:`inspect_images`.
 
     Raises:
-        ValueError: some ids are numbers and others strings, so that they have no order.
+        ValueError: if some ids are numbers and others strings, which cannot be sorted.
     """
     checked = CheckedImages()
     listed = _distinct(records, checked, report)
@@ -84,7 +86,7 @@ def check_images(
 
 
 def _distinct(records: list[Any], checked: CheckedImages, report: Report) -> list[dict[str, Any]]:
-    """Valid records with an id and a file of their own."""
+    """Return the valid records with a unique id and a unique file."""
     by_id: dict[int | str, dict[str, Any]] = {}
     by_file: dict[str, int | str] = {}
     for number, record in enumerate(records):
@@ -98,10 +100,13 @@ def _distinct(records: list[Any], checked: CheckedImages, report: Report) -> lis
         source, source_id = record.pop("_source", (report.source, id))
         place = {"file": source, "id": source_id, "action": "merged"}
         if id in by_id and os.path.normpath(by_id[id]["file_name"]) != file:
-            message = f"the id is that of '{by_id[id]['file_name']}', and of '{file}', which is out"
+            message = (
+                f"the id is that of '{by_id[id]['file_name']}', and also of '{file}', which is "
+                "dropped"
+            )
             report.add("duplicate_image_id", message, **{**place, "action": "dropped"})
         elif file in by_file:
-            message = f"'{file}' is listed already, by the id {by_file[file]}"
+            message = f"'{file}' is already listed with the id {by_file[file]}"
             report.add("image_listed_twice", message, **place, field="file_name")
             if id != by_file[file]:
                 checked.merged[id] = by_file[file]
@@ -112,7 +117,7 @@ def _distinct(records: list[Any], checked: CheckedImages, report: Report) -> lis
 
 def _record_problem(record: Any) -> str:
     if not isinstance(record, dict):
-        return f"{record!r} is no object"
+        return f"{record!r} is not an object"
     if type(record.get("id")) not in (int, str):
         return f"its id is {record.get('id')!r}, but must be an integer or a string"
     if not isinstance(record.get("file_name"), str) or not record["file_name"]:
@@ -127,16 +132,18 @@ def _compare_size(
     shown = (facts.width, facts.height)
     rotation = f"EXIF orientation {facts.orientation}"
     if said != shown and said == facts.stored_size:
-        message = f"the size is {said}, but shown with {rotation} the image is {shown}"
+        message = f"the size is {said}, but with {rotation} the image is {shown}"
         message += ": its boxes were rotated with it"
         report.add("rotated_image", message, **place, id=record["id"], action="corrected")
         checked.rotations[record["id"]] = (facts.orientation, facts.stored_size)
         return
     if facts.orientation > 1:
-        message = f"{rotation}: its boxes are taken to be those of the rotated image, {shown}"
+        message = f"{rotation}: its boxes are assumed to be those of the rotated image, {shown}"
         report.add("exif_orientation", message, **place, id=record["id"])
     if said not in ((None, None), shown):
-        message = f"the size is said to be {said}, but the file's is {shown}, which counts now"
+        message = (
+            f"the size in the annotations is {said}, but that of the file is {shown}, which is used"
+        )
         report.add(
             "image_size_mismatch",
             message,
@@ -150,7 +157,7 @@ def _compare_size(
 def _note_pixels(record: dict[str, Any], facts: ImageFacts, report: Report) -> None:
     place = {"file": record["file_name"], "id": record["id"]}
     if facts.mode in ("1", "L", "LA"):
-        report.add("grayscale_image", f"its pixels are of Pillow's mode {facts.mode}", **place)
+        report.add("grayscale_image", f"its pixels have Pillow's mode {facts.mode}", **place)
     if max(facts.width, facts.height) > _LARGE_SIDE:
         message = f"{facts.width} x {facts.height} pixels: cut it into tiles to find small objects"
         report.add("large_image", message, **place)

@@ -1,4 +1,4 @@
-"""The report of a validation: every bad record by its file, id and field, and counts."""
+"""Validation report: every bad record with its file, id and field, and counts."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 
 __all__ = ["KINDS", "NOTES", "Finding", "Report", "counted"]
 
-# Problems: what was wrong in the source.
+# Problems: errors in the source.
 KINDS = {
     "missing_image": "images listed, but not on disk",
-    "unreadable_image": "image files that are truncated, damaged or no image",
+    "unreadable_image": "image files that are truncated, damaged or not an image",
     "image_16_bit": "images with 16 bits per pixel",
     "image_too_large": "images with more pixels than Pillow opens",
     "image_listed_twice": "images listed more than once",
@@ -25,7 +25,7 @@ KINDS = {
     "rotated_image": "boxes given for an image before its EXIF rotation",
     "image_without_annotations": "images listed in a split, but unknown to the annotations",
     "duplicate_annotation_id": "annotation ids used more than once",
-    "duplicate_annotation": "annotations that are there twice, by id or with an image",
+    "duplicate_annotation": "annotations that occur twice, by id or with an image",
     "duplicate_object": "objects annotated twice, by two ids with the same class and box",
     "unknown_image": "annotations of an image that is not listed",
     "unknown_category": "annotations of a class that is not listed",
@@ -36,15 +36,15 @@ KINDS = {
     "box_leaves_image": "boxes that leave their image",
     "boxes_like_corners": "boxes that look like corners, not like x, y, width and height",
     "boxes_like_fractions": "boxes that look like fractions of the image's sides, not like pixels",
-    "invalid_area": "areas that are no positive number",
+    "invalid_area": "areas that are not a positive number",
     "invalid_segmentation": "segmentations without a valid polygon or run-length encoding",
     "not_finite": "further fields with NaN or infinity",
     "duplicate_category_name": "class names used more than once",
-    "unexpected_classes": "classes that this data set does not have",
+    "unexpected_classes": "classes that this dataset does not have",
     "repeated_key": "keys that a JSON object has more than once",
 }
 
-# Notes: what is no mistake, but good to know.
+# Notes: information that is not an error.
 NOTES = {
     "empty_image": "images kept although they have no object",
     "class_without_object": "classes without an object",
@@ -55,26 +55,26 @@ NOTES = {
     "grayscale_image": "grayscale images, which Detectron2 reads as three equal channels",
     "large_image": "images so large that scaling them to the input loses small objects",
     "image_in_no_split": "images with annotations, but in no split",
-    "unexpected_image_size": "images of another size than this data set's",
+    "unexpected_image_size": "images of another size than this dataset's",
 }
 
 # Edges of the size bins in the counts, in pixels of the image file.
 SIZE_EDGES = (8, 16, 32, 96)
-# The same for the longer side, as TT100K's own protocol has it.
+# Edges for the longer side, as in TT100K's own protocol.
 LONG_SIDE_EDGES = (32, 96, 400)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One bad or remarkable record.
+    """One invalid or notable record.
 
     Attributes:
         kind: a key of :data:`KINDS` or :data:`NOTES`.
         file: the file that holds the record.
-        id: the record's id there (image, annotation, category, or line number).
-        field: the part of the record that it is about; may be empty.
-        message: what is wrong, with the values.
-        action: what was done: "dropped", "clipped", "corrected", "merged" or "kept".
+        id: id of the record in the file (image, annotation, category, or line number).
+        field: the part of the record concerned; may be empty.
+        message: the problem, with the values.
+        action: "dropped", "clipped", "corrected", "merged" or "kept".
     """
 
     kind: str
@@ -86,15 +86,15 @@ class Finding:
 
 
 class Report:
-    """Findings and counts of one data set; made to be written as JSON and printed.
+    """Findings and counts of one dataset, to be written as JSON and printed.
 
     Attributes:
-        name: of the data set.
+        name: name of the dataset.
         source: the file or folder that was read.
-        problems: what was wrong, in the order it was found.
-        notes: what is only good to know.
-        read: how many images and annotations the source has.
-        dropped_with_image: by the id of a dropped image, how many annotations went with it.
+        problems: errors, in the order in which they were found.
+        notes: other information.
+        read: number of images and annotations in the source.
+        dropped_with_image: number of annotations dropped with an image, by image id.
         counts: totals of the result; filled by :meth:`count`.
     """
 
@@ -117,7 +117,7 @@ class Report:
         field: str = "",
         action: str = "kept",
     ) -> None:
-        """Add a finding; its kind decides whether it is a problem or a note."""
+        """Add a finding; its kind determines whether it is a problem or a note."""
         findings = self.problems if kind in KINDS else self.notes
         assert kind in KINDS or kind in NOTES, kind
         findings.append(Finding(kind, file, id, field, message, action))
@@ -159,7 +159,7 @@ class Report:
                 self.add("class_without_object", message, file=self.source, id=category["id"])
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it, as written beside the data set."""
+        """Return all content, as written beside the dataset."""
         return {
             "name": self.name,
             "source": self.source,
@@ -173,7 +173,7 @@ class Report:
         }
 
     def summary(self, examples: int = 3) -> str:
-        """A text to print: counts, and of each kind of finding the number and some examples."""
+        """Return a text with counts, and the number and examples of each kind of finding."""
         counts, total = self.counts, self.counts["total"]
         sizes = ", ".join(f"{label} px: {total[label]}" for label in size_labels(SIZE_EDGES))
         lines = [
@@ -199,12 +199,12 @@ class Report:
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:
-    """ "1 problem", "2 problems"."""
+    """Return the number and the noun in singular or plural: "1 problem", "2 problems"."""
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
 def size_labels(edges: Iterable[int]) -> list[str]:
-    """Names of the half-open bins between 0, the edges and infinity: "0-8", ..., "96+"."""
+    """Return names of the half-open bins between 0, the edges and infinity: "0-8", ..., "96+"."""
     edges = [0, *edges]
     return [f"{low}-{high}" for low, high in zip(edges, edges[1:], strict=False)] + [
         f"{edges[-1]}+"

@@ -1,7 +1,7 @@
-"""Context enhancement: P5 and P6 as context for the lower levels [abstract of E-FPN-BS].
+"""Context enhancement: use P5 and P6 as context for lower levels [abstract of E-FPN-BS].
 
-A reconstruction from the abstract, which names two branches that "align and compress high-level
-features for effective global-local fusion"; the inside is ours.
+This is a reconstruction from the abstract, which names two branches that "align and compress
+high-level features for effective global-local fusion"; their design is ours.
 """
 
 from collections.abc import Mapping
@@ -20,17 +20,17 @@ __all__ = ["ContextEnhancementModule", "build_cem"]
 
 
 class ContextEnhancementModule(nn.Module):
-    """Adds to each low level ``E_l``, made of the high levels by a local and a global branch.
+    """Add context ``E_l``, computed from the high levels, to each low level.
 
-    For each high level h (P5 and P6):
+    ``E_l`` has a local and a global branch. For each high level h (P5 and P6):
 
-    * local: ``pixel_shuffle(conv3x3(compress1x1(h)))``, cut to the size of the low level, whose
-      cells it is aligned with;
+    * local: ``pixel_shuffle(conv3x3(compress1x1(h)))``, aligned with the cells of the low level and
+      cropped to its size;
     * global: ``relu(conv1x1(global_average(h)))``, the same for all cells.
 
-    Both are summed over the high levels, and ``E_l = conv1x1([local ; global])``, which starts
-    small: a trained pyramid keeps its maps nearly as they are, and yet P5 gets a gradient from the
-    first step on, also where no box or anchor reads it. [ours]
+    Both are summed over the high levels, and ``E_l = conv1x1([local ; global])`` is initialized
+    small: a trained pyramid keeps its features almost unchanged, but P5 receives a gradient from
+    the first step, even if no box or anchor reads it. [ours]
     """
 
     def __init__(
@@ -44,13 +44,14 @@ class ContextEnhancementModule(nn.Module):
         """
         Args:
             high: name, channels and stride of the levels that give context.
-            low: the same of the levels that get it; their strides divide those of ``high``.
-            compressed_channels: of a high level before it is spread, and of the global branch.
-            local_channels: of a high level spread to a low level's size.
+            low: name, channels and stride of the levels that receive it; their strides divide those
+                of ``high``.
+            compressed_channels: channels of a compressed high level, and of the global branch.
+            local_channels: channels of a high level upsampled to a low level's size.
 
         Raises:
-            ValueError: there is no high or no low level, a low level is not lower, or a number of
-                channels is below 1.
+            ValueError: if there is no high or no low level, a low level is not lower, or a number
+                of channels is below 1.
         """
         super().__init__()
         check_positive(
@@ -59,7 +60,9 @@ class ContextEnhancementModule(nn.Module):
             CEM_LOCAL_CHANNELS=local_channels,
         )
         if not high or not low:
-            raise ValueError("CEM: name at least one level that gives context and one to get it.")
+            raise ValueError(
+                "CEM: name at least one level that gives context and one that receives it."
+            )
         self.high, self.low = tuple(high), tuple(low)
         self.compress, self.pool, self.spread, self.fuse_local, self.fuse_global = (
             nn.ModuleDict() for _ in range(5)
@@ -73,7 +76,8 @@ class ContextEnhancementModule(nn.Module):
                     for target in low
                 }
             )
-        # One convolution on the concatenation, in two parts: the global one has one cell only.
+        # The 1x1 convolution of the concatenation is split in two, since the global branch has a
+        # single cell.
         for name, shape in low.items():
             self.fuse_local[name] = conv_layer(local_channels, shape.channels, 1, gain=BRANCH_GAIN)
             self.fuse_global[name] = conv_layer(
@@ -81,11 +85,18 @@ class ContextEnhancementModule(nn.Module):
             )
 
     def changed_levels(self) -> tuple[str, ...]:
-        """The low levels."""
+        """Names of the low levels."""
         return self.low
 
     def forward(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A pyramid's outputs, each (N, C, H_l, W_l) -> the same, with the low levels enhanced."""
+        """Enhance the low levels of a pyramid.
+
+        Args:
+            outputs: the pyramid's features, each (N, C, H_l, W_l).
+
+        Returns:
+            The same names and shapes.
+        """
         compressed = {name: F.relu_(self.compress[name](outputs[name])) for name in self.high}
         pooled = torch.stack(
             [
@@ -96,22 +107,24 @@ class ContextEnhancementModule(nn.Module):
         enhanced = dict(outputs)
         for target in self.low:
             height, width = outputs[target].shape[-2:]
-            # Where sides are odd, a high level reaches beyond the low one on the right and below.
+            # If sides are odd, a high level extends beyond the low one on the right and at the
+            # bottom.
             spread = {name: self.spread.get_submodule(f"{name}.{target}") for name in self.high}
             local = sum(spread[name](compressed[name])[..., :height, :width] for name in self.high)
-            # In place: at the resolution of P2 the sums cost more than all convolutions here.
+            # In place, because at the resolution of P2 the sums cost more than all convolutions
+            # here.
             context = self.fuse_local[target](local).add_(self.fuse_global[target](pooled))
             enhanced[target] = context.to(outputs[target].dtype).add_(outputs[target])
         return enhanced
 
 
 def _spread(channels: int, local_channels: int, high: ShapeSpec, low: ShapeSpec) -> nn.Sequential:
-    """conv3x3 and pixel shuffle from the stride of ``high`` to that of ``low``."""
+    """Build a 3x3 convolution and pixel shuffle from the stride of ``high`` to that of ``low``."""
     factor, rest = divmod(high.stride, low.stride)
     if rest or factor < 2:
         raise ValueError(
             f"CEM: a level of stride {high.stride} cannot give context to one of stride "
-            f"{low.stride}: name higher levels (P5, P6) to give it and lower ones to get it."
+            f"{low.stride}: use higher levels (P5, P6) to give it and lower ones to receive it."
         )
     return nn.Sequential(
         conv_layer(channels, local_channels * factor**2, 3), nn.PixelShuffle(factor)
@@ -119,7 +132,7 @@ def _spread(channels: int, local_channels: int, high: ShapeSpec, low: ShapeSpec)
 
 
 def build_cem(cfg: CfgNode, levels: dict[str, ShapeSpec]) -> ContextEnhancementModule | None:
-    """CEM between those of ``MODEL.EFPN_BS``'s levels that the pyramid has; None: it is off.
+    """Build CEM for the levels of ``MODEL.EFPN_BS`` that the pyramid has; None if disabled.
 
     Args:
         cfg: a config.
@@ -127,7 +140,7 @@ def build_cem(cfg: CfgNode, levels: dict[str, ShapeSpec]) -> ContextEnhancementM
 
     Raises:
         ValueError: see :func:`pick_levels` and :class:`ContextEnhancementModule`.
-        KeyError: ``add_efpn_config`` was not called.
+        KeyError: if ``add_efpn_config`` was not called.
     """
     node = require_node(cfg, "MODEL.EFPN_BS")
     if not node.CEM_ENABLED:

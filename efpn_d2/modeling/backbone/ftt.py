@@ -1,9 +1,10 @@
-"""Feature texture transfer (paper III-B) and what the paper compares it with.
+"""Feature texture transfer [paper III-B] and the alternatives it is compared with.
 
-The three up-samplers have one interface, ``forward(p3, p2) -> p3_prime``: the maps of levels 3 and
-2 in, the semantics of level 3 at the resolution of level 2 out. Inside the pyramid they receive the
-maps *before* the 3x3 output convolutions (``merged3``, ``merged2``), as the authors' code does.
-What reads p3 alone is a step of its own, ``upsample``, followed by ``transfer``.
+All upsamplers have the interface ``forward(p3, p2) -> p3_prime``: the inputs are the features of
+levels 3 and 2, the output has the semantics of level 3 at the resolution of level 2. Inside the
+pyramid they receive the features *before* the 3x3 output convolutions (``merged3``, ``merged2``),
+as in the authors' code. The part that depends only on p3 is a separate step, ``upsample``, followed
+by ``transfer``.
 """
 
 from dataclasses import replace
@@ -23,13 +24,14 @@ _LEAKY_SLOPE = 0.1
 
 
 class Upsampler(nn.Module):
-    """What makes P'3."""
+    """Base class of modules that compute P'3."""
 
     def forward(self, p3: Tensor, p2: Tensor) -> Tensor:
-        """
+        """Compute P'3.
+
         Args:
-            p3: level-3 map (N, C, H, W), stride 8.
-            p2: level-2 map (N, C, 2H, 2W), stride 4.
+            p3: level-3 features (N, C, H, W), stride 8.
+            p2: level-2 features (N, C, 2H, 2W), stride 4.
 
         Returns:
             P'3 (N, C, 2H, 2W), stride 4.
@@ -37,22 +39,22 @@ class Upsampler(nn.Module):
         return self.transfer(self.upsample(p3), p2, p3)
 
     def upsample(self, p3: Tensor) -> Tensor:
-        """The content of p3 (N, C, H, W) at twice the resolution: (N, C_up, 2H, 2W)."""
+        """Compute the content of p3 (N, C, H, W) at twice the resolution: (N, C_up, 2H, 2W)."""
         raise NotImplementedError
 
     def transfer(self, up: Tensor, p2: Tensor, p3: Tensor) -> Tensor:
-        """P'3 from :meth:`upsample` of p3, the texture of p2, and p3 itself."""
+        """Compute P'3 from :meth:`upsample` of p3, the texture of p2, and p3 itself."""
         raise NotImplementedError
 
 
 class FeatureTextureTransfer(Upsampler):
-    """P'3 from P3 (content) and P2 (texture reference) [paper Eq. 3].
+    """Compute P'3 from P3 (content) and P2 (texture reference) [paper Eq. 3].
 
     ``up = sub_pixel(E_c(p3))``, ``p3_prime = E_t(concat(p2, up)) + up``. The preset ``reference``
-    follows it by tail convolutions and adds the nearest-upsampled p3, as the authors' code does.
+    adds tail convolutions and the nearest-upsampled p3, as in the authors' code.
 
-    At the start all learnt corrections are small, and P'3 is nearly p3 up-sampled: a trained FPN
-    keeps its semantics when it gets an extension. [ours]
+    All learned corrections are initialized small, so P'3 starts close to the upsampled p3: an
+    extension of a trained FPN keeps its semantics. [ours]
     """
 
     def __init__(
@@ -69,22 +71,23 @@ class FeatureTextureTransfer(Upsampler):
         Args:
             channels: C of p3, p2 and p3_prime.
             preset: a key of :data:`efpn_d2.modeling.presets.PRESETS`.
-            width: channels inside; 0: the preset's.
-            content_blocks: residual blocks of E_c; -1: the preset's.
-            texture_blocks: residual blocks of E_t; -1: the preset's.
-            norm: normalisation after each convolution of the extractors.
+            width: channels inside; 0: chosen by the preset.
+            content_blocks: residual blocks of E_c; -1: chosen by the preset.
+            texture_blocks: residual blocks of E_t; -1: chosen by the preset.
+            norm: normalization after each convolution of the extractors.
 
         Raises:
-            ValueError: unknown preset; or a width that differs from C where only ``reference`` has
-                convolutions to change it.
+            ValueError: if the preset is unknown, or the width differs from C for a preset other
+                than ``reference``, which has no convolutions to change it.
         """
         super().__init__()
         spec = get_preset(preset)
         width = width or channels * spec.width_factor
         if width != channels and not spec.reference_code:
             raise ValueError(
-                f"MODEL.EFPN.WIDTH is {width}, but the preset '{preset}' adds its blocks to maps "
-                f"of {channels} channels: use {channels} (or 0), or the preset 'reference'."
+                f"MODEL.EFPN.WIDTH is {width}, but the preset '{preset}' adds its blocks to "
+                f"features of {channels} channels: use {channels} (or 0), or the preset "
+                "'reference'."
             )
         spec = replace(
             spec,
@@ -94,15 +97,15 @@ class FeatureTextureTransfer(Upsampler):
         self.content_extractor = _content_extractor(channels, width, spec, norm)
         self.sub_pixel = _sub_pixel(width, spec)
         self.texture_extractor = _texture_extractor(channels, width, spec, norm)
-        # None: Eq. 3 is the output.
+        # None: the output is Eq. 3.
         self.tail = _tail(width, channels) if spec.reference_code else None
 
     def upsample(self, p3: Tensor) -> Tensor:
-        """The content of p3 (N, C, H, W) at twice the resolution: (N, width, 2H, 2W)."""
+        """Compute the content of p3 (N, C, H, W) at twice the resolution: (N, width, 2H, 2W)."""
         return self.sub_pixel(self.content_extractor(p3))
 
     def transfer(self, up: Tensor, p2: Tensor, p3: Tensor) -> Tensor:
-        """P'3 from :meth:`upsample` of p3, the texture of p2, and p3 itself."""
+        """Compute P'3 from :meth:`upsample` of p3, the texture of p2, and p3 itself."""
         p3_prime = self.texture_extractor(torch.cat([p2, up], dim=1)) + up
         if self.tail is not None:
             p3_prime = self.tail(p3_prime) + nearest_up2(p3)
@@ -110,10 +113,10 @@ class FeatureTextureTransfer(Upsampler):
 
 
 class ESPCN(Upsampler):
-    """Three-layer sub-pixel network on P3 alone, the paper's single-image rival of FTT [Table II].
+    """Three-layer sub-pixel network on P3 alone, the paper's baseline for FTT [Table II].
 
-    conv5x5 - tanh - conv3x3 - tanh - sub-pixel convolution, with 64 and 32 hidden channels as ESPCN
-    has them; ``p2`` is taken for the sake of one interface and not read.
+    It is conv5x5 - tanh - conv3x3 - tanh - sub-pixel convolution, with 64 and 32 hidden channels as
+    in the ESPCN article; ``p2`` is not used.
     """
 
     def __init__(self, channels: int, *, hidden: tuple[int, int] = (64, 32)) -> None:
@@ -132,36 +135,36 @@ class ESPCN(Upsampler):
         self.sub_pixel = SubPixelUpsample(hidden[1], channels)
 
     def upsample(self, p3: Tensor) -> Tensor:
-        """P'3."""
+        """Compute P'3 (N, C, 2H, 2W) from p3 (N, C, H, W)."""
         return self.sub_pixel(self.features(p3))
 
     def transfer(self, up: Tensor, p2: Tensor, p3: Tensor) -> Tensor:
-        """``up`` as it is."""
+        """Return ``up`` unchanged."""
         return up
 
 
 class NearestUpsample(Upsampler):
-    """P3 up-sampled by nearest neighbours: the pyramid "without FTT" of the paper's Table III."""
+    """Nearest-neighbor upsampling of P3: the pyramid "without FTT" of the paper's Table III."""
 
     def upsample(self, p3: Tensor) -> Tensor:
-        """P'3."""
+        """Upsample p3 (N, C, H, W) to P'3 (N, C, 2H, 2W)."""
         return nearest_up2(p3)
 
     def transfer(self, up: Tensor, p2: Tensor, p3: Tensor) -> Tensor:
-        """``up`` as it is."""
+        """Return ``up`` unchanged."""
         return up
 
 
 def build_upsampler(name: str, channels: int, **ftt_options: Any) -> Upsampler:
-    """The module that makes P'3.
+    """Build the module that computes P'3.
 
     Args:
         name: ``ftt``, ``espcn`` or ``nearest``.
         channels: C of p3, p2 and p3_prime.
-        ftt_options: those of :class:`FeatureTextureTransfer`; the others have none.
+        ftt_options: options of :class:`FeatureTextureTransfer`; ignored by the others.
 
     Raises:
-        ValueError: unknown name, or see :class:`FeatureTextureTransfer`.
+        ValueError: if the name is unknown, or see :class:`FeatureTextureTransfer`.
     """
     if name == "ftt":
         return FeatureTextureTransfer(channels, **ftt_options)
@@ -179,7 +182,7 @@ class _Skip(nn.Sequential):
     """``x + layers(x)``."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, H, W)."""
+        """Map features (N, C, H, W) to (N, C, H, W)."""
         out = x
         for layer in self:
             out = layer(out)

@@ -1,7 +1,7 @@
 """Razor dynamic convolution and the static-guided dynamic module.
 
-A reconstruction from the abstract of the article that proposes both, which is all of it that is
-public: the abstract names the parts and what they are for, their inside is ours.
+This is a reconstruction: only the abstract of the article that proposes both is public. It names
+the parts and their purpose; their design is ours.
 """
 
 import torch
@@ -32,13 +32,13 @@ __all__ = [
 
 
 class RazorDynamicConv(nn.Module):
-    """Depthwise dynamic convolution (RDConv) of a part of the channels; the others pass through.
+    """Razor dynamic convolution (RDConv): depthwise dynamic convolution of some channels.
 
-    Only the first C / razor_ratio channels are read by the kernel generator and convolved, each
-    image with kernels of its own. The kernels are ``dW(x)``, a channel branch times a spatial one;
-    with a static guide they are ``W_static * (1 + dW(x))``, and dW starts at zero: at first that is
-    exactly the static convolution. As |dW| < 1, a guided weight never changes its sign and is never
-    more than twice the static one.
+    Only the first C / razor_ratio channels are read by the kernel generator and convolved, with
+    separate kernels for each image; the others are passed through. The kernels are ``dW(x)``, a
+    channel branch times a spatial branch; with a static guide they are ``W_static * (1 + dW(x))``,
+    and dW is initialized to zero, so the layer starts as exactly the static convolution. Since |dW|
+    < 1, a guided weight keeps its sign and is at most twice the static one.
     """
 
     def __init__(
@@ -55,13 +55,13 @@ class RazorDynamicConv(nn.Module):
             channels: C.
             kernel_size: k, odd.
             razor_ratio: rho, a divisor of C.
-            reduction: of the channel branch's hidden layer.
-            static_kernels: the guide, a module whose ``forward()`` returns W_static of shape
-                (C / razor_ratio, k, k); None: no guide.
+            reduction: reduction ratio of the channel branch's hidden layer.
+            static_kernels: the guide, a module whose ``forward()`` returns W_static of shape (C /
+                razor_ratio, k, k); None: no guide.
 
         Raises:
-            ValueError: ``kernel_size`` or ``razor_ratio`` is not as said above, or ``reduction`` is
-                below 1.
+            ValueError: if ``kernel_size`` is even, ``razor_ratio`` does not divide C, or
+                ``reduction`` is below 1.
         """
         super().__init__()
         _check_kernel(channels, kernel_size, razor_ratio)
@@ -74,22 +74,23 @@ class RazorDynamicConv(nn.Module):
             self.generator.start_at_zero()
 
     def kernels(self, x: Tensor) -> Tensor:
-        """W of maps (N, C, H, W): (N, C / razor_ratio, k, k)."""
+        """Generate the kernels W (N, C / razor_ratio, k, k) from features (N, C, H, W)."""
         change = self.generator(x[:, : self.dynamic_channels])
         return change if self.static_kernels is None else self.static_kernels() * (1 + change)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, H, W); N may be 0."""
+        """Map features (N, C, H, W) to (N, C, H, W); N may be 0."""
         convolved = depthwise_per_image(x[:, : self.dynamic_channels], self.kernels(x))
         return torch.cat([convolved, x[:, self.dynamic_channels :]], dim=1)
 
     def projected(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """``conv2d(self(x), weight, bias)`` with one output channel, without making ``self(x)``.
+        """Compute ``conv2d(self(x), weight, bias)``, a single channel, without storing ``self(x)``.
 
-        That has the size of ``x``: to write and read it takes longer than to compute it.
+        The memory traffic of ``self(x)``, which has the size of ``x``, takes longer than its
+        arithmetic.
 
         Args:
-            x: maps (N, C, H, W); N may be 0.
+            x: features (N, C, H, W); N may be 0.
             weight: (1, C, 1, 1).
             bias: (1,).
 
@@ -104,12 +105,12 @@ class RazorDynamicConv(nn.Module):
 
 
 class StaticGuidedDynamicModule(CNNBlockBase):
-    """SGDM: spatial attention from a statically guided dynamic convolution.
+    """SGDM: spatial attention from a static-guided dynamic convolution.
 
-    ``y = x * 2 sigmoid(proj(RDConv(x)))``, with one attention map for all channels. ``proj`` starts
-    at zero and the factor 2 = 1 / sigmoid(0) makes the gate 1 there: inserted into a trained
-    network, the block is bitwise the identity at first. Up to that factor, which the next
-    convolution's weights could hold as well, it is the plain sigmoid gate.
+    ``y = x * 2 sigmoid(proj(RDConv(x)))``, with one attention map for all channels. ``proj`` is
+    initialized to zero, and the factor 2 = 1 / sigmoid(0) makes the gate 1 there: inserted into a
+    trained network, the block starts as the bitwise identity. Up to this factor, which the weights
+    of the next convolution could absorb, it is a plain sigmoid gate.
     """
 
     def __init__(
@@ -125,12 +126,14 @@ class StaticGuidedDynamicModule(CNNBlockBase):
         """
         Args:
             channels: C.
-            kernel_size, razor_ratio, reduction: those of :class:`RazorDynamicConv`.
-            shared_kernels: static kernels of each shape that all channels share.
-            static_guide: False: the kernels are the dynamic ones alone, for comparison.
+            kernel_size: see :class:`RazorDynamicConv`.
+            razor_ratio: see :class:`RazorDynamicConv`.
+            reduction: see :class:`RazorDynamicConv`.
+            shared_kernels: number of static kernels of each shape that all channels share.
+            static_guide: False: use only the dynamic kernels, for comparison.
 
         Raises:
-            ValueError: see :class:`RazorDynamicConv`; or ``shared_kernels`` is below 1.
+            ValueError: if ``shared_kernels`` is below 1, or see :class:`RazorDynamicConv`.
         """
         super().__init__(channels, channels, stride=1)
         _check_kernel(channels, kernel_size, razor_ratio)
@@ -152,7 +155,7 @@ class StaticGuidedDynamicModule(CNNBlockBase):
         nn.init.zeros_(self.proj.bias)
 
     def attention(self, x: Tensor) -> Tensor:
-        """The gate of maps (N, C, H, W): (N, 1, H, W), in (0, 2)."""
+        """Compute the gate (N, 1, H, W), with values in (0, 2), of features (N, C, H, W)."""
         if not torch.jit.is_scripting() and self._is_watched():
             return 2 * torch.sigmoid(self.proj(self.dynamic_conv(x)))
         return 2 * torch.sigmoid(self.dynamic_conv.projected(x, self.proj.weight, self.proj.bias))
@@ -162,35 +165,42 @@ class StaticGuidedDynamicModule(CNNBlockBase):
         return is_watched(self.proj) or is_watched(self.dynamic_conv, within=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, H, W); N may be 0."""
+        """Map features (N, C, H, W) to (N, C, H, W); N may be 0."""
         return x * self.attention(x)
 
 
 class PyramidSGDM(nn.ModuleDict):
-    """One SGDM for each of some levels; the other maps pass through.
+    """Apply an SGDM to each of some levels; other levels are passed through.
 
-    It runs on the finished outputs: a level that a top block makes from another is made from that
-    one's map as it was before.
+    It runs on the final outputs: a level that a top block computes from another is computed from
+    the features before the SGDM.
     """
 
     def changed_levels(self) -> tuple[str, ...]:
-        """Those that have a block."""
+        """Names of the levels that have a block."""
         return tuple(self)
 
     def forward(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A pyramid's outputs, each (N, C, H_l, W_l) -> the same names and shapes."""
-        attended = {name: x for name, x in outputs.items()}  # noqa: C416  scripted
+        """Apply the blocks to a pyramid's features.
+
+        Args:
+            outputs: the pyramid's features, each (N, C, H_l, W_l).
+
+        Returns:
+            The same names and shapes.
+        """
+        attended = {name: x for name, x in outputs.items()}  # noqa: C416  for TorchScript
         for name, block in self.items():
             attended[name] = block(attended[name])
         return attended
 
 
 def build_sgdm(cfg: CfgNode, channels: int) -> StaticGuidedDynamicModule:
-    """A block for maps of ``channels`` channels, as ``MODEL.SGDM`` says.
+    """Build a block for features of ``channels`` channels from ``MODEL.SGDM``.
 
     Raises:
         ValueError: see :class:`RazorDynamicConv`.
-        KeyError: ``add_efpn_config`` was not called.
+        KeyError: if ``add_efpn_config`` was not called.
     """
     node = require_node(cfg, "MODEL.SGDM")
     return StaticGuidedDynamicModule(
@@ -204,12 +214,12 @@ def build_sgdm(cfg: CfgNode, channels: int) -> StaticGuidedDynamicModule:
 
 
 def add_sgdm_after_stages(cfg: CfgNode, bottom_up: Backbone) -> None:
-    """End each stage of ``MODEL.SGDM.AFTER_STAGES`` in a block, in place.
+    """Append a block to each stage of ``MODEL.SGDM.AFTER_STAGES``, in place.
 
-    The block becomes the stage's last child, ``res{i}.sgdm``: no key of the stock network is
-    renamed, its ``forward`` stays as it is, and whatever else runs a stage runs its block too. So
-    C'2 gets the block of ``res2``, with the same weights, just as it gets the rest of ``res2``; its
-    kernels come from C'2 itself. A block is trained even where FREEZE_AT froze its stage.
+    The block becomes the stage's last child, ``res{i}.sgdm``, so no key of the stock network is
+    renamed, and everything that runs a stage also runs its block. C'2 thus passes through the block
+    of ``res2`` with the same weights, but with kernels generated from C'2 itself. A block is
+    trained even if FREEZE_AT has frozen its stage.
 
     Args:
         cfg: a config.
@@ -217,8 +227,8 @@ def add_sgdm_after_stages(cfg: CfgNode, bottom_up: Backbone) -> None:
             ``res{i}``, each an ``nn.Sequential`` of ``CNNBlockBase``.
 
     Raises:
-        ValueError: a stage is not there; or see :class:`RazorDynamicConv`.
-        KeyError: ``add_efpn_config`` was not called.
+        ValueError: if a stage does not exist, or see :class:`RazorDynamicConv`.
+        KeyError: if ``add_efpn_config`` was not called.
     """
     wanted = require_node(cfg, "MODEL.SGDM").AFTER_STAGES
     stages = {k: v for k, v in bottom_up.named_children() if isinstance(v, nn.Sequential)}
@@ -235,15 +245,15 @@ def add_sgdm_after_stages(cfg: CfgNode, bottom_up: Backbone) -> None:
 
 
 def build_sgdm_on_levels(cfg: CfgNode, levels: dict[str, ShapeSpec]) -> PyramidSGDM | None:
-    """The blocks of ``MODEL.SGDM.ON_LEVELS``; None: there are none.
+    """Build the blocks of ``MODEL.SGDM.ON_LEVELS``; None if it is empty.
 
     Args:
         cfg: a config.
         levels: the pyramid's ``output_shape()``.
 
     Raises:
-        ValueError: a level is not there; or see :class:`RazorDynamicConv`.
-        KeyError: ``add_efpn_config`` was not called.
+        ValueError: if a level does not exist, or see :class:`RazorDynamicConv`.
+        KeyError: if ``add_efpn_config`` was not called.
     """
     wanted = require_node(cfg, "MODEL.SGDM").ON_LEVELS
     check_features("MODEL.SGDM.ON_LEVELS", wanted, levels)
@@ -255,8 +265,8 @@ def build_sgdm_on_levels(cfg: CfgNode, levels: dict[str, ShapeSpec]) -> PyramidS
 def _check_kernel(channels: int, kernel_size: int, razor_ratio: int) -> None:
     if kernel_size < 1 or kernel_size % 2 == 0:
         raise ValueError(
-            f"MODEL.SGDM.KERNEL_SIZE is {kernel_size}, with which a map would not keep its size: "
-            "use an odd number."
+            f"MODEL.SGDM.KERNEL_SIZE is {kernel_size}, which would change the size of the "
+            "features: use an odd number."
         )
     if razor_ratio < 1 or channels % razor_ratio:
         raise ValueError(

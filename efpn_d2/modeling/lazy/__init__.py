@@ -1,4 +1,4 @@
-"""P'2 at inference only where it is read."""
+"""Lazy P'2: at inference, compute P'2 only where it is read."""
 
 from .build import LazyComputation, build_lazy_computation, queries_p2_prime
 from .lazy_map import LazyP2Prime

@@ -1,4 +1,4 @@
-"""Rectangles of tiles that are computed together, with one halo around each."""
+"""Blocks: rectangles of tiles that are computed together, with a single halo."""
 
 from collections import defaultdict
 from collections.abc import Collection
@@ -21,12 +21,12 @@ class Block(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
+        """Number of rows and columns."""
         return self.height, self.width
 
     @property
     def tiles(self) -> list[Tile]:
-        """Row by row."""
+        """Return the tiles in row-major order."""
         return [
             (self.image, self.row + i, self.column + j)
             for i in range(self.height)
@@ -35,10 +35,10 @@ class Block(NamedTuple):
 
 
 def join_tiles(tiles: Collection[Tile], most: int) -> list[Block]:
-    """Rectangles of at most ``most`` tiles that cover exactly ``tiles``, none of them twice.
+    """Join tiles to rectangles of at most ``most`` tiles that cover each tile exactly once.
 
-    Runs along rows, and then runs that begin and end alike in rows one below the other. There are
-    better coverings, but halos shrink most with the first neighbour.
+    Neighboring tiles are joined along rows first, then equal runs of consecutive rows. Better
+    coverings exist, but the first neighbor saves most of the halo.
     """
     widest = max(int(most**0.5 + 0.5), 1)
     by_span: dict[tuple[int, int, int], list[int]] = defaultdict(list)
@@ -55,7 +55,7 @@ def join_tiles(tiles: Collection[Tile], most: int) -> list[Block]:
 
 
 def _runs(tiles: Collection[Tile], widest: int) -> list[tuple[int, int, int, int]]:
-    """Image, row, first column and width of neighbouring tiles of a row."""
+    """Return image, row, first column and width of each run of neighboring tiles in a row."""
     rows: dict[tuple[int, int], list[int]] = defaultdict(list)
     for image, row, column in tiles:
         rows[image, row].append(column)
@@ -68,7 +68,7 @@ def _runs(tiles: Collection[Tile], widest: int) -> list[tuple[int, int, int, int
 
 
 def _consecutive(numbers: Collection[int]) -> list[tuple[int, int]]:
-    """First number and length of each run of consecutive ones."""
+    """Return the first number and the length of each run of consecutive numbers."""
     runs: list[tuple[int, int]] = []
     for number in sorted(numbers):
         if runs and number == sum(runs[-1]):
@@ -79,7 +79,7 @@ def _consecutive(numbers: Collection[int]) -> list[tuple[int, int]]:
 
 
 def _cut(length: int, most: int) -> list[tuple[int, int]]:
-    """Start and length of the fewest pieces of at most ``most``, as equal as can be."""
+    """Return start and length of the fewest, nearly equal pieces of at most ``most``."""
     pieces = -(-length // most)
     starts = [length * k // pieces for k in range(pieces + 1)]
     return [(a, b - a) for a, b in zip(starts, starts[1:], strict=False)]

@@ -1,4 +1,4 @@
-"""Whether and how a pyramid computes P'2 on demand, as ``MODEL.EFPN.LAZY`` says."""
+"""Build the lazy computation of P'2 from ``MODEL.EFPN.LAZY``."""
 
 import functools
 import logging
@@ -26,26 +26,28 @@ _DENSE = "MODEL.EFPN.LAZY is on, but {}: P'2 is computed densely."
 
 
 class LazyComputation:
-    """Makes a :class:`LazyP2Prime` of each batch of images."""
+    """Create a :class:`LazyP2Prime` for each batch of images."""
 
     def __init__(self, tile_sides: Sequence[int], dense_above: float) -> None:
         """
-        Args: see :class:`LazyP2Prime`.
+        Args:
+            tile_sides: see :class:`LazyP2Prime`.
+            dense_above: see :class:`LazyP2Prime`.
 
         Raises:
-            ValueError: there is no tile side, or one is not a positive multiple of 8, or
-                ``dense_above`` is not a share.
+            ValueError: if there is no tile side, one is not a positive multiple of 8, or
+                ``dense_above`` is negative.
         """
         whole = all(isinstance(side, int) for side in tile_sides)
         if not tile_sides or not whole or any(side < 8 or side % 8 for side in tile_sides):
             raise ValueError(
-                f"MODEL.EFPN.LAZY_TILE_SIDES is {list(tile_sides)}: give one or more multiples of "
+                f"MODEL.EFPN.LAZY_TILE_SIDES is {list(tile_sides)}: use one or more multiples of "
                 "8, in cells of P'2."
             )
-        if not dense_above >= 0:  # nor nan
+        if not dense_above >= 0:  # also rejects NaN
             raise ValueError(
-                f"MODEL.EFPN.LAZY_DENSE_ABOVE is {dense_above}: give a share of P'2's cost, 0.0 or "
-                "more."
+                f"MODEL.EFPN.LAZY_DENSE_ABOVE is {dense_above}: use a fraction of P'2's cost, 0.0 "
+                "or more."
             )
         self.tile_sides = tuple(tile_sides)
         self.dense_above = dense_above
@@ -53,10 +55,10 @@ class LazyComputation:
         self._warned: set[str] = set()
 
     def start(self, maps: PyramidMaps, stage2: nn.Module) -> LazyP2Prime:
-        """P'2 of a batch, nothing of which is computed yet.
+        """Return P'2 of a batch, without computing it yet.
 
         Args:
-            maps: what it is made of.
+            maps: the features that P'2 is computed from.
             stage2: the module behind ``maps.stage2``.
         """
         return LazyP2Prime(
@@ -69,24 +71,24 @@ class LazyComputation:
     def _get_profile(
         self, stage2: nn.Module, extension: "PyramidExtension"
     ) -> ExtensionProfile | None:
-        """None, with a warning, where P'2 must be dense."""
+        """Return the profile; None, with a warning, if P'2 must be dense."""
         profile = self._profiler(stage2, extension)
         if profile is None:
             self.warn_once(
-                "stage 2 or the extension has a module that reads its whole input (a group "
-                "normalisation or SGDM), too far, or where its input says"
+                "stage 2 or the extension has a module whose receptive field is unbounded (a "
+                "group normalization or SGDM), too large, or depends on the input"
             )
         return profile
 
     def warn_once(self, reason: str) -> None:
-        """Say why P'2 is dense though it was asked to be lazy."""
+        """Log why P'2 is dense although lazy computation is enabled."""
         if reason not in self._warned:
             self._warned.add(reason)
             logger.warning(_DENSE.format(reason))
 
 
 def queries_p2_prime(cfg: CfgNode) -> bool:
-    """Whether the RPN is to read P'2 only where a coarser level sees something."""
+    """Return whether the RPN reads P'2 only where a coarser level has a high objectness."""
     node = require_node(cfg, "MODEL.EFPN")
     if not (node.LAZY and node.RPN_ON_P2_PRIME and node.LAZY_QUERY_THRESHOLD > 0):
         return False
@@ -96,15 +98,17 @@ def queries_p2_prime(cfg: CfgNode) -> bool:
 def build_lazy_computation(
     cfg: CfgNode, bottom_up: nn.Module, extension: "PyramidExtension"
 ) -> LazyComputation | None:
-    """What ``MODEL.EFPN.LAZY`` asks for; None: P'2 is dense.
+    """Build the lazy computation of ``MODEL.EFPN.LAZY``; None if P'2 is dense.
 
     Args:
         cfg: a config.
-        bottom_up, extension: of the pyramid.
+        bottom_up: the pyramid's bottom-up network.
+        extension: the pyramid's extension.
 
     Raises:
-        ValueError: see :class:`LazyComputation`; or the query's threshold is no objectness.
-        KeyError: ``add_efpn_config`` was not called.
+        ValueError: if the threshold of the query is not an objectness, or see
+            :class:`LazyComputation`.
+        KeyError: if ``add_efpn_config`` was not called.
     """
     node = require_node(cfg, "MODEL.EFPN")
     if not node.LAZY:
@@ -113,7 +117,7 @@ def build_lazy_computation(
     reason = ""
     own_texture = getattr(bottom_up, "texture", "") != "c2_prime" or extension.lateral is None
     if own_texture or extension.channels != cfg.MODEL.FPN.OUT_CHANNELS:
-        reason = "it is for a P'2 as wide as the other levels with C'2 as its texture"
+        reason = "lazy P'2 requires a P'2 as wide as the other levels, with C'2 as its texture"
     elif extension.level2_lateral is not None:
         reason = "the detector reads all of P'2"
     elif "p2_prime" in cfg.MODEL.RPN.IN_FEATURES or (

@@ -1,4 +1,4 @@
-"""P'2 that is computed when boxes are pooled from it, and only where they are."""
+"""P'2 that is computed only where boxes are pooled from it."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -18,10 +18,10 @@ STRIDE = 2
 
 
 class LazyP2Prime:
-    """Takes the place of the map ``p2_prime`` among a pyramid's outputs, at inference.
+    """Replacement of the features ``p2_prime`` among a pyramid's outputs, at inference.
 
-    What heads pool from it equals what they would pool from the dense map, to float rounding. Tiles
-    once computed are kept, for boxes of later heads and stages. [ours]
+    Features pooled from it equal those pooled from the dense P'2 up to rounding. Computed tiles are
+    kept for later heads and stages. [ours]
     """
 
     def __init__(
@@ -34,10 +34,11 @@ class LazyP2Prime:
     ) -> None:
         """
         Args:
-            maps: what P'2 is made of.
-            get_profile: returns that of the modules in ``maps``; None: there can be no tiles.
+            maps: the features that P'2 is computed from.
+            get_profile: returns the profile of the modules in ``maps``; None: tiles are not
+                possible.
             tile_sides: sides of tiles to choose from, in cells of P'2; multiples of 8.
-            dense_above: compute the whole map where tiles would cost more than this share of it, in
+            dense_above: compute all of P'2 if tiles would cost more than this fraction of it, in
                 multiply-accumulates.
         """
         self._maps = maps
@@ -46,29 +47,29 @@ class LazyP2Prime:
         self._dense_above = dense_above
         self._dense: Tensor | None = None
         self._side = 0
-        self._rows: dict[Tile, int] = {}  # in ``_tiles``
+        self._rows: dict[Tile, int] = {}  # index into ``_tiles``
         self._tiles: Tensor | None = None  # (M, C, T, T)
 
     @property
     def shape(self) -> torch.Size:
-        """Of the dense map, (N, C, H, W)."""
+        """Shape of the dense features, (N, C, H, W)."""
         n, c = self._maps.merged3.shape[:2]
         return torch.Size((n, c, *self._maps.size))
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of what was computed; before, of the maps that it is made of."""
+        """Data type of the computed features, or of those they are computed from."""
         made = next((x for x in (self._dense, self._tiles) if x is not None), self._maps.merged3)
         return made.dtype
 
     @property
     def device(self) -> torch.device:
-        """Of the dense map."""
+        """Device of the dense features."""
         return self._maps.merged3.device
 
     @property
     def active_share(self) -> float:
-        """Share of the cells of P'2 that were computed so far; 1.0 once it is dense."""
+        """Fraction of the cells of P'2 computed so far; 1.0 once it is dense."""
         if self._dense is not None:
             return 1.0
         n, _, height, width = self.shape
@@ -79,18 +80,18 @@ class LazyP2Prime:
         return cells / (n * height * width)
 
     def dense(self) -> Tensor:
-        """The whole map, (N, C, H, W)."""
+        """Compute all of P'2, (N, C, H, W)."""
         if self._dense is None:
             self._dense = self._maps.p2_prime()
             self._rows, self._tiles = {}, None
         return self._dense
 
     def pool(self, pooler: ROIPooler, boxes: list[Boxes]) -> Tensor:
-        """What ``pooler([p2_prime], boxes)`` returns: (R, C, S, S), in fp32.
+        """Return the result of ``pooler([p2_prime], boxes)``: (R, C, S, S), in fp32.
 
         Args:
-            pooler: of one level.
-            boxes: of each image, in pixels of the network's input.
+            pooler: a pooler of one level.
+            boxes: boxes of each image, in pixels of the network's input.
         """
         spans = self._spans(boxes)
         profile = self._choose(spans)
@@ -102,16 +103,16 @@ class LazyP2Prime:
         return self._pool_from_tiles(pooler, Boxes.cat(boxes).tensor, spanned, tiles)
 
     def read(self, reader: Reader, halo: int, cells: Tensor, fill: Sequence[float]) -> list[Tensor]:
-        """Maps that ``reader`` makes of P'2, where they are wanted, and its tiles.
+        """Apply ``reader`` to P'2 around the wanted cells.
 
         Args:
-            reader: maps of P'2 (N, C, H, W) with the same cells, (N, C_k, H, W).
-            halo: the cells around a cell that it reads.
+            reader: maps P'2 (N, C, H, W) to several outputs with the same cells, (N, C_k, H, W).
+            halo: number of cells around a cell that it reads.
             cells: (R, 3), image, row and column of the wanted cells.
-            fill: what the maps have elsewhere, one value per map.
+            fill: value of each output elsewhere.
 
         Returns:
-            (N, C_k, H, W) each.
+            The outputs, (N, C_k, H, W) each.
         """
         spans = cells[:, [0, 1, 2, 1, 2]].cpu()
         profile = self._choose(spans)
@@ -143,12 +144,12 @@ class LazyP2Prime:
         return maps
 
     def _spans(self, boxes: list[Boxes]) -> Tensor:
-        """Cells that a pooler reads: (R, 5), image, first row and column, last row and column."""
+        """Return the cells read by a pooler, (R, 5): image, first row, column, last row, column."""
         height, width = self._maps.size
         spans = []
         for n, own in enumerate(boxes):
             corners = own.tensor.float() / STRIDE
-            # One cell more than needed on each side covers both of RoIAlign's conventions.
+            # One extra cell per side covers both of RoIAlign's conventions.
             first = (corners[:, :2] - 1).floor()
             last = torch.maximum(corners[:, 2:], corners[:, :2] + 1).floor() + 1
             limit = corners.new_tensor([width - 1, height - 1])
@@ -158,11 +159,11 @@ class LazyP2Prime:
         return torch.cat(spans).long().cpu()
 
     def _choose(self, spans: Tensor) -> ExtensionProfile | None:
-        """The cheapest way to have the cells of ``spans``: tiles of some side, or the whole map.
+        """Choose the cheapest way to compute the cells of ``spans``: tiles of some size or dense.
 
         Returns:
-            With what tiles are computed; None: with the whole map there, or no cell to have, there
-            are none to compute.
+            The profile for computing tiles; None if there are none to compute, because P'2 is dense
+            or no cell is wanted.
         """
         if self._dense is not None or not len(spans):
             return None
@@ -170,7 +171,7 @@ class LazyP2Prime:
         if profile is None:
             self.dense()
             return None
-        whole = -(-max(size) // 8) * 8  # a larger tile would be filled up for nothing
+        whole = -(-max(size) // 8) * 8  # a larger tile would be padded
         sides = {min(side, whole) for side in self._tile_sides} if not self._side else {self._side}
         costs = {}
         for side in sides:
@@ -184,7 +185,7 @@ class LazyP2Prime:
         return profile
 
     def _compute(self, spanned: Tensor, profile: ExtensionProfile) -> Tensor:
-        """All tiles, with those of ``spanned`` (R, 5), at least one, among them."""
+        """Return all tiles after computing those of ``spanned`` (R, 5), at least one."""
         new = sorted(_covered(spanned) - self._rows.keys())
         if new or self._tiles is None:
             (computed,) = compute_tiles(self._maps, profile, self._side, new)
@@ -192,7 +193,7 @@ class LazyP2Prime:
         return self._tiles
 
     def _keep(self, new: list[Tile], computed: Tensor) -> Tensor:
-        """Add tiles to those that are there; returns all."""
+        """Add tiles to the existing ones, and return all."""
         self._rows.update({tile: len(self._rows) + m for m, tile in enumerate(new)})
         known = [] if self._tiles is None else [self._tiles]
         self._tiles = torch.cat([*known, computed])
@@ -201,7 +202,7 @@ class LazyP2Prime:
     def _pool_from_tiles(
         self, pooler: ROIPooler, boxes: Tensor, spanned: Tensor, tiles: Tensor
     ) -> Tensor:
-        """Pool each box from the block of tiles that it spans, blocks of one shape together."""
+        """Pool each box from its block of tiles, for all blocks of one shape together."""
         by_shape: dict[tuple[int, int], list[int]] = defaultdict(list)
         for r, (_, top, left, bottom, right) in enumerate(spanned.tolist()):
             by_shape[bottom - top + 1, right - left + 1].append(r)
@@ -209,7 +210,7 @@ class LazyP2Prime:
         for shape, rows in by_shape.items():
             origins = [tuple(x) for x in spanned[rows, :3].tolist()]
             blocks = sorted(set(origins))
-            # By block, as the pooler wants them.
+            # Sorted by block, as the pooler expects.
             by_block: dict[Tile, list[int]] = {block: [] for block in blocks}
             for r, origin in zip(rows, origins, strict=True):
                 by_block[origin].append(r)
@@ -222,7 +223,7 @@ class LazyP2Prime:
         return torch.cat(pooled)[inverse.to(boxes.device)]
 
     def _blocks(self, tiles: Tensor, origins: list[Tile], shape: tuple[int, int]) -> Tensor:
-        """Blocks of ``shape`` tiles that begin at tiles ``origins``: (B, C, h * T, w * T)."""
+        """Return blocks of ``shape`` tiles starting at ``origins``: (B, C, h * T, w * T)."""
         rows = [
             self._rows[n, i + a, j + b]
             for n, i, j in origins
@@ -238,19 +239,19 @@ class LazyP2Prime:
         )
 
     def _move(self, boxes: Tensor, block: Tile) -> Boxes:
-        """Boxes in pixels from the block's corner on."""
+        """Translate boxes to pixels relative to the block's corner."""
         _, i, j = block
         corner = boxes.new_tensor([j, i, j, i]) * (self._side * STRIDE)
         return Boxes(boxes - corner)
 
 
 def _tile_spans(spans: Tensor, side: int) -> Tensor:
-    """Spans of cells (R, 5) as spans of tiles."""
+    """Convert spans of cells (R, 5) to spans of tiles."""
     return torch.cat([spans[:, :1], spans[:, 1:] // side], dim=1)
 
 
 def _covered(tiles: Tensor) -> set[Tile]:
-    """All tiles of some spans (R, 5)."""
+    """Return all tiles of some spans (R, 5)."""
     return {
         (n, i, j)
         for n, top, left, bottom, right in set(map(tuple, tiles.tolist()))

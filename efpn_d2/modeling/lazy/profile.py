@@ -1,4 +1,4 @@
-"""What each step from the stock maps to P'2 reads around a cell, and what it costs."""
+"""Receptive field and cost of each step from the stock features to P'2."""
 
 import copy
 import logging
@@ -24,43 +24,43 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-_PROBE_SIDES = (20, 40, 80)  # even: some steps read an input at half the resolution
+_PROBE_SIDES = (20, 40, 80)  # even, since some steps read an input at half the resolution
 
 
 class StepProfile(NamedTuple):
-    """Of one step."""
+    """Receptive field and cost of one step."""
 
     halos: tuple[int, ...]
-    """Of each input: cells around a region of it that the output over that region depends on."""
+    "For each input, the cells around a region on which the output over that region depends."
     macs: int
     """Multiply-accumulates of the convolutions per cell of the input."""
 
     @property
     def halo(self) -> int:
-        """The largest."""
+        """Maximum over the inputs."""
         return max(self.halos)
 
 
 class ExtensionProfile(NamedTuple):
-    """Of all steps, each in cells of its input."""
+    """Profiles of all steps, each in cells of its input."""
 
     content: StepProfile
-    """merged3 (stride 8) to its up-sampled map (stride 4)."""
+    "From merged3 (stride 8) to the upsampled content (stride 4)."
     transfer: StepProfile
-    """That and merged2 to P'3 (stride 4)."""
+    "From the upsampled content and merged2 to P'3 (stride 4)."
     stage2: StepProfile
-    """The stem's map to C'2 (stride 2)."""
+    "From the stem's features to C'2 (stride 2)."
     output: StepProfile
-    """C'2 and P'3 to P'2 (stride 2)."""
+    "From C'2 and P'3 to P'2 (stride 2)."
 
     def last_halos(self, reader_halo: int) -> tuple[int, int]:
-        """Cells around a region of P'2 that steps ``stage2`` and ``output`` are run on.
+        """Return the halos around a region of P'2 on which steps ``stage2`` and ``output`` run.
 
-        That of ``output`` is even, for windows to begin with a whole cell of P'3. C'2 is read less
-        far than P'3, whose cells are larger; beyond that it may be wrong.
+        The halo of ``output`` is even, so that windows begin with a whole cell of P'3. C'2 is read
+        less far than P'3, whose cells are larger; its values further out may be wrong.
 
         Args:
-            reader_halo: of what reads P'2 around the region.
+            reader_halo: number of cells around the region that the reader of P'2 needs.
         """
         output = self.output.halo + reader_halo
         output += output % 2
@@ -68,30 +68,30 @@ class ExtensionProfile(NamedTuple):
 
 
 class ExtensionProfiler:
-    """Makes a profile when first asked, and again where other modules are asked about."""
+    """Compute a profile on first use, and again if the modules change."""
 
     def __init__(self) -> None:
         self._made_of: object = None
         self._profile: ExtensionProfile | None = None
 
     def __call__(self, stage2: nn.Module, extension: "PyramidExtension") -> ExtensionProfile | None:
-        """See :func:`profile_extension`; also None, with a warning, where probing fails."""
+        """Return :func:`profile_extension`, or None, with a warning, if profiling fails."""
         modules = _geometry(stage2, extension)
         if modules != self._made_of:
             try:
                 self._profile = profile_extension(stage2, extension)
-            except Exception as error:  # of whatever modules someone has put there
+            except Exception as error:  # user modules may raise anything
                 self._profile = None
                 logger.warning(
-                    "P'2 is computed in one piece: what its modules read around a cell could not "
-                    f"be found ({type(error).__name__}: {error})."
+                    "P'2 is computed densely: the receptive field of its modules could not be "
+                    f"determined ({type(error).__name__}: {error})."
                 )
             self._made_of = modules
         return self._profile
 
 
 def _geometry(*parents: nn.Module) -> list[tuple[Any, ...]]:
-    """Of all modules, what says how far they read."""
+    """Return the properties of all modules that determine their receptive field."""
     names = ("kernel_size", "padding", "dilation", "stride", "groups")
     return [
         (type(m), *(m.__dict__.get(name) for name in names))
@@ -102,14 +102,17 @@ def _geometry(*parents: nn.Module) -> list[tuple[Any, ...]]:
 
 @torch.no_grad()
 def profile_extension(stage2: nn.Module, extension: "PyramidExtension") -> ExtensionProfile | None:
-    """Profile the steps from the stock maps to P'2; None: one reads its whole input, or too far.
+    """Profile the steps from the stock features to P'2.
 
-    A step like that (a group normalisation, a global pool) cannot be computed in tiles, nor one
-    that reads where its input says (a deformable convolution).
+    A step cannot be computed in tiles if it reads its whole input (a group normalization, a global
+    pool) or if the input determines where it reads (a deformable convolution).
 
     Args:
         stage2: stage 2 of the bottom-up network.
-        extension: one that reads C'2, and whose level 2 is the pyramid's own.
+        extension: an extension that reads C'2, and whose level 2 is the pyramid's own.
+
+    Returns:
+        The profile; None if the receptive field of a step is unbounded or too large.
     """
     if any(_is_deformable(m) for part in (stage2, extension) for m in part.modules()):
         return None
@@ -117,7 +120,7 @@ def profile_extension(stage2: nn.Module, extension: "PyramidExtension") -> Exten
     c2_channels, channels = lateral.in_channels, lateral.out_channels
     stem_channels = next(x for x in stage2.modules() if isinstance(x, nn.Conv2d)).in_channels
     up = extension.upsampler
-    # Of the up-sampled content.
+    # Channels of the upsampled content.
     width = up.upsample(next(up.parameters(), torch.empty(0)).new_zeros(1, channels, 2, 2)).shape[1]
     steps = (
         profile_step(up, lambda m, x: m.upsample(x), [channels], scale=2),
@@ -134,7 +137,7 @@ def profile_extension(stage2: nn.Module, extension: "PyramidExtension") -> Exten
 
 
 def _is_deformable(module: nn.Module) -> bool:
-    """By the name, too, for there are many; a NaN as an offset can crash their kernels."""
+    """Detect deformable convolutions, also by name; a NaN as an offset can crash their kernels."""
     known = isinstance(module, DeformConv | ModulatedDeformConv | DeformConv2d)
     name = type(module).__name__.lower()
     return known or "deform" in name or name.startswith("dcn")
@@ -147,21 +150,21 @@ def profile_step(
     channels: Sequence[int],
     scale: int = 1,
 ) -> StepProfile | None:
-    """Put a NaN into the middle of each input and see how far it spreads.
+    """Measure how far a NaN in the middle of each input spreads.
 
-    So the halo comes from what the module does, whatever it is made of; weights do not matter.
+    The receptive field is thus found for any module, independent of its weights.
 
     Args:
-        module: maps maps to a map.
+        module: maps features to features.
         call: runs ``module`` (first argument) on its inputs, all of one size.
-        channels: of the inputs.
+        channels: channels of the inputs.
         scale: side of the output as a multiple of the inputs'.
 
     Returns:
-        None if a NaN spreads over any distance.
+        The profile; None if a NaN spreads without bound.
     """
-    # In double precision, of which PyTorch's own convolution shares no sums among cells, as faster
-    # ones do, which would spread a NaN too far.
+    # Double precision uses PyTorch's own convolution, which shares no sums among cells; faster
+    # algorithms do, and would spread a NaN too far.
     module = copy.deepcopy(module).cpu().double().eval()
     with torch.autocast("cpu", enabled=False):
         for side in _PROBE_SIDES:
@@ -177,7 +180,7 @@ def profile_step(
 def _spread(
     module: nn.Module, call: Callable[..., Tensor], channels: Sequence[int], probed: int, side: int
 ) -> int:
-    """Cells of the output that a NaN in input ``probed`` reaches beyond the cell's own."""
+    """Return how many cells of the output, beyond its own, a NaN in input ``probed`` reaches."""
     inputs = [torch.zeros(1, c, side, side, dtype=torch.double) for c in channels]
     middle = side // 2
     inputs[probed][..., middle, middle] = torch.nan
@@ -194,10 +197,10 @@ def _spread(
 
 @contextmanager
 def _counted(module: nn.Module, macs: list[int]) -> Iterator[None]:
-    """Append the multiply-accumulates of each convolution that runs."""
+    """Append the multiply-accumulates of each convolution that runs to ``macs``."""
 
     def count(conv: nn.Conv2d, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        """Forward hook of one."""
+        """Forward hook that counts one convolution."""
         macs.append(conv.weight.numel() * output.shape[-1] * output.shape[-2])
 
     hooks = [m.register_forward_hook(count) for m in module.modules() if isinstance(m, nn.Conv2d)]

@@ -1,11 +1,11 @@
-"""Tiles of P'2, each computed from windows of the maps below it.
+"""Compute tiles of P'2 from windows of the features below it.
 
-All positions are cells, of P'2 (stride 2) unless said otherwise. Tile (n, i, j) of side T is the
-part of image n that begins at row i * T and column j * T. Neighbouring tiles are computed as one
-block, where that saves halos. A window is as large as its block and the halo on both sides, and it
-is moved, not cut, where it would reach beyond the map: so all windows of a batch have one size, and
-the zeros that convolutions pad with are at the map's border exactly where they are in the dense
-computation, or too far from the block to matter.
+Positions are in cells of P'2 (stride 2) unless stated otherwise. Tile (n, i, j) of side T is the
+part of image n that begins at row i * T and column j * T. Neighboring tiles are computed as one
+block if this saves halos. A window is its block with a halo on both sides. At the border it is
+shifted, not cropped, so all windows of a batch have the same size, and the zero padding of
+convolutions is at the border exactly where the dense computation has it, or too far from the block
+to matter.
 """
 
 from collections import Counter, defaultdict
@@ -24,20 +24,20 @@ if TYPE_CHECKING:  # the pyramid imports this
 
 __all__ = ["PyramidMaps", "Reader", "compute_tiles", "dense_cost", "tiles_cost"]
 
-# Cells of P'2 that are computed at once on a CPU: beyond this, its caches no longer hold the maps
-# in between, and to get fresh memory for them takes as long as to compute them.
+# Number of cells of P'2 that are computed at once on a CPU. Beyond this, intermediate features do
+# not fit its caches, and allocating memory for them takes as long as computing them.
 CPU_CELLS = 8192
 
 Reader = Callable[[Tensor], list[Tensor]]
 
 
 class PyramidMaps(NamedTuple):
-    """All that P'2 is made of."""
+    """Features and modules from which P'2 is computed."""
 
     stem_map: Tensor  # (N, C_stem, H, W)
     merged2: Tensor  # (N, C, H/2, W/2)
     merged3: Tensor  # (N, C, H/4, W/4)
-    stage2: Callable[[Tensor], Tensor]  # the stem's map to C'2
+    stage2: Callable[[Tensor], Tensor]  # from the stem's features to C'2
     extension: "PyramidExtension"
 
     @property
@@ -47,22 +47,22 @@ class PyramidMaps(NamedTuple):
         return height, width
 
     def p2_prime(self) -> Tensor:
-        """The whole map."""
+        """Compute all of P'2."""
         return self.extension(self.stage2(self.stem_map), self.merged2, self.merged3)[1]
 
 
 class _Windows(NamedTuple):
-    """Along one axis: where the windows of some blocks begin, and their common length."""
+    """Starts of the windows of some blocks along one axis, and their common length."""
 
     starts: list[int]
     length: int
 
 
 class _AxisWindows(NamedTuple):
-    """Of each step, along one axis."""
+    """Windows of each step along one axis."""
 
     content: _Windows  # in cells of stride 8
-    transfer: _Windows  # of stride 4
+    transfer: _Windows  # in cells of stride 4
     stage2: _Windows
     output: _Windows
 
@@ -70,21 +70,22 @@ class _AxisWindows(NamedTuple):
 def _axis_windows(
     starts: Sequence[int], extent: int, length: int, profile: ExtensionProfile, reader_halo: int = 0
 ) -> _AxisWindows:
-    """
+    """Compute the windows of all steps along one axis.
+
     Args:
-        starts: of the blocks along the axis, multiples of 4.
-        extent: of each block along it, a multiple of 4.
-        length: of P'2 along it, a multiple of 4.
+        starts: starts of the blocks along the axis, multiples of 4.
+        extent: extent of each block along it, a multiple of 4.
+        length: length of P'2 along it, a multiple of 4.
         profile: the halos.
-        reader_halo: of what reads P'2 around the blocks.
+        reader_halo: number of cells around the blocks that the reader of P'2 needs.
     """
     stage2, output = profile.last_halos(reader_halo)
     transfer = output // 2 + profile.transfer.halo
-    transfer += transfer % 2  # for windows to begin with a whole cell of stride 8
+    transfer += transfer % 2  # windows begin with a whole cell of stride 8
     content = transfer // 2 + profile.content.halo
 
     def place(stride: int, halo: int) -> _Windows:
-        """Windows on a map with cells of ``stride`` cells of P'2."""
+        """Place windows on features with cells of ``stride`` cells of P'2."""
         own = min(extent // stride + 2 * halo, length // stride)
         wanted = [start // stride - halo for start in starts]
         return _Windows([min(max(x, 0), length // stride - own) for x in wanted], own)
@@ -100,20 +101,20 @@ def compute_tiles(
     reader: Reader | None = None,
     reader_halo: int = 0,
 ) -> list[Tensor]:
-    """P'2 on some tiles; on a GPU, one convolution call per layer for all of them.
+    """Compute P'2 on some tiles; on a GPU with one convolution call per layer for all of them.
 
-    Cells beyond the map, of tiles at its right and lower border, repeat its last ones.
+    Cells outside the image, in tiles at its right and lower border, repeat the last ones.
 
     Args:
-        maps: what to make it of.
-        profile: of ``maps.stage2`` and ``maps.extension``.
+        maps: the features that P'2 is computed from.
+        profile: profile of ``maps.stage2`` and ``maps.extension``.
         side: T, a multiple of 8.
         tiles: M different tiles, at least one.
-        reader: makes other maps of P'2, with the same cells.
-        reader_halo: the cells around a tile that it reads.
+        reader: maps P'2 to other outputs with the same cells.
+        reader_halo: number of cells around a tile that it reads.
 
     Returns:
-        P'2 (M, C, T, T) and the tiles of the maps that the reader makes.
+        P'2 (M, C, T, T) and the tiles of the reader's outputs.
     """
     order: list[Tile] = []
     parts = []
@@ -129,12 +130,12 @@ def compute_tiles(
 
 
 def _blocks(tiles: Collection[Tile], side: int, cuda: bool) -> list[Block]:
-    """What is computed with one halo: on a GPU single tiles, so that all go through one call."""
+    """Join tiles that share a halo; on a GPU all blocks are single tiles, computed in one call."""
     return join_tiles(tiles, 1 if cuda else max(CPU_CELLS // side**2, 1))
 
 
 def _batches(tiles: Collection[Tile], side: int, cuda: bool) -> list[list[Block]]:
-    """Blocks of one shape that are computed at once."""
+    """Group blocks of the same shape that are computed at once."""
     by_shape: dict[tuple[int, int], list[Block]] = defaultdict(list)
     for block in _blocks(tiles, side, cuda):
         by_shape[block.shape].append(block)
@@ -153,7 +154,7 @@ def _compute_blocks(
     reader: Reader | None,
     reader_halo: int,
 ) -> list[Tensor]:
-    """The tiles of blocks of one shape, block by block; the rest as :func:`compute_tiles`."""
+    """Compute the tiles of blocks of one shape, block by block; see :func:`compute_tiles`."""
     images = [block.image for block in blocks]
     rows, columns = [b.row * side for b in blocks], [b.column * side for b in blocks]
     height, width = blocks[0].shape
@@ -181,8 +182,8 @@ def _compute_blocks(
 def _compute_windows(
     maps: PyramidMaps, images: list[int], y: _AxisWindows, x: _AxisWindows
 ) -> Tensor:
-    """P'2 over the windows of step output."""
-    # P'3 over the windows of step transfer.
+    """Compute P'2 over the windows of step ``output``."""
+    # P'3 over the windows of step ``transfer``.
     merged3 = _crop(maps.merged3, images, y.content, x.content)
     up = maps.extension.upsampler.upsample(merged3)
     up = _cut(up, (y.content, x.content), (y.transfer, x.transfer), scale=2)
@@ -190,7 +191,7 @@ def _compute_windows(
     merged3 = _cut(merged3, (y.content, x.content), (halves[0], halves[1]))
     merged2 = _crop(maps.merged2, images, y.transfer, x.transfer)
     p3_prime = maps.extension.upsampler.transfer(up, merged2, merged3)
-    # C'2, and with it P'2.
+    # C'2 and then P'2.
     halves = [_halve(w) for w in (y.output, x.output)]
     p3_prime = _cut(p3_prime, (y.transfer, x.transfer), (halves[0], halves[1]))
     c2_prime = maps.stage2(_crop(maps.stem_map, images, y.stage2, x.stage2))
@@ -199,12 +200,12 @@ def _compute_windows(
 
 
 def _halve(windows: _Windows) -> _Windows:
-    """The same windows in cells twice as large."""
+    """Convert windows to cells twice as large."""
     return _Windows([start // 2 for start in windows.starts], windows.length // 2)
 
 
 def _crop(features: Tensor, images: list[int], y: _Windows, x: _Windows) -> Tensor:
-    """Windows (M, C, h, w) of maps (N, C, H, W)."""
+    """Crop windows (M, C, h, w) from features (N, C, H, W)."""
     places = zip(images, y.starts, x.starts, strict=True)
     return torch.stack([features[n, :, i : i + y.length, j : j + x.length] for n, i, j in places])
 
@@ -215,12 +216,12 @@ def _cut(
     inner: tuple[_Windows, _Windows],
     scale: int = 1,
 ) -> Tensor:
-    """Smaller windows out of larger ones, (M, C, H, W) -> (M, C, h, w).
+    """Crop smaller windows from larger ones, (M, C, H, W) to (M, C, h, w).
 
     Args:
-        windows: the larger ones.
-        outer: where they are.
-        inner: where the smaller ones are, in cells of ``windows``.
+        windows: the larger windows.
+        outer: their positions.
+        inner: positions of the smaller windows, in cells of ``windows``.
         scale: cells of ``windows`` per cell of ``outer``.
     """
     rows, columns = (
@@ -236,7 +237,7 @@ def _cut(
 
 
 def _tile(window: Tensor, start: tuple[int, int], side: int) -> Tensor:
-    """The tile of a window (C, h, w) that begins at ``start``."""
+    """Crop the tile that begins at ``start`` from a window (C, h, w)."""
     tile = window[:, start[0] : start[0] + side, start[1] : start[1] + side]
     missing = [side - length for length in tile.shape[1:]]
     if any(missing):
@@ -251,7 +252,7 @@ def tiles_cost(
     size: tuple[int, int],
     cuda: bool = False,
 ) -> int:
-    """Multiply-accumulates of tiles of side ``side`` of maps of ``size``, halos included."""
+    """Count the multiply-accumulates of tiles of side ``side``, including halos."""
     shapes = Counter(block.shape for block in _blocks(tiles, side, cuda))
     total = 0
     for shape, count in shapes.items():
@@ -265,7 +266,7 @@ def tiles_cost(
 
 
 def dense_cost(profile: ExtensionProfile, size: tuple[int, int]) -> int:
-    """Multiply-accumulates of the whole map of one image."""
+    """Count the multiply-accumulates of all of P'2 of one image."""
     strides = (4, 2, 1, 1)
     height, width = size
     return sum(

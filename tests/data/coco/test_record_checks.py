@@ -37,7 +37,7 @@ def test_what_is_right_passes_also_by_other_types(changes):
         ({"bbox": [0, 0, 1, True]}, "bbox [0, 0, 1, True], which must be four finite numbers"),
         ({"bbox": [0, 0, 1]}, "bbox [0, 0, 1], which must be four finite numbers"),
         ({"bbox": 5}, "bbox 5, which must be four finite numbers"),
-        ({"bbox": [0, 0, 1, -1]}, "neither of the last two negative"),
+        ({"bbox": [0, 0, 1, -1]}, "bbox [0, 0, 1, -1], which must be"),
         ({"category_id": "3"}, "category_id '3', which must be an integer"),
         ({"category_id": True}, "category_id True, which must be an integer"),
         ({"image_id": 1.5}, "image_id 1.5, which must be an integer or a string"),
@@ -57,7 +57,7 @@ def test_the_first_bad_value_is_named(changes, message):
 
 
 def test_missing_lists_and_fields():
-    with pytest.raises(ValueError, match=r"^x.json is no COCO JSON: .* the list 'annotations'"):
+    with pytest.raises(ValueError, match=r"^x.json .*COCO JSON: .* the list 'annotations'"):
         check_content({"images": []}, "x.json", annotations=ANNOTATION)
     with pytest.raises(ValueError, match=r"^annotations\[0\] of x.json has no bbox: correct it"):
         content = {"annotations": [{"image_id": 1, "category_id": 1}]}

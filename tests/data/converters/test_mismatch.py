@@ -52,13 +52,13 @@ def rename(content, change):
 @pytest.mark.parametrize(
     ("names", "images", "words"),
     [
-        (lambda name: f"images/{name}", "images", ("give that folder",)),
-        (lambda name: f"data/{name}", "images", ("'data/sub/a.jpg'", "sub/a.jpg", "beginnings")),
-        (lambda name: name.removeprefix("sub/"), "images", ("'a.jpg'", "sub/a.jpg", "beginnings")),
+        (lambda name: f"images/{name}", "images", ("use that folder",)),
+        (lambda name: f"data/{name}", "images", ("'data/sub/a.jpg'", "sub/a.jpg", "paths match")),
+        (lambda name: name.removeprefix("sub/"), "images", ("'a.jpg'", "sub/a.jpg", "paths match")),
         (str.upper, "images", ("sub/a.jpg", "upper and lower case")),
         (lambda name: name.replace("/", "\\"), "images", ("backslash",)),
-        (lambda name: name.replace(".jpg", ".png"), "images", ("sub/a.jpg", "endings")),
-        (lambda name: f"other/x{name[4:]}", "images", ("give the right one",)),
+        (lambda name: name.replace(".jpg", ".png"), "images", ("sub/a.jpg", "extensions")),
+        (lambda name: f"other/x{name[4:]}", "images", ("the right folder",)),
     ],
 )
 def test_names_that_no_file_has(content, prepare, tmp_path, names, images, words):
@@ -67,7 +67,7 @@ def test_names_that_no_file_has(content, prepare, tmp_path, names, images, words
     assert len(before) == 3
     rename(content, names)
     message = prepare(content, images=images)
-    assert "none of the 2 images" in message and content["images"][0]["file_name"] in message
+    assert "None of the 2 images" in message and content["images"][0]["file_name"] in message
     assert [word for word in words if word not in message] == []
     assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
@@ -75,9 +75,9 @@ def test_names_that_no_file_has(content, prepare, tmp_path, names, images, words
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
-        ("image_id", "1", ("image_id", "'1'", "both numbers, or both texts")),
+        ("image_id", "1", ("image_id", "'1'", "both numbers, or both strings")),
         ("image_id", 77, ("image_id", "77", "such as 1:")),
-        ("category_id", "3", ("category_id", "'3'", "both numbers, or both texts")),
+        ("category_id", "3", ("category_id", "'3'", "both numbers, or both strings")),
         ("category_id", 4, ("category_id", "4", "such as 3:")),
     ],
 )
@@ -85,7 +85,7 @@ def test_ids_that_nothing_has(content, prepare, tmp_path, capsys, field, value, 
     for annotation in content["annotations"]:
         annotation[field] = value
     message = prepare(content)
-    assert message.startswith("error: Of signs, none of the 2 annotations")
+    assert message.startswith("error: None of the 2 annotations of signs ")
     assert [word for word in words if word not in message] == []
     assert not (tmp_path / "out").exists()
     assert "not written" in capsys.readouterr().out
@@ -96,7 +96,7 @@ def test_objects_of_missing_images_alone(content, prepare):
     content["annotations"] = content["annotations"][:1]
     content["images"][0]["file_name"] = "sub/A.JPG"
     message = prepare(content)
-    assert "none of the 1 annotations" in message and "upper and lower case" in message
+    assert "None of the 1 annotations" in message and "upper and lower case" in message
 
 
 def test_bad_boxes_replace_no_good_set_either(content, prepare, tmp_path):
@@ -109,7 +109,7 @@ def test_bad_boxes_replace_no_good_set_either(content, prepare, tmp_path):
     assert report["problem_counts"] == {"empty_box": 2}
     assert prepare(good) is None
     message = prepare(content)
-    assert "none of the 2 annotations" in message and "zero or negative" in message
+    assert "None of the 2 annotations" in message and "zero or negative" in message
     assert len(json.loads((tmp_path / "out" / "signs.json").read_text())["annotations"]) == 2
 
 

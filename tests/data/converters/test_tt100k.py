@@ -105,10 +105,10 @@ def test_both_versions_in_one_folder_have_to_be_chosen_between(tmp_path):
 def test_files_that_are_something_else(tmp_path):
     write(tmp_path)
     (tmp_path / "test" / "ids.txt").unlink()
-    with pytest.raises(FileNotFoundError, match="ids.txt' is missing"):
+    with pytest.raises(FileNotFoundError, match="ids.txt'.* missing"):
         read(tmp_path, split="test")
     (tmp_path / FILES["2021"]).write_text('{"imgs": {"1": ')
-    with pytest.raises(ValueError, match="is no JSON"):
+    with pytest.raises(ValueError, match="JSON"):
         read(tmp_path)
     (tmp_path / FILES["2021"]).write_text('{"images": []}')
     with pytest.raises(ValueError, match="no annotation file of TT100K"):
@@ -202,7 +202,7 @@ def test_ids_that_have_no_order_and_lists_that_are_no_text(tmp_path):
     with pytest.raises(ValueError, match="such as 1 and 'abc', which have no order"):
         prepare(raw, PreparedFiles(tmp_path / "out", "set"), report, progress=False)
     (tmp_path / "train" / "ids.txt").write_bytes(b"\xff\xfe")
-    with pytest.raises(ValueError, match="ids.txt' is no text in UTF-8"):
+    with pytest.raises(ValueError, match="ids.txt' .*UTF-8"):
         read(tmp_path)
 
 
@@ -229,7 +229,7 @@ def test_strict_writes_the_report_alone(tmp_path):
     write(tmp_path, train={"1": [sign("pl40", 60, 40, 70, 60)]})
     raw, report = read(tmp_path)
     files = PreparedFiles(tmp_path / "out", "set")
-    with pytest.raises(ProblemsFoundError, match="set has 1 problem, all in .*set.report.json"):
+    with pytest.raises(ProblemsFoundError, match="set has 1 problem, .*set.report.json"):
         prepare(raw, files, report, strict=True, progress=False)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["set.report.json"]
     (problem,) = json.loads(files.report.read_text())["problems"]

@@ -171,7 +171,7 @@ def test_a_text_that_is_none_is_named(tmp_path):
     (problem,) = report.problems
     assert (problem.kind, problem.action) == ("invalid_annotation", "dropped")
     assert problem.file == str(folder / "annotations" / "b.txt")
-    assert "is no text in UTF-8 (byte 0)" in problem.message
+    assert "UTF-8 (byte 0)" in problem.message
     assert len(content["annotations"]) == 1
     assert report.notes[0].message == (
         f"its only annotation was dropped: {problem.file} (invalid_annotation)"

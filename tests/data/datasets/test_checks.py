@@ -34,8 +34,7 @@ def test_missing_file_of_the_evaluation_is_named_before_the_training(cfg, missin
         check_files_exist(cfg)
     message = str(error.value)
     assert message.startswith(
-        f"DATASETS.TEST names 'coco_2017_val', but its file {missing_json} does not exist, which "
-        "would have shown only at the evaluation: "
+        f"DATASETS.TEST names 'coco_2017_val', but its file {missing_json} does not exist, "
     )
     for way_out in (
         'set DATASETS.TEST "()"',
@@ -81,11 +80,8 @@ def test_annotation_that_the_evaluation_cannot_read(catalogs, cfg, write_coco, k
     cfg.DATASETS.TEST = ("my_signs",)
     with pytest.raises(ValueError) as error:
         check_files_exist(cfg)
-    assert str(error.value) == (
-        f"Data set 'my_signs' cannot be evaluated, because '{key}' is missing in 1 of the "
-        f"annotations in {json_file}, and COCO's evaluation reads it: add it, or leave the set out "
-        "of DATASETS.TEST."
-    )
+    for part in ("'my_signs'", f"'{key}' is missing in 1 of", json_file, "DATASETS.TEST"):
+        assert part in str(error.value)
 
 
 def edit(json_file, change):
@@ -188,7 +184,7 @@ def test_images_that_cannot_be_used(catalogs, cfg, write_coco, split, how, kind)
     assert f"({KINDS[kind]}: 1, such as 'a.jpg', " in message and "'my_signs'" in message
     assert "tools/prepare_dataset.py" in message and "\n" not in message
     if how == "rotated":
-        assert "said to be 8 x 12" in message and "12 x 8, by its EXIF orientation 6" in message
+        assert "8 x 12" in message and "12 x 8" in message and "EXIF orientation 6" in message
 
 
 def test_a_backslash_is_pointed_out(catalogs, cfg, write_coco):
@@ -202,7 +198,7 @@ def test_a_strip_that_scaling_would_leave_nothing_of(catalogs, cfg, write_coco):
     json_file, image_dir = write_coco()
     write_image(Path(image_dir) / "a.jpg", 5000, 1)
     edit(json_file, lambda image, _: image.update(width=5000, height=1))
-    with pytest.raises(ValueError, match=r"too narrow .*'a.jpg', of its 5000 x 1 pixels"):
+    with pytest.raises(ValueError, match=r"too narrow .*'a.jpg', .* 5000 x 1 pixels"):
         register(cfg, ["my_signs", json_file, image_dir])
     cfg.INPUT.MAX_SIZE_TEST = 5000
     check_files_exist(cfg)
@@ -216,7 +212,7 @@ def test_what_is_not_read_is_not_checked(catalogs, cfg, write_coco):
     Path(json_file).write_text(json.dumps(content))
     register(cfg, ["my_signs", json_file, image_dir], "TRAIN")
     cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
-    with pytest.raises(ValueError, match=r"Of the 2 images .*: 1, such as 'none.jpg'"):
+    with pytest.raises(ValueError, match=r"1 of the 2 images .*: 1, such as 'none.jpg'"):
         check_files_exist(cfg)
 
 

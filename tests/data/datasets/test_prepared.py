@@ -74,7 +74,7 @@ def test_missing_images_are_said(catalogs, prepare_set, tmp_path, monkeypatch):
     prepare_set()
     shutil.rmtree(tmp_path / "root" / "signs")
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "root"))
-    with pytest.raises(FileNotFoundError, match="The images of data set 'signs' are neither in"):
+    with pytest.raises(FileNotFoundError, match="'signs' are neither in"):
         register_prepared("signs")
 
 

@@ -331,7 +331,7 @@ def test_equal_names_are_told_apart_by_their_ids(clean):
 
 @pytest.mark.parametrize("content", [[], {"images": []}, {"images": {}, "annotations": []}])
 def test_content_that_is_no_coco(content, tmp_path):
-    with pytest.raises(ValueError, match="is no COCO-format data set"):
+    with pytest.raises(ValueError, match="COCO-format dataset .*annotations"):
         clean_coco(content, tmp_path, Report("set", "set.json"), progress=False)
 
 
