@@ -144,7 +144,7 @@ def test_errors_are_one_sentence(coco, tmp_path, capsys):
         ("coco", "--source", tmp_path / "no"): "--source: '",
         ("coco", "--source", images, "--images", images): "which is a folder",
         ("coco", "--source", images): "has none of annotations/instances_*.json",
-        ("tt100k", "--source", json_file): "is no folder",
+        ("tt100k", "--source", json_file): "is not a folder",
         ("tt100k", "--source", tmp_path): "neither annotations.json",
         ("visdrone", "--source", tmp_path): "has none of the splits train, val, test-dev",
         ("visdrone", "--source", tmp_path, "--splits", "all"): "--splits has 'all'",
@@ -154,4 +154,4 @@ def test_errors_are_one_sentence(coco, tmp_path, capsys):
         assert message in error_of(capsys, *args, output=tmp_path / "out")
     json_file.write_text('{"images": [')
     error = error_of(capsys, "coco", "--source", json_file, "--images", images, output=tmp_path)
-    assert "is no JSON" in error and "Traceback" not in error
+    assert "is not JSON" in error and "Traceback" not in error
