@@ -57,9 +57,6 @@ def require_node(cfg: CN, name: str) -> CN:
 def check_input_format(cfg: CN) -> None:
     """Check that images have three color channels, which this package requires.
 
-    Args:
-        cfg: a config.
-
     Raises:
         ValueError: if ``INPUT.FORMAT`` is neither BGR nor RGB.
     """

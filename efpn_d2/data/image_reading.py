@@ -32,9 +32,6 @@ def check_pixels(path: str | os.PathLike[str]) -> None:
 
     Detectron2 also reads files of 16 bits, integers and floats, but clips their values.
 
-    Args:
-        path: path of the file.
-
     Raises:
         ValueError: if the image has other pixels.
         OSError: if the file cannot be read as an image.

@@ -7,7 +7,7 @@ import numpy as np
 
 from efpn_d2.visualization.figures import wrap_text
 
-if TYPE_CHECKING:  # imported lazily to keep the import of this module cheap
+if TYPE_CHECKING:  # imported lazily
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 

@@ -11,7 +11,7 @@ import yaml
 
 from efpn_d2.visualization.figures import text_width, wrap_text, write_figure
 
-if TYPE_CHECKING:  # imported lazily to keep the import of this module cheap
+if TYPE_CHECKING:  # imported lazily
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from efpn_d2.visualization.figures import keep_end, wrap_text
 
-if TYPE_CHECKING:  # imported lazily to keep the import of this module cheap
+if TYPE_CHECKING:  # imported lazily
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
@@ -209,7 +209,6 @@ def _add_map(
 
 
 def _finish_panel(ax: "Axes", line: FeatureLine, panel_width: float) -> None:
-    """Set limits and frame, and draw boxes."""
     x0, y0, x1, y1 = line.shown
     ax.set(xlim=(x0, x1), ylim=(y1, y0), xticks=[], yticks=[], aspect="auto")
     for spine in ax.spines.values():

@@ -9,7 +9,7 @@ from efpn_d2.inference.files import plan_outputs
 from efpn_d2.inspection.feature_figure import FeatureLine
 from efpn_d2.visualization.figures import check_figure_path, write_figure
 
-if TYPE_CHECKING:  # imported lazily to keep the import of this module cheap
+if TYPE_CHECKING:  # imported lazily
     from matplotlib.figure import Figure
 
 __all__ = ["Crop", "crop_window", "image_caption", "write_image_figures"]

@@ -7,7 +7,7 @@ import numpy as np
 
 from efpn_d2.inspection.feature_figure import FeatureLine, FeaturePanel, draw_feature_figure
 
-if TYPE_CHECKING:  # imported lazily to keep the import of this module cheap
+if TYPE_CHECKING:  # imported lazily
     from matplotlib.figure import Figure
 
 __all__ = ["LevelMask", "draw_mask_figure", "mask_line"]
@@ -98,5 +98,4 @@ def draw_mask_figure(lines: Sequence[FeatureLine], model: str) -> "Figure":
 
 
 def _level_name(level: str) -> str:
-    """Format a level: ``p2`` as P2, ``p2_prime`` as P'2."""
     return level.replace("p", "P'" if level.endswith("_prime") else "P", 1).removesuffix("_prime")

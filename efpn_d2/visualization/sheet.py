@@ -67,9 +67,7 @@ class ImageRecord:
         """
         if isinstance(self.image, np.ndarray):
             return self.image
-        from efpn_d2.data.image_reading import (
-            read_image,
-        )  # imported lazily to keep the import of this module cheap
+        from efpn_d2.data.image_reading import read_image  # imported lazily
 
         return read_image(self.image, "RGB")
 
@@ -308,7 +306,6 @@ def _header(
 
 
 def _row(left: np.ndarray, right: np.ndarray, caption: str, width: int) -> np.ndarray:
-    """Return the two panels of an image side by side, below their caption."""
     height = _CAPTION + left.shape[0] + _MARGIN
     picture = Image.new("RGB", (width, height), (250, 250, 250))
     caption = fit_text(caption, width - 2 * _MARGIN, 12)

@@ -41,7 +41,7 @@ def test_whole_way_and_back_again(run, tmp_path, capsys):
 
     with pytest.raises(SystemExit):
         run("SOLVER.BASE_LR", "0.5")
-    assert "holds a demo with another config; add --fresh" in capsys.readouterr().err
+    assert "demo with another config; use --fresh" in capsys.readouterr().err
 
     run("--fresh")  # from the seed, so it ends with the very same weights
     assert (folder / "model_final.pth").stat().st_mtime_ns != changed
@@ -56,4 +56,4 @@ def test_fresh_does_not_delete_what_is_no_demo(run, tmp_path, capsys):
     with pytest.raises(SystemExit):
         run("--fresh")
     assert precious.exists()
-    assert "does not look like a demo's folder" in capsys.readouterr().err
+    assert "delete it yourself" in capsys.readouterr().err

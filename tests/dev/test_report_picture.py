@@ -14,7 +14,7 @@ def test_what_is_missing_is_named(tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match="no browser found: apt-get install chromium"):
         report_picture.main(options)
     monkeypatch.setattr(report_picture.shutil, "which", lambda name: name)
-    with pytest.raises(SystemExit, match="index.html is not there: make the report"):
+    with pytest.raises(SystemExit, match="index.html does not exist: .*tools/report.py"):
         report_picture.main(options)
 
 

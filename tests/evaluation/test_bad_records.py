@@ -138,9 +138,12 @@ def test_evaluators_name_a_record_of_their_file(register, evaluator, part, field
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[1, 2]", "gt.json is no COCO JSON: it must be an object with the list 'images'"),
-        ('{"images": {}}', "gt.json is no COCO JSON: it must be an object with the list 'images'"),
-        ('{"images": [', "gt.json' is no JSON"),
+        ("[1, 2]", "gt.json is not a COCO JSON: it must be an object with the list 'images'"),
+        (
+            '{"images": {}}',
+            "gt.json is not a COCO JSON: it must be an object with the list 'images'",
+        ),
+        ('{"images": [', "gt.json' is not JSON"),
     ],
 )
 def test_evaluators_name_a_file_that_is_something_else(register, evaluator, content, message):

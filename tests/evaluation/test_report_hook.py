@@ -80,4 +80,4 @@ def test_a_report_that_fails_costs_no_numbers(cfg, tmp_path, caplog):
     (tmp_path / "val.json").write_text("{}")
     assert evaluate(evaluator)["bbox"]["AP"] == pytest.approx(100)
     assert f"There is no report on '{NAME}': " in caplog.text
-    assert "val.json is no COCO JSON" in caplog.text
+    assert "val.json is not a COCO JSON" in caplog.text

@@ -87,4 +87,4 @@ def test_a_json_that_is_gone_is_named(cfg, tmp_path, signs, caplog):
     write_training(cfg, tmp_path, signs)
     (tmp_path / "signs.json").unlink()
     assert find_class_names(cfg) == []
-    assert "signs.json is not there" in caplog.records[-1].getMessage()
+    assert "signs.json does not exist" in caplog.records[-1].getMessage()

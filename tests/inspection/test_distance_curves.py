@@ -55,14 +55,14 @@ def test_a_line_cut_off_by_a_kill_is_left_out_and_told(tmp_path, caplog):
     write_log(tmp_path, ['{"iteration": 19, "loss_di', good], LOSS_WEIGHT=1.0)
     with caplog.at_level(logging.WARNING):
         assert read_distances(tmp_path)[P2].values.tolist() == [2.0]
-    assert "Left out 1 incomplete line(s)" in caplog.text
+    assert "1 incomplete line(s)" in caplog.text
 
 
 def test_without_a_config_weights_are_1_and_it_is_told(tmp_path, caplog):
     write_log(tmp_path, [{"iteration": 19, P2: 2.0}])
     with caplog.at_level(logging.WARNING):
         assert read_distances(tmp_path)[P2].values.tolist() == [2.0]
-    assert "the weights of the losses are taken to be 1" in caplog.text
+    assert "weights of the losses are assumed to be 1" in caplog.text
 
 
 def test_a_folder_without_metrics_or_distances_is_refused(tmp_path):

@@ -63,11 +63,11 @@ def rewrite(source: PyramidSource, keep) -> None:
 def test_a_checkpoint_without_the_extended_level_is_good_for_a_teacher_only(tmp_path):
     source, _ = write_pyramid(tmp_path, "FTT")
     rewrite(source, lambda key: not key.startswith("backbone.extension."))
-    with pytest.raises(ValueError, match="lacks fitting weights of the extended level of .*stage"):
+    with pytest.raises(ValueError, match="lacks .*weights of the extended level of .*stage"):
         load_pyramid(source)
     load_pyramid(source, stock_only=True)
     rewrite(source, lambda key: "fpn_output2" not in key)
-    with pytest.raises(ValueError, match="lacks 2 tensors that fit the backbone of .*fpn_output2"):
+    with pytest.raises(ValueError, match="lacks 2 tensors .* backbone of .*fpn_output2"):
         load_pyramid(source, stock_only=True)
 
 
@@ -75,7 +75,7 @@ def test_the_checkpoint_of_another_upsampler_is_refused(tmp_path):
     ftt, _ = write_pyramid(tmp_path, "FTT")
     espcn, _ = write_pyramid(tmp_path, "ESPCN", **{"MODEL.EFPN.UPSAMPLER": "espcn"})
     load_pyramid(espcn)
-    with pytest.raises(ValueError, match="lacks fitting weights of the extended level"):
+    with pytest.raises(ValueError, match="lacks .*weights of the extended level"):
         load_pyramid(ftt._replace(weights=espcn.weights))
 
 
@@ -102,7 +102,7 @@ def test_a_config_of_another_pyramid_is_refused(tmp_path, options):
 
 def test_what_is_no_checkpoint_is_refused(tmp_path):
     source, _ = write_pyramid(tmp_path, "FTT")
-    with pytest.raises(FileNotFoundError, match="There is no file of weights"):
+    with pytest.raises(FileNotFoundError, match="none.pth' does not exist"):
         load_pyramid(source._replace(weights=str(tmp_path / "none.pth")))
     (tmp_path / "text.pth").write_text("nothing")
     with pytest.raises(ValueError, match="text.pth' cannot be read as a checkpoint"):

@@ -225,7 +225,7 @@ def test_a_state_of_other_bins_is_not_loaded(caplog):
     second.load_state_dict(first.state_dict())
     assert second.updates.tolist() == [0, 0]
     assert second.edges.tolist() == [64.0]
-    assert "of other size bins, with edges at [8.0] px" in caplog.text
+    assert "other size bins, with edges at [8.0] px" in caplog.text
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
@@ -261,8 +261,8 @@ def test_half_precision_is_weighed_in_fp32():
         ({"alpha": -0.5}, "DCLOSS_ALPHA is -0.5: use 0.0"),
         ({"alpha": float("nan")}, "DCLOSS_ALPHA is nan"),
         ({"momentum": 1.0}, "DCLOSS_MOMENTUM is 1.0: use a number from 0.0"),
-        ({"size_bins": [16, 8]}, r"DCLOSS_SIZE_BINS is \[16, 8\]: give edges"),
-        ({"size_bins": [0, 8]}, r"DCLOSS_SIZE_BINS is \[0, 8\]: give edges"),
+        ({"size_bins": [16, 8]}, r"DCLOSS_SIZE_BINS is \[16, 8\]: .*edges"),
+        ({"size_bins": [0, 8]}, r"DCLOSS_SIZE_BINS is \[0, 8\]: .*edges"),
         ({"min_weight": 1.5}, "DCLOSS_MIN_WEIGHT 1.5 and DCLOSS_MAX_WEIGHT 2.0 must be"),
         ({"max_weight": 0.9}, "DCLOSS_MIN_WEIGHT 0.5 and DCLOSS_MAX_WEIGHT 0.9 must be"),
         ({"min_weight": 0.0}, "DCLOSS_MIN_WEIGHT 0.0"),

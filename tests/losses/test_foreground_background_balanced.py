@@ -102,7 +102,7 @@ def test_maps_and_boxes_that_do_not_fit_are_one_clear_sentence():
         foreground_background_balanced_loss(
             torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 8, 8), [boxes()], 2
         )
-    with pytest.raises(ValueError, match="boxes for 2 images, but 1 maps"):
+    with pytest.raises(ValueError, match="boxes for 2 images, but 1 feature"):
         foreground_background_balanced_loss(
             torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 4, 4), [boxes(), boxes()], 2
         )

@@ -205,7 +205,7 @@ def test_no_detections_and_no_pictures(sample, tmp_path, caplog):
     row = Outline((output / "index.html").read_text()).tables["sizes"][1]
     assert row[2] == "0.0" and row[-2] == "0.0" and row[-3] == "n/a (0 detections)"
     assert f"no image of the data set could be read below '{tmp_path / 'elsewhere'}'" in caplog.text
-    assert "Errno" not in caplog.text and ".png' is not there: check the path." in caplog.text
+    assert "Errno" not in caplog.text and ".png' does not exist: check the path." in caplog.text
     assert not any("file" in image for image in page_data(output)["images"])
 
 

@@ -92,7 +92,7 @@ RPN = [
     ("arguments", "message"),
     [
         (["--dataset", "none.json"], "'none.json' is neither a COCO JSON nor the name of"),
-        (["--dataset", "list.json"], "list.json is no COCO JSON"),
+        (["--dataset", "list.json"], "list.json is not a COCO JSON"),
         (["--dataset", "nan.json"], "annotations[3] of nan.json has the bbox [27, 24, nan, 12]"),
         (["--dataset", "null.json"], "annotations[0] of null.json is None, but must be an object"),
         (["--dataset", "no_size.json"], "images[0] of no_size.json has no height"),

@@ -98,7 +98,7 @@ def test_an_image_folder_that_is_not_there(sample, tmp_path):
 
 def test_predictions_that_are_not_there(sample, tmp_path):
     wrong = sample._replace(runs=[tmp_path / "none.json"])
-    with pytest.raises(SystemExit, match="^error: '.*none.json' is not there: check the path.$"):
+    with pytest.raises(SystemExit, match="^error: '.*none.json' does not exist: check the path.$"):
         report.main(arguments(wrong, tmp_path / "r"))
 
 
@@ -112,8 +112,8 @@ def test_negative_numbers_are_refused(sample, tmp_path, option, capsys):
 @pytest.mark.parametrize(
     ("dataset", "message"),
     [
-        ("val.json", "error: --images is needed: the folder that holds the images of the JSON."),
-        ("no_such_set", "error: 'no_such_set' is neither a COCO JSON nor a registered data set"),
+        ("val.json", "error: --images .*folder"),
+        ("no_such_set", "error: 'no_such_set' is neither a COCO JSON nor a registered dataset"),
     ],
 )
 def test_a_data_set_that_is_not_there(sample, tmp_path, dataset, message):

@@ -77,9 +77,9 @@ def test_curve_of_two_runs(workplace, capsys):
     ("arguments", "message"),
     [
         (["--model", "ftt.yaml:ftt.pth"], "does not name a model: write LABEL=CONFIG:WEIGHTS"),
-        (["--model", "A=ftt.yaml:none.pth"], "There is no file of weights 'none.pth'"),
+        (["--model", "A=ftt.yaml:none.pth"], "weights file 'none.pth'"),
         (["--model", "A=none.yaml:ftt.pth"], "none.yaml"),
-        (["--model", "A=ftt.yaml:stock.pth"], "lacks fitting weights of the extended level"),
+        (["--model", "A=ftt.yaml:stock.pth"], "weights of the extended level"),
         ([*MODELS, "--input", "gt.json"], "'gt.json' cannot be read as an image"),
         ([*MODELS, "--input", "none.png"], "'none.png' cannot be read as an image"),
         ([*MODELS, "--annotations", "none.json"], "'none.json' is neither a COCO JSON nor"),
@@ -106,7 +106,7 @@ def test_mistakes_end_in_one_sentence(workplace, arguments, message):
         (["--run", "run_a"], "'run_a' does not name a run: write LABEL=FOLDER"),
         (["--run", "A=none"], "There is no metrics.json in 'none'"),
         (["--run", "A=run_a", "--run", "A=run_b"], "Two runs have the same label"),
-        (["--run", "A=run_a", "--smoothing", "2"], "use an odd number"),
+        (["--run", "A=run_a", "--smoothing", "2"], "odd number"),
     ],
 )
 def test_mistakes_about_runs_end_in_one_sentence(workplace, arguments, message):
@@ -166,8 +166,8 @@ def test_label_crop_boxes_and_options_of_masks_are_passed_on(gated):
     [
         (["--model", "fbsm.yaml"], "write CONFIG:WEIGHTS or LABEL=CONFIG:WEIGHTS"),
         (["--model", "ftt.yaml:ftt.pth"], "'ftt.yaml' builds a pyramid without FBSM"),
-        (["--model", "fbsm.yaml:ftt.pth"], "'ftt.pth' lacks fitting weights of FBSM"),
-        (["--model", "fbsm.yaml:none.pth"], "There is no file of weights 'none.pth'"),
+        (["--model", "fbsm.yaml:ftt.pth"], "'ftt.pth' lacks matching weights of FBSM"),
+        (["--model", "fbsm.yaml:none.pth"], "weights file 'none.pth'"),
         (["--model", "fbsm.yaml:gt.json"], "'gt.json' cannot be read as a checkpoint"),
         (["--model", "fbsm.yaml:fbsm.pth"] * 2, "--model is given 2 times"),
         (["--model", "fbsm.yaml:fbsm.pth", "--input", "gt.json"], "cannot be read as an image"),

@@ -132,7 +132,6 @@ def _write_crops(
 
 
 def _crop_image(task: tuple[Path, list[tuple[Path, Crop]]]) -> int:
-    """Write all crops of one image and return their number."""
     from PIL import Image
 
     source, members = task

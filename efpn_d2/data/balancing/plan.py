@@ -78,10 +78,6 @@ def plan_crops(coco: dict[str, Any], options: BalanceOptions) -> list[Crop]:
 
     Starting with the rarest class, crops are planned around its objects in turn until the class has
     ``target`` objects. All objects in a crop are counted. The plan is deterministic.
-
-    Args:
-        coco: a checked COCO-format dataset.
-        options: see :class:`BalanceOptions`.
     """
     rng = np.random.default_rng(options.seed)
     images = {image["id"]: image for image in coco["images"]}

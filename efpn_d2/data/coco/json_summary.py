@@ -79,9 +79,6 @@ class JsonSummary(NamedTuple):
 def read_summary(json_file: str) -> JsonSummary:
     """Read a COCO JSON; the result is cached until the file changes.
 
-    Args:
-        json_file: path of the file.
-
     Raises:
         ValueError: if it is not a COCO JSON, or has a record that Detectron2 cannot load.
         OSError: if it cannot be read.
@@ -142,7 +139,6 @@ def _unreadable(annotations: Sequence[dict[str, Any]], path: str) -> Iterator[tu
 
 
 def _check_loaded(content: Any, path: str) -> None:
-    """Check the fields that Detectron2's loader reads."""
     check_content(content, path, categories=CATEGORY)
     category_ids = {entry["id"] for entry in content["categories"]}
     lists = {"images": _LOADED_IMAGE, "annotations": _loaded_annotation(category_ids)}

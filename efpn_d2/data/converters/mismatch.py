@@ -76,7 +76,6 @@ def _cause_of_missing(names: Sequence[str], image_root: Path) -> str:
 
 
 def _files_below(folder: Path) -> Iterable[Path]:
-    """Return the files below a folder, relative to it."""
     for place, _, names in os.walk(folder):
         for name in names:
             yield Path(place, name).relative_to(folder)

@@ -109,7 +109,6 @@ def read_tt100k(
 def _read_images(
     entries: dict[str, Any], source: Path, split: str, path: Path, report: Report
 ) -> list[dict[str, Any]]:
-    """Return the images listed in the split's ``ids.txt``."""
     images = []
     list_file = str(source / split / "ids.txt")
     for image_id in _split_ids(entries, source, split, path, report):
@@ -134,7 +133,6 @@ def _read_images(
 def _read_objects(
     entries: dict[str, Any], images: list[dict[str, Any]], types: set[str], path: Path
 ) -> list[dict[str, Any]]:
-    """Return the objects of images, with the class name instead of the category id."""
     objects = []
     for image_id in dict.fromkeys(image["id"] for image in images):
         place, members = f"imgs/{image_id}", entries.get(str(image_id), {}).get("objects") or ()

@@ -105,7 +105,6 @@ def _building(rng: np.random.Generator, canvas: np.ndarray) -> None:
 
 
 def _foliage(rng: np.random.Generator, canvas: np.ndarray) -> None:
-    """Paint a clump of round leaves."""
     import cv2
 
     side = canvas.shape[0]

@@ -32,7 +32,6 @@ class _Record:
 
     @property
     def name(self) -> str:
-        """Name of the annotation in messages."""
         return self.field or (self.file if self.id is None else f"id {self.id}")
 
 

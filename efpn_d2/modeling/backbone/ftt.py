@@ -182,7 +182,6 @@ class _Skip(nn.Sequential):
     """``x + layers(x)``."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map features (N, C, H, W) to (N, C, H, W)."""
         out = x
         for layer in self:
             out = layer(out)

@@ -246,7 +246,6 @@ class LazyP2Prime:
 
 
 def _tile_spans(spans: Tensor, side: int) -> Tensor:
-    """Convert spans of cells (R, 5) to spans of tiles."""
     return torch.cat([spans[:, :1], spans[:, 1:] // side], dim=1)
 
 

@@ -200,7 +200,6 @@ def _compute_windows(
 
 
 def _halve(windows: _Windows) -> _Windows:
-    """Convert windows to cells twice as large."""
     return _Windows([start // 2 for start in windows.starts], windows.length // 2)
 
 

@@ -111,7 +111,7 @@ def test_files_that_are_something_else(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         read(tmp_path)
     (tmp_path / FILES["2021"]).write_text('{"images": []}')
-    with pytest.raises(ValueError, match="no annotation file of TT100K"):
+    with pytest.raises(ValueError, match="not an annotation file of TT100K"):
         read(tmp_path)
 
 

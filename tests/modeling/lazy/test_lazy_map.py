@@ -266,7 +266,7 @@ def test_tile_sides_that_do_not_fit_are_refused(sides):
 
 @pytest.mark.parametrize("share", [-0.5, float("nan")])
 def test_a_cost_that_is_no_share_is_refused(share):
-    with pytest.raises(ValueError, match="LAZY_DENSE_ABOVE is .*: give a share of P'2's cost"):
+    with pytest.raises(ValueError, match="LAZY_DENSE_ABOVE is .*: .*P'2's cost"):
         build(dense_above=share)
 
 
