@@ -37,7 +37,7 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--workers", type=positive, default=4, help="number of threads (4)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    options = parser.add_argument_group("target")
+    options = parser.add_argument_group("target of the balancing")
     for flag, kind, text in (
         ("--target", positive, "number of objects of each class (1000)"),
         ("--min-instances", not_negative, "classes with fewer objects are skipped (100)"),

@@ -84,7 +84,7 @@ def test_no_detections_at_all(write):
         ),
         (
             result(bbox=[1, 2, -3, 4]),
-            r"results\[1\] of .*file.json has the bbox .* neither of the last two negative",
+            r"results\[1\] of .*file.json has the bbox .* width and height",
         ),
         (result(bbox=[1, 2, float("nan"), 3]), r"results\[1\] of .*file.json has the bbox .*nan"),
         (result(score=float("inf")), r"results\[1\] of .*file.json has the score .*inf"),
