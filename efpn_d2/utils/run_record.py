@@ -17,6 +17,8 @@ from typing import Any
 
 import torch
 
+from efpn_d2.utils.files import write_atomically
+
 _DISTRIBUTIONS = ("torch", "torchvision", "detectron2", "fvcore", "pycocotools", "numpy")
 _PACKAGE_DIR = Path(__file__).resolve().parent
 
@@ -160,11 +162,8 @@ def write_json(path: str | Path, content: dict[str, Any]) -> None:
 
     Values that are not finite become null, as JSON has no other word for them.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
-    os.replace(partial, path)
+    text = json.dumps(_finite(content), indent=2, allow_nan=False)
+    write_atomically(path, f"{text}\n".encode())
 
 
 def _finite(value: Any) -> Any:
