@@ -9,6 +9,7 @@ from pycocotools.coco import COCO
 
 from efpn_d2.evaluation.coco_metrics import evaluate_coco
 from efpn_d2.evaluation.coco_protocols import AreaBin, CocoProtocol
+from efpn_d2.utils.size_labels import size_label
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class SizeBin:
     @property
     def label(self) -> str:
         """The bin in names of metrics, e.g. ``8_16``."""
-        return f"{self.low:g}_{self.high:g}"
+        return size_label(self.low, self.high, "key")
 
     @property
     def area_range(self) -> list[float]:

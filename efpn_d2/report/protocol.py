@@ -3,10 +3,10 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 from efpn_d2.evaluation.coco_protocols import PRESETS, AreaBin, CocoProtocol
 from efpn_d2.evaluation.size_bins import SizeBin, size_bins
+from efpn_d2.utils.size_labels import size_label, size_labels
 
 
 @dataclass(frozen=True)
@@ -58,16 +58,10 @@ class ReportProtocol:
         if not edges:
             return replace(self, rules=rules)
         bins = tuple(size_bin.area_bin for size_bin in size_bins(edges))
-        ranges = ", ".join(_range_text(*pair) for pair in pairwise([*edges, math.inf]))
+        ranges = ", ".join(size_labels(edges))
         note = f"size bins {ranges} in place of its own"
         rules = replace(rules, bins=bins, notes=(*rules.notes, note))
         return ReportProtocol(rules, tuple(map(float, edges)))
-
-
-def _range_text(low: float, high: float) -> str:
-    if math.isinf(high):
-        return f"{low:.4g} px and more"
-    return f"{low:.4g} to {high:.4g} px"
 
 
 def area_ends(area: AreaBin) -> tuple[float, float]:
@@ -88,7 +82,7 @@ PROTOCOLS["small"] = PROTOCOLS["coco"].changed(edges=(0, 8, 16, 32, 96))
 
 def bin_text(size_bin: SizeBin) -> str:
     """A size bin as the page names it."""
-    return _range_text(size_bin.low, size_bin.high)
+    return size_label(size_bin.low, size_bin.high)
 
 
 def area_text(area: AreaBin) -> str:
@@ -97,4 +91,4 @@ def area_text(area: AreaBin) -> str:
     if low <= 1 and math.isinf(high):
         return "all sizes"
     name = "" if area.name.startswith("_") or not area.name else f"{area.key}: "
-    return name + _range_text(low, high)
+    return name + size_label(low, high)

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from efpn_d2.utils.files import write_atomically
+from efpn_d2.utils.size_labels import size_label
 
 _DISTRIBUTIONS = ("torch", "torchvision", "detectron2", "fvcore", "pycocotools", "numpy")
 _PACKAGE_DIR = Path(__file__).resolve().parent
@@ -151,8 +152,7 @@ def headline(metrics: dict[str, float]) -> str:
     rows = [f"AP50 {metrics['AP50']:.1f}   AP {metrics['AP']:.1f}   by sqrt(area) of the object:"]
     for key in metrics:
         if key.startswith("AP_"):
-            low, high = key.split("_")[1:]
-            size = f"{low} px and more" if high == "inf" else f"{low} to {high} px"
+            size = size_label(*map(float, key.split("_")[1:]))
             rows.append(f"{size:>16}: AP {metrics[key]:5.1f}")
     return "\n".join(rows)
 
