@@ -8,6 +8,7 @@ from typing import Any
 from efpn_d2.evaluation.coco_backends import backend_version, choose_backend
 from efpn_d2.evaluation.coco_metrics import CocoResult, evaluate_coco
 from efpn_d2.evaluation.coco_protocols import PRESETS, CocoProtocol
+from efpn_d2.evaluation.metric_specs import metric_specs
 from efpn_d2.evaluation.protocol_evaluator import ProtocolEvaluator, percent_cell, pipe_table
 from efpn_d2.evaluation.size_bins import size_bins
 
@@ -131,18 +132,17 @@ class SizeBinnedCOCOEvaluator(ProtocolEvaluator):
 
 
 def _table(result: CocoResult, metrics: dict[str, float]) -> str:
-    protocol = result.protocol
-    ious = sorted({iou for area in protocol.areas for iou in area.ious})
-    columns = ["AP", *(f"AP{100 * iou:.0f}" for iou in ious)]
+    protocol, overall = result.protocol, result.protocol.overall
+    specs = metric_specs(protocol)
+    columns = [spec for spec in specs if spec.by_size]
     rows = []
     for area, objects in zip(protocol.areas, result.objects, strict=True):
-        recall = f"AR{area.name}" if area.name else f"AR{protocol.max_dets[-1]}"
-        names = [*(f"{column}{area.name}" for column in columns), recall]
+        names = [spec.key(area) for spec in columns]
         cells = [percent_cell(metrics[name], objects) if name in metrics else "" for name in names]
         rows.append([area.key or "all", area.text(math.sqrt), f"{objects:d}", *cells])
-    headers = ["size", "sqrt(area) [px]", "objects", *columns, "AR"]
+    headers = ["size", "sqrt(area) [px]", "objects", *(spec.name for spec in columns)]
     table = pipe_table(rows, headers)
-    names = [f"AR{n}" for n in protocol.max_dets]
+    names = [s.key(overall) for s in specs if not s.by_size or s.key(overall) != s.name]
     names += [name for name in metrics if name.startswith("oLRP")]
     rest = [f"{name} {percent_cell(metrics[name], int(result.objects[0]))}" for name in names]
     return f"{table}\n{', '.join(rest)}"

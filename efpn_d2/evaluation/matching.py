@@ -96,7 +96,8 @@ def match_detections(
     _check_lengths("detections", len(boxes), scores=scores, classes=classes)
     _check_lengths("objects", len(gt_boxes), gt_classes=gt_classes, gt_crowd=crowd)
 
-    iou = box_iou(*(BoxMode.convert(x, *_TO_XYWH) for x in (boxes, gt_boxes)), crowd)
+    first, second = (BoxMode.convert(x, *_TO_XYWH) for x in (boxes, gt_boxes))
+    iou = box_iou(first, second, crowd)
     iou[classes[:, None] != gt_classes[None]] = 0.0
     order = np.argsort(-scores, kind="stable")
     order = order[scores[order] >= score_threshold]

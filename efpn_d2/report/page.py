@@ -6,6 +6,7 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
+from efpn_d2.evaluation.coco_backends import backend_version
 from efpn_d2.report.gallery import script_json
 from efpn_d2.report.protocol import ReportProtocol, area_text, bin_text
 from efpn_d2.report.run import Run
@@ -92,6 +93,6 @@ def protocol_facts(runs: Sequence[Run], protocol: ReportProtocol) -> list[tuple[
         ("Sizes of errors", ", ".join(map(bin_text, protocol.bins))),
         ("Detections per image", f"at most {protocol.max_dets} per class"),
         ("IoU of AP and AR", ious),
-        ("Computed by", ", ".join(sorted({run.metrics.backend for run in runs}))),
+        ("Computed by", ", ".join(sorted({backend_version(run.result.backend) for run in runs}))),
         ("Score threshold", thresholds),
     ]

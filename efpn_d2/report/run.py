@@ -6,17 +6,18 @@ from pathlib import Path
 from efpn_d2.error_analysis.summary import best_threshold
 from efpn_d2.error_analysis.verdicts import RunAnalysis, analyze_run
 from efpn_d2.evaluation.coco_arrays import GroundTruth, load_detections
+from efpn_d2.evaluation.coco_metrics import CocoResult
 from efpn_d2.report.protocol import ReportProtocol
-from efpn_d2.report.run_metrics import RunMetrics, run_metrics
+from efpn_d2.report.run_metrics import run_metrics
 
 
 @dataclass(frozen=True)
 class Run:
-    """Name, verdicts and metrics of a run, and the score from which its detections are shown."""
+    """Name, verdicts and AP of a run, and the score from which its detections are shown."""
 
     name: str
     analysis: RunAnalysis
-    metrics: RunMetrics
+    result: CocoResult
     threshold: float
 
 

@@ -17,8 +17,10 @@ from efpn_d2.error_analysis.summary import (
     size_edges,
 )
 from efpn_d2.error_analysis.verdicts import Kind
+from efpn_d2.evaluation.metric_specs import mean_percent
 from efpn_d2.report.protocol import ReportProtocol, area_ends, area_text, bin_text
 from efpn_d2.report.run import Run
+from efpn_d2.report.run_metrics import precision_curve
 
 _MAX_CONFUSION_CLASSES = 24
 
@@ -56,10 +58,11 @@ def summarize(runs: list[Run], protocol: ReportProtocol) -> dict[str, Any]:
 def headline(run: Run, protocol: ReportProtocol) -> dict[str, float | None]:
     """The few numbers at the top of the page, in percent."""
     rate = rates(run.analysis, select(run.analysis), run.threshold)
+    found = run.result.part()
     values = {
-        "AP": run.metrics.average_precision(),
-        f"AP at IoU {protocol.iou:g}": run.metrics.average_precision(iou=protocol.iou),
-        "AR": run.metrics.average_recall(),
+        "AP": mean_percent(found.precision[..., -1]),
+        f"AP at IoU {protocol.iou:g}": mean_percent(found.at_iou(protocol.iou).precision[..., -1]),
+        "AR": mean_percent(found.recall[..., -1]),
         "F1 at the threshold": 100 * rate.f1,
     }
     return {name: None if math.isnan(v) else round(v, 4) for name, v in values.items()}
@@ -74,9 +77,9 @@ def _selections(run: Run, protocol: ReportProtocol) -> list[Any]:
 
 
 def _precision_curves(run: Run, protocol: ReportProtocol) -> list[list[float | None]]:
-    curves = [run.metrics.precision_curve(size) for size in range(len(protocol.rules.areas))]
+    curves = [precision_curve(run.result, size) for size in range(len(protocol.rules.areas))]
     classes = range(len(run.analysis.truth.class_names))
-    curves += [run.metrics.precision_curve(class_index=k) for k in classes]
+    curves += [precision_curve(run.result, class_index=k) for k in classes]
     return [_numbers(curve) if not np.isnan(curve).any() else [] for curve in curves]
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from efpn_d2.error_analysis.summary import Rates, Selection, error_counts, rates, select
 from efpn_d2.error_analysis.verdicts import Kind
+from efpn_d2.evaluation.metric_specs import MetricSpec, mean_percent, metric_specs
 from efpn_d2.report.protocol import ReportProtocol, area_ends, area_text, bin_text
 from efpn_d2.report.run import Run
 
@@ -73,33 +74,15 @@ def _row(cells: Sequence[Cell]) -> str:
     return row
 
 
-def _precision_at(iou: float) -> MetricValue:
-    return lambda run, size, k, _: run.metrics.average_precision(size, k, iou)
-
-
-def _precision_of(size: int) -> MetricValue:
-    return lambda run, _, k, rate: run.metrics.average_precision(size, k)
+def _value_of(spec: MetricSpec) -> MetricValue:
+    return lambda run, size, k, _: spec.value(run.result.part(size, k))
 
 
 def metrics(protocol: ReportProtocol) -> list[Metric]:
     """The columns of the tables by size and class."""
-    columns = [
-        Metric(
-            "AP",
-            "mean over the IoU thresholds and classes",
-            lambda run, size, k, _: run.metrics.average_precision(size, k),
-        )
-    ]
-    for iou in (0.5, 0.75):
-        if any(math.isclose(iou, threshold) for threshold in protocol.rules.iou_thresholds):
-            columns.append(Metric(f"AP{iou * 100:.0f}", f"AP at IoU {iou:g}", _precision_at(iou)))
-    columns += [
-        Metric(
-            "AR",
-            f"recall with at most {protocol.max_dets} detections per image and class, mean over "
-            "the IoU thresholds and classes",
-            lambda run, size, k, _: run.metrics.average_recall(size, k),
-        ),
+    specs = [spec for spec in metric_specs(protocol.rules) if spec.by_size]
+    return [
+        *(Metric(spec.name, spec.meaning, _value_of(spec)) for spec in specs),
         Metric(
             "accuracy",
             f"TP / (TP + FP) at IoU {protocol.iou:g} and the score threshold",
@@ -116,7 +99,6 @@ def metrics(protocol: ReportProtocol) -> list[Metric]:
             lambda run, size, k, rate: 100 * rate.f1,
         ),
     ]
-    return columns
 
 
 def size_table(runs: Sequence[Run], protocol: ReportProtocol) -> str:
@@ -177,12 +159,12 @@ def class_table(runs: Sequence[Run], protocol: ReportProtocol) -> str:
 
 
 def _bin_columns(protocol: ReportProtocol) -> list[Metric]:
+    def precision(size: int) -> MetricValue:
+        """AP in a size bin, whatever the row is."""
+        return lambda run, _, k, __: mean_percent(run.result.part(size, k).precision[..., -1])
+
     return [
-        Metric(
-            f"AP {area_text(area)}",
-            "AP of the objects of that size",
-            _precision_of(size),
-        )
+        Metric(f"AP {area_text(area)}", "AP of the objects of that size", precision(size))
         for size, area in enumerate(protocol.rules.areas[1:], start=1)
     ]
 

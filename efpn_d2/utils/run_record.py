@@ -152,7 +152,8 @@ def headline(metrics: dict[str, float]) -> str:
     rows = [f"AP50 {metrics['AP50']:.1f}   AP {metrics['AP']:.1f}   by sqrt(area) of the object:"]
     for key in metrics:
         if key.startswith("AP_"):
-            size = size_label(*map(float, key.split("_")[1:]))
+            _, low, high = key.split("_")
+            size = size_label(float(low), float(high))
             rows.append(f"{size:>16}: AP {metrics[key]:5.1f}")
     return "\n".join(rows)
 

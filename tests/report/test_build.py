@@ -84,8 +84,8 @@ def test_tables_hold_the_numbers_of_the_core(report, sample):
     rate = rates(run.analysis, select(run.analysis), run.threshold)
     row = dict(zip(head, everything, strict=True))
     assert row["size"] == "all sizes" and row["objects"] == f"{rate.objects}"
-    assert row["AP"] == f"{run.metrics.average_precision():.1f}"
-    assert row["AP50"] == f"{run.metrics.average_precision(iou=0.5):.1f}"
+    assert row["AP"] == f"{run.result.metrics()['AP']:.1f}"
+    assert row["AP50"] == f"{run.result.metrics()['AP50']:.1f}"
     assert row["F1"] == f"{100 * rate.f1:.1f}"
     small = rates(run.analysis, select(run.analysis, 8, 16), run.threshold)
     assert bins[1][:2] == ["8 to 16 px", f"{small.objects}"]

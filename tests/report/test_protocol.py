@@ -3,11 +3,15 @@ import math
 import numpy as np
 import pytest
 
+from efpn_d2.error_analysis.summary import Rates
+from efpn_d2.error_analysis.verdicts import analyze_run
 from efpn_d2.evaluation.coco_arrays import load_detections, load_ground_truth
 from efpn_d2.evaluation.coco_protocols import PRESETS
 from efpn_d2.report import PROTOCOLS
 from efpn_d2.report.protocol import area_ends, area_text, bin_text
-from efpn_d2.report.run_metrics import run_metrics
+from efpn_d2.report.run import Run
+from efpn_d2.report.run_metrics import precision_curve, run_metrics
+from efpn_d2.report.tables import metrics
 
 pytestmark = pytest.mark.fast
 
@@ -57,17 +61,19 @@ def test_texts():
 def test_metrics_of_a_run_are_those_of_the_evaluation(sample):
     truth = load_ground_truth(sample.annotations)
     found = load_detections(sample.runs[0], truth)
-    metrics = run_metrics(truth, found, PROTOCOLS["coco"], backend="pycocotools")
-    expected = metrics.result.metrics()
-    assert metrics.average_precision() == expected["AP"] > 5
-    assert metrics.average_precision(1, iou=0.5) == pytest.approx(
-        np.nanmean(metrics.result.precision[0, :, :, 1, -1]) * 100
-    )
-    assert metrics.average_recall() == expected["AR100"]
-    assert metrics.average_recall(1) == expected["ARs"]
-    assert math.isnan(metrics.average_precision(3))  # no object is that large
-    by_class = [metrics.average_precision(class_index=k) for k in range(3)]
-    assert by_class == metrics.result.class_precision().tolist()
-    assert metrics.precision_curve().mean() * 100 == pytest.approx(expected["AP50"])
-    assert np.isnan(metrics.precision_curve(3)).all()
-    assert metrics.backend.startswith("pycocotools ")
+    result = run_metrics(truth, found, PROTOCOLS["coco"], backend="pycocotools")
+    expected = result.metrics()
+    columns = {m.heading: m for m in metrics(PROTOCOLS["coco"])}
+    assert list(columns) == ["AP", "AP50", "AP75", "AR", "accuracy", "recall", "F1"]
+    run = Run("run", analyze_run(truth, found), result, 0.5)
+
+    def value(name, size=0, class_index=None):
+        return columns[name].value(run, size, class_index, Rates(1, 1, 0))
+
+    assert value("AP") == expected["AP"] > 5
+    assert value("AP50", 1) == pytest.approx(np.nanmean(result.precision[0, :, :, 1, -1]) * 100)
+    assert (value("AR"), value("AR", 1)) == (expected["AR100"], expected["ARs"])
+    assert math.isnan(value("AP", 3))  # no object is that large
+    assert [value("AP", 0, k) for k in range(3)] == result.class_precision().tolist()
+    assert precision_curve(result).mean() * 100 == pytest.approx(expected["AP50"])
+    assert np.isnan(precision_curve(result, 3)).all()
