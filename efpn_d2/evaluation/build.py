@@ -17,7 +17,6 @@ from efpn_d2.config import require_node
 from efpn_d2.evaluation.coco_evaluator import SizeBinnedCOCOEvaluator
 from efpn_d2.evaluation.coco_protocols import PRESETS
 from efpn_d2.evaluation.protocol_evaluator import ProtocolEvaluator
-from efpn_d2.evaluation.report_hook import with_report
 from efpn_d2.evaluation.size_bins import size_bins
 from efpn_d2.evaluation.tt100k_evaluator import TT100KEvaluator
 from efpn_d2.evaluation.visdrone import MAX_DETECTIONS
@@ -53,10 +52,7 @@ def build_evaluator(
     output_folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
     evaluator_type = MetadataCatalog.get(dataset_name).get("evaluator_type")
     if evaluator_type == "coco":
-        evaluator = _build_protocol_evaluator(cfg, dataset_name, output_folder)
-        if not cfg.EVALUATION.REPORT:
-            return evaluator
-        return with_report(evaluator, dataset_name, output_folder, cfg.EVALUATION.BACKEND)
+        return _build_protocol_evaluator(cfg, dataset_name, output_folder)
     if evaluator_type == "lvis":
         return LVISEvaluator(
             dataset_name, output_dir=output_folder, max_dets_per_image=_max_dets(cfg)

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from efpn_d2.data.coco.record_checks import MASK, NUMBER, Field, check_records
 from efpn_d2.evaluation.coco_backends import backend_version, choose_backend
 from efpn_d2.evaluation.coco_metrics import CocoResult, evaluate_coco
 from efpn_d2.evaluation.coco_protocols import PRESETS, CocoProtocol
@@ -22,7 +23,13 @@ class SizeBinnedCOCOEvaluator(ProtocolEvaluator):
     :meth:`efpn_d2.evaluation.coco_metrics.CocoResult.metrics`, and "AP-<class>". Those of
     "bbox_protocol" and "segm_protocol" say by numbers which rules they are made by. Keypoints are
     evaluated as in the base class.
+
+    Attributes:
+        protocol: the rules.
+        coco_results: what the last evaluation gave, by task ("bbox", "segm").
     """
+
+    annotation_fields = (*ProtocolEvaluator.annotation_fields, Field("area", NUMBER))
 
     def __init__(
         self,
@@ -53,6 +60,7 @@ class SizeBinnedCOCOEvaluator(ProtocolEvaluator):
             limit = self._max_dets_per_image[-1]
             limits = (*(n for n in (1, 10) if n < limit), limit)
             protocol = PRESETS["coco"].changed(max_dets=limits)
+        self.coco_results: dict[str, CocoResult] = {}
         self.protocol = protocol.changed(bins=[size_bin.area_bin for size_bin in bins])
 
     def rules(self) -> dict[str, Any]:
@@ -75,14 +83,19 @@ class SizeBinnedCOCOEvaluator(ProtocolEvaluator):
     ) -> dict[str, dict[str, float]]:
         """See the base class."""
         metrics = {}
+        self.coco_results = {}
         for task in (task for task in self._found_tasks if task != "keypoints"):
-            result = evaluate_coco(
-                self._coco_api.dataset,
+            if task == "segm":  # which nobody knew when the file was checked
+                where = f"annotations[{{}}] of {self._metadata.json_file}"
+                check_records(self.dataset["annotations"], where, [Field("segmentation", MASK)])
+            self.coco_results[task] = result = evaluate_coco(
+                self.dataset,
                 results,
                 self.protocol,
                 task,
                 backend=self.backend,
                 img_ids=img_ids,
+                is_checked=True,
             )
             metrics[task] = self._metrics(task, result)
             metrics[f"{task}_protocol"] = self._rules_as_numbers()

@@ -90,6 +90,7 @@ def evaluate_coco(
     *,
     backend: str = "auto",
     img_ids: Iterable[Any] | None = None,
+    is_checked: bool = False,
 ) -> CocoResult:
     """Evaluate detections.
 
@@ -104,6 +105,7 @@ def evaluate_coco(
         iou_type: "bbox" or "segm". oLRP is computed for boxes only.
         backend: see :func:`choose_backend`.
         img_ids: images to evaluate; default all, also those without detections.
+        is_checked: the records of the data set have been checked, and are not again.
 
     Raises:
         ValueError: a record of the data set or a result lacks what is read, or holds something else
@@ -111,7 +113,8 @@ def evaluate_coco(
             message names the first by its index.
     """
     backend = choose_backend(backend)
-    _check_dataset(dataset, iou_type)
+    if not is_checked:
+        _check_dataset(dataset, iou_type)
     _check_results(dataset, results, iou_type)
     dataset = _selected(dataset, protocol, img_ids)
     runs = _runs(dataset, protocol)

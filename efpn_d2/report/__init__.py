@@ -2,5 +2,6 @@
 
 from efpn_d2.report.build import ReportOptions, write_report
 from efpn_d2.report.protocol import PROTOCOLS, ReportProtocol
+from efpn_d2.report.run import Evaluated
 
-__all__ = ["PROTOCOLS", "ReportOptions", "ReportProtocol", "write_report"]
+__all__ = ["PROTOCOLS", "Evaluated", "ReportOptions", "ReportProtocol", "write_report"]

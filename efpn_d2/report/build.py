@@ -13,7 +13,7 @@ from efpn_d2.report.gallery import CHUNK, gallery_index, write_boxes
 from efpn_d2.report.page import build_page
 from efpn_d2.report.pictures import write_picture
 from efpn_d2.report.protocol import PROTOCOLS, ReportProtocol
-from efpn_d2.report.run import Run, load_run
+from efpn_d2.report.run import Evaluated, Run, load_run
 from efpn_d2.report.summary import kind_names, summarize
 from efpn_d2.utils.tool_support import error_text
 
@@ -56,6 +56,7 @@ def write_report(
     image_root: str | Path,
     output: str | Path,
     options: ReportOptions | None = None,
+    evaluated: Evaluated | None = None,
 ) -> Path:
     """Write ``index.html`` and the files it shows.
 
@@ -65,6 +66,8 @@ def write_report(
         image_root: folder that the JSON's file names are below.
         output: folder of the report, new or empty, or of an earlier report, which is replaced.
         options: see :class:`ReportOptions`.
+        evaluated: what an evaluator has of the one run, in place of reading ``annotations`` and
+            computing AP.
 
     Returns:
         The page.
@@ -76,9 +79,11 @@ def write_report(
         OSError: a file of results or annotations cannot be read, or the folder not written.
     """
     options = options or ReportOptions()
-    _check_arguments(predictions, annotations, image_root, options)
+    _check_arguments(predictions, annotations, image_root, options, evaluated)
     start = time.perf_counter()
-    truth = load_ground_truth(annotations, options.protocol.rules.excused_fields)
+    if evaluated is None:
+        evaluated = Evaluated(load_ground_truth(annotations, options.protocol.rules.excused_fields))
+    truth = evaluated.truth
     if not truth.images:
         raise ValueError(f"{annotations} has no images to report on.")
     names = list(options.names) or run_names(predictions)
@@ -87,7 +92,15 @@ def write_report(
         if given and len(given) != len(predictions):
             raise ValueError(f"There are {len(given)} {what} for {len(predictions)} run(s).")
     runs = [
-        load_run(name, path, truth, options.protocol, options.threshold, options.backend)
+        load_run(
+            name,
+            path,
+            truth,
+            options.protocol,
+            options.threshold,
+            options.backend,
+            evaluated.result,
+        )
         for name, path in zip(names, predictions, strict=True)
     ]
     output = Path(output)
@@ -117,9 +130,12 @@ def _check_arguments(
     annotations: str | Path,
     image_root: str | Path,
     options: ReportOptions,
+    evaluated: Evaluated | None,
 ) -> None:
     if len(predictions) not in (1, 2):
         raise ValueError(f"A report is on one or two files of results, not {len(predictions)}.")
+    if evaluated is not None and len(predictions) != 1:
+        raise ValueError("What an evaluator has is of one run, but the report is on two.")
     if options.max_images and not Path(image_root).is_dir():
         raise FileNotFoundError(
             f"The image folder '{image_root}' is not there: give the one that the file names in "

@@ -21,6 +21,19 @@ class Run:
     threshold: float
 
 
+@dataclass(frozen=True)
+class Evaluated:
+    """What an evaluator has of a run, so that a report need not make it again.
+
+    Attributes:
+        truth: the data set.
+        result: AP and AR of boxes by the report's rules; None: the report computes them.
+    """
+
+    truth: GroundTruth
+    result: CocoResult | None = None
+
+
 def load_run(
     name: str,
     predictions: str | Path,
@@ -28,6 +41,7 @@ def load_run(
     protocol: ReportProtocol,
     threshold: float | None = None,
     backend: str = "auto",
+    result: CocoResult | None = None,
 ) -> Run:
     """Read and evaluate a file of COCO results.
 
@@ -38,13 +52,21 @@ def load_run(
         protocol: the rules.
         threshold: least score of a shown detection; None: where F1 is highest.
         backend: of AP and AR; see :func:`efpn_d2.evaluation.coco_backends.choose_backend`.
+        result: AP and AR by the protocol's rules, if they are known.
 
     Raises:
-        ValueError: the file does not fit the data set.
+        ValueError: the file does not fit the data set, or the result is by other rules.
         OSError: it cannot be read.
     """
+    if result is not None and result.protocol != protocol.rules:
+        raise ValueError(
+            f"The evaluation is by other rules ({result.protocol.name}) than the report "
+            f"({protocol.rules.name}): use the same, or let the report compute AP."
+        )
     detections = load_detections(predictions, truth, max_dets=protocol.max_dets)
     analysis = analyze_run(truth, detections, iou_thresholds=protocol.rules.iou_thresholds)
     if threshold is None:
         threshold = best_threshold(analysis)
-    return Run(name, analysis, run_metrics(truth, detections, protocol, backend), threshold)
+    if result is None:
+        result = run_metrics(truth, detections, protocol, backend)
+    return Run(name, analysis, result, threshold)

@@ -34,7 +34,7 @@ def run_metrics(
         "categories": [{"id": k, "name": name} for k, name in enumerate(truth.class_names)],
         "annotations": objects,
     }
-    return evaluate_coco(dataset, results, protocol.rules, backend=backend)
+    return evaluate_coco(dataset, results, protocol.rules, backend=backend, is_checked=True)
 
 
 def _entries(image: np.ndarray, boxes: np.ndarray, classes: np.ndarray) -> list[dict[str, Any]]:
