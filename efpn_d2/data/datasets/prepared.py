@@ -20,16 +20,12 @@ from efpn_d2.data.validation import Report
 from efpn_d2.utils.files import read_json, write_json
 
 __all__ = [
-    "PROTOCOLS",
     "PreparedFiles",
     "prepared_image_root",
     "protocol_metadata",
     "register_prepared",
     "write_prepared",
 ]
-
-# How a data set's results are usually measured; the metadata's field "protocol".
-PROTOCOLS = ("coco", "aitod", "tt100k", "visdrone")
 
 
 @dataclass(frozen=True)
@@ -80,7 +76,8 @@ def write_prepared(
         coco: the data set.
         report: of its validation.
         image_root: folder that the file names of its images start from.
-        protocol: one of :data:`PROTOCOLS`.
+        protocol: how results on it are usually measured, a value of ``EVALUATION.PROTOCOL``; the
+            metadata's field of that name.
         evaluated_classes: names of those that are evaluated; None: all.
     """
     files.description.unlink(missing_ok=True)

@@ -77,7 +77,6 @@ def test_a_split_stays_as_it_is_without_ignore(tmp_path, first_id):
         "iscrowd": 0,
     }
     description = json.loads((tmp_path / "out" / "set.dataset.json").read_text())
-    assert description["protocol"] == "aitod"
     assert description["classes"] == list(CLASS_NAMES)
 
 
