@@ -23,7 +23,7 @@ from pathlib import Path
 from efpn_d2.data.converters import CONVERTERS, Selection
 from efpn_d2.data.converters.prepare import NothingLeftError, ProblemsFoundError, prepare
 from efpn_d2.data.datasets.prepared import PreparedFiles
-from efpn_d2.data.validation import Report
+from efpn_d2.data.validation import ValidationReport
 from efpn_d2.utils.tool_support import error_text, positive
 
 
@@ -106,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         for name, read in converter.datasets(args.source, selection):
             files = PreparedFiles(args.output, name)
-            report = Report(name, str(args.source))
+            report = ValidationReport(name, str(args.source))
             try:
                 prepare(
                     read(report),

@@ -10,7 +10,7 @@ from detectron2.utils import comm
 
 from efpn_d2.evaluation.coco_arrays import ground_truth
 from efpn_d2.evaluation.coco_evaluator import SizeBinnedCOCOEvaluator
-from efpn_d2.evaluation.coco_protocols import PRESETS
+from efpn_d2.evaluation.coco_protocols import COCO_PROTOCOLS
 from efpn_d2.evaluation.protocol_evaluator import ProtocolEvaluator
 from efpn_d2.utils.tool_support import error_text
 
@@ -53,12 +53,12 @@ class ReportEvaluator(DatasetEvaluator):
     def _write(self) -> None:
         # Only here: importing this package must not import what draws and reads images.
         from efpn_d2.report import Evaluated, ReportOptions, write_report
-        from efpn_d2.report.protocol import report_protocol
+        from efpn_d2.report.rules import report_rules
 
         name = self._dataset_name.replace("/", "_")
         metadata = MetadataCatalog.get(self._dataset_name)
         numbers = os.path.join(self._folder, f"evaluation_{name}.json")
-        rules, result = PRESETS["coco"], None
+        rules, result = COCO_PROTOCOLS["coco"], None
         if isinstance(self._evaluator, SizeBinnedCOCOEvaluator):
             rules, result = self._evaluator.protocol, self._evaluator.coco_results.get("bbox")
         truth = ground_truth(self._evaluator.dataset, metadata.json_file, rules.excused_fields)
@@ -69,7 +69,7 @@ class ReportEvaluator(DatasetEvaluator):
             os.path.join(self._folder, f"report_{name}"),
             ReportOptions(
                 title=self._dataset_name,
-                protocol=report_protocol(rules),
+                rules=report_rules(rules),
                 backend=self._backend,
                 evaluations=[numbers] if os.path.isfile(numbers) else [],
             ),

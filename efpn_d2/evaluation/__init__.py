@@ -3,7 +3,7 @@
 from efpn_d2.evaluation.build import build_evaluator
 from efpn_d2.evaluation.coco_evaluator import SizeBinnedCOCOEvaluator
 from efpn_d2.evaluation.coco_metrics import CocoResult, evaluate_coco
-from efpn_d2.evaluation.coco_protocols import PRESETS, AreaBin, CocoProtocol
+from efpn_d2.evaluation.coco_protocols import COCO_PROTOCOLS, AreaBin, CocoProtocol
 from efpn_d2.evaluation.metric_specs import CocoSlice, MetricSpec, mean_percent, register_metric
 from efpn_d2.evaluation.olrp import optimal_lrp
 from efpn_d2.evaluation.size_bins import SizeBin, evaluate_size_bins, size_bins
@@ -13,7 +13,7 @@ from efpn_d2.evaluation.visdrone import evaluate_visdrone
 from efpn_d2.evaluation.visdrone_evaluator import VisDroneEvaluator
 
 __all__ = [
-    "PRESETS",
+    "COCO_PROTOCOLS",
     "AreaBin",
     "CocoProtocol",
     "CocoResult",

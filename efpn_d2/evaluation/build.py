@@ -15,7 +15,7 @@ from detectron2.evaluation import (
 
 from efpn_d2.config import require_node
 from efpn_d2.evaluation.coco_evaluator import SizeBinnedCOCOEvaluator
-from efpn_d2.evaluation.coco_protocols import PRESETS
+from efpn_d2.evaluation.coco_protocols import COCO_PROTOCOLS
 from efpn_d2.evaluation.protocol_evaluator import ProtocolEvaluator
 from efpn_d2.evaluation.size_bins import size_bins
 from efpn_d2.evaluation.tt100k_evaluator import TT100KEvaluator
@@ -87,14 +87,14 @@ def _build_protocol_evaluator(
     if name == "visdrone":
         _warn_of_limit(cfg, name, MAX_DETECTIONS[-1])
         return VisDroneEvaluator(dataset_name, **common)
-    if name and name not in PRESETS:
+    if name and name not in COCO_PROTOCOLS:
         raise ValueError(
             f"The protocol '{name}' of data set '{dataset_name}' is unknown: set "
-            f"EVALUATION.PROTOCOL to one of {', '.join([*PRESETS, 'tt100k', 'visdrone'])}."
+            f"EVALUATION.PROTOCOL to one of {', '.join([*COCO_PROTOCOLS, 'tt100k', 'visdrone'])}."
         )
     bins = [size_bin.area_bin for size_bin in size_bins(node.SIZE_BINS)]
     limits = node.MAX_DETS or ([] if name else _limits_of_detector(cfg))
-    protocol = PRESETS[name or "coco"].changed(
+    protocol = COCO_PROTOCOLS[name or "coco"].changed(
         bins=bins, iou_thresholds=node.IOU_THRESHOLDS, max_dets=limits
     )
     _warn_of_limit(cfg, protocol.name, protocol.max_dets[-1])

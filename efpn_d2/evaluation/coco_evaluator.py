@@ -8,7 +8,7 @@ from typing import Any
 from efpn_d2.data.coco.record_checks import MASK, NUMBER, Field, check_records
 from efpn_d2.evaluation.coco_backends import backend_version, choose_backend
 from efpn_d2.evaluation.coco_metrics import CocoResult, evaluate_coco
-from efpn_d2.evaluation.coco_protocols import PRESETS, CocoProtocol
+from efpn_d2.evaluation.coco_protocols import COCO_PROTOCOLS, CocoProtocol
 from efpn_d2.evaluation.metric_specs import metric_specs
 from efpn_d2.evaluation.protocol_evaluator import ProtocolEvaluator, percent_cell, pipe_table
 from efpn_d2.evaluation.size_bins import size_bins
@@ -59,7 +59,7 @@ class SizeBinnedCOCOEvaluator(ProtocolEvaluator):
         if protocol is None:
             limit = self._max_dets_per_image[-1]
             limits = (*(n for n in (1, 10) if n < limit), limit)
-            protocol = PRESETS["coco"].changed(max_dets=limits)
+            protocol = COCO_PROTOCOLS["coco"].changed(max_dets=limits)
         self.coco_results: dict[str, CocoResult] = {}
         self.protocol = protocol.changed(bins=[size_bin.area_bin for size_bin in bins])
 

@@ -143,7 +143,7 @@ def _tiny_person_bin(name: str, low: float, high: float) -> AreaBin:
     return AreaBin(name, low**2, high**2, ious=(0.25, 0.5, 0.75))
 
 
-PRESETS = {
+COCO_PROTOCOLS = {
     "coco": CocoProtocol(
         "coco",
         (

@@ -6,7 +6,7 @@ import numpy as np
 
 from efpn_d2.evaluation.coco_arrays import Detections, GroundTruth
 from efpn_d2.evaluation.coco_metrics import CocoResult, evaluate_coco
-from efpn_d2.report.protocol import ReportProtocol
+from efpn_d2.report.rules import ReportRules
 
 
 def precision_curve(
@@ -19,9 +19,9 @@ def precision_curve(
 
 
 def run_metrics(
-    truth: GroundTruth, detections: Detections, protocol: ReportProtocol, backend: str = "auto"
+    truth: GroundTruth, detections: Detections, rules: ReportRules, backend: str = "auto"
 ) -> CocoResult:
-    """Evaluate boxes by the protocol's rules; see :func:`evaluate_coco`."""
+    """Evaluate boxes by the report's rules; see :func:`evaluate_coco`."""
     objects = _entries(truth.image, truth.boxes, truth.classes)
     more = (truth.sizes**2).tolist(), truth.crowd.tolist()
     for number, (entry, area, crowd) in enumerate(zip(objects, *more, strict=True), start=1):
@@ -34,7 +34,7 @@ def run_metrics(
         "categories": [{"id": k, "name": name} for k, name in enumerate(truth.class_names)],
         "annotations": objects,
     }
-    return evaluate_coco(dataset, results, protocol.rules, backend=backend, is_checked=True)
+    return evaluate_coco(dataset, results, rules.coco, backend=backend, is_checked=True)
 
 
 def _entries(image: np.ndarray, boxes: np.ndarray, classes: np.ndarray) -> list[dict[str, Any]]:

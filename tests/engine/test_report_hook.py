@@ -14,7 +14,7 @@ from efpn_d2.data.coco import record_checks
 from efpn_d2.engine import EFPNTrainer
 from efpn_d2.engine.report_hook import RESULTS
 from efpn_d2.evaluation import (
-    PRESETS,
+    COCO_PROTOCOLS,
     build_evaluator,
     coco_arrays,
     coco_backends,
@@ -22,7 +22,7 @@ from efpn_d2.evaluation import (
     protocol_evaluator,
 )
 from efpn_d2.evaluation.coco_arrays import ground_truth
-from efpn_d2.report import PROTOCOLS, Evaluated, ReportOptions, write_report
+from efpn_d2.report import REPORT_RULES, Evaluated, ReportOptions, write_report
 
 pytestmark = pytest.mark.fast
 
@@ -116,7 +116,7 @@ def test_the_file_is_checked_once_and_ap_computed_once(cfg, tmp_path, monkeypatc
     cfg.EVALUATION.SIZE_BINS = []
     evaluate(EFPNTrainer.build_evaluator(cfg, NAME))
     assert checks == [str(tmp_path / "val.json")]
-    assert len(runs) == (len(PRESETS["tinyperson"].areas) if protocol == "tinyperson" else 1)
+    assert len(runs) == (len(COCO_PROTOCOLS["tinyperson"].areas) if protocol == "tinyperson" else 1)
     assert list((tmp_path / "output" / "inference").glob("report*/index.html"))
 
 
@@ -128,7 +128,7 @@ def test_a_report_by_other_rules_than_the_evaluation_is_refused(cfg, tmp_path):
     )
     files = ([tmp_path / "output" / RESULTS], tmp_path / "val.json", tmp_path, tmp_path / "r")
     with pytest.raises(ValueError, match=r"by other rules \(coco\) than the report \(aitod\)"):
-        write_report(*files, ReportOptions(protocol=PROTOCOLS["aitod"]), evaluated)
+        write_report(*files, ReportOptions(rules=REPORT_RULES["aitod"]), evaluated)
     two = ([files[0][0]] * 2, *files[1:])
     with pytest.raises(ValueError, match="of one run, but the report is on two"):
         write_report(*two, evaluated=evaluated)

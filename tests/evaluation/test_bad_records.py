@@ -7,7 +7,7 @@ import pytest
 from detectron2.data import MetadataCatalog
 
 from efpn_d2.evaluation import (
-    PRESETS,
+    COCO_PROTOCOLS,
     SizeBinnedCOCOEvaluator,
     TT100KEvaluator,
     VisDroneEvaluator,
@@ -82,7 +82,7 @@ def test_a_record_that_cannot_be_read_is_named(part, field, value, message):
     content = {**two_objects(), "results": [good, dict(good)]}
     content[part][1] = broken(content[part][1], field, value)
     with pytest.raises(ValueError) as error:
-        evaluate_coco(content, content["results"], PRESETS["aitod"])
+        evaluate_coco(content, content["results"], COCO_PROTOCOLS["aitod"])
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
@@ -92,7 +92,7 @@ def test_iscrowd_may_be_left_out(backend):
     coco = dataset([annotation(1, 1, 1, [0, 0, 10, 10])])
     coco["annotations"][0].pop("iscrowd")
     results = [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 10, 10], "score": 0.5}]
-    metrics = evaluate_coco(coco, results, PRESETS["coco"], backend=backend).metrics()
+    metrics = evaluate_coco(coco, results, COCO_PROTOCOLS["coco"], backend=backend).metrics()
     assert metrics["AP"] == pytest.approx(100)
 
 
@@ -102,11 +102,11 @@ def test_masks_need_more(lost):
     coco["annotations"][0].pop(lost, None)
     coco["images"][0].pop(lost, None)
     with pytest.raises(ValueError, match=f"of the data set has no {lost}"):
-        evaluate_coco(coco, [], PRESETS["coco"], "segm")
+        evaluate_coco(coco, [], COCO_PROTOCOLS["coco"], "segm")
     result = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "score": 0.5}
     whole = dataset([])
     with pytest.raises(ValueError, match=r"results\[0\] has no segmentation"):
-        evaluate_coco(whole, [result], PRESETS["coco"], "segm")
+        evaluate_coco(whole, [result], COCO_PROTOCOLS["coco"], "segm")
 
 
 @pytest.mark.parametrize("evaluator", EVALUATORS)

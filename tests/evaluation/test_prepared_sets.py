@@ -9,7 +9,7 @@ from efpn_d2.data.converters import CONVERTERS, Selection
 from efpn_d2.data.converters.prepare import prepare
 from efpn_d2.data.converters.tt100k import EVALUATED_CLASSES
 from efpn_d2.data.datasets.prepared import PreparedFiles, register_prepared
-from efpn_d2.data.validation import Report
+from efpn_d2.data.validation import ValidationReport
 from efpn_d2.evaluation import TT100KEvaluator, VisDroneEvaluator, build_evaluator
 from tests.data.trees import sign, write_image, write_tt100k
 from tests.evaluation.coco_files import instances, run
@@ -25,7 +25,7 @@ def evaluator(tmp_path, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
 
     def build(converter, source):
-        report = Report(NAME, str(tmp_path))
+        report = ValidationReport(NAME, str(tmp_path))
         (_, read), *_ = CONVERTERS[converter].datasets(source, Selection())
         prepare(read(report), PreparedFiles(None, NAME), report, progress=False)
         assert register_prepared(NAME)

@@ -16,7 +16,7 @@ from efpn_d2.data.converters.source import (
     Selection,
     choose_splits,
 )
-from efpn_d2.data.validation import Report
+from efpn_d2.data.validation import ValidationReport
 
 __all__ = ["AITOD", "CLASS_NAMES", "SPLITS", "VERSIONS", "find_aitod", "read_aitod"]
 
@@ -78,7 +78,7 @@ def _image_dir(source: Path, split: str, json_file: Path) -> Path:
     )
 
 
-def read_aitod(json_file: Path, image_root: Path, report: Report) -> RawDataset:
+def read_aitod(json_file: Path, image_root: Path, report: ValidationReport) -> RawDataset:
     """Read a split, not yet checked: a COCO JSON whose classes and image sizes are known.
 
     Args, Raises: as :func:`read_coco`.
@@ -90,7 +90,7 @@ def read_aitod(json_file: Path, image_root: Path, report: Report) -> RawDataset:
     return raw
 
 
-def _check_classes(categories: Any, json_file: Path, report: Report) -> None:
+def _check_classes(categories: Any, json_file: Path, report: ValidationReport) -> None:
     members = categories if isinstance(categories, list) else ()
     names = {str(c.get("name")) for c in members if isinstance(c, dict)}
     if names != set(CLASS_NAMES):
@@ -100,7 +100,7 @@ def _check_classes(categories: Any, json_file: Path, report: Report) -> None:
         report.add("unexpected_classes", message, file=str(json_file), field="categories")
 
 
-def _note_sizes(images: Any, report: Report) -> None:
+def _note_sizes(images: Any, report: ValidationReport) -> None:
     for image in images if isinstance(images, list) else ():
         size = (image.get("width"), image.get("height")) if isinstance(image, dict) else None
         if size not in (None, (None, None), _IMAGE_SIZE):

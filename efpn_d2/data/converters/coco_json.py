@@ -14,7 +14,7 @@ from efpn_d2.data.converters.source import (
     Selection,
     choose_splits,
 )
-from efpn_d2.data.validation import Report
+from efpn_d2.data.validation import ValidationReport
 from efpn_d2.utils.files import read_json
 
 __all__ = ["COCO", "find_coco_splits", "read_coco"]
@@ -42,7 +42,7 @@ def find_coco_splits(source: Path) -> dict[str, tuple[Path, Path]]:
     return splits
 
 
-def read_coco(json_file: Path, image_root: Path, report: Report) -> RawDataset:
+def read_coco(json_file: Path, image_root: Path, report: ValidationReport) -> RawDataset:
     """Read a COCO JSON, not yet checked.
 
     Args:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from efpn_d2.data.validation import Report
+from efpn_d2.data.validation import ValidationReport
 
 __all__ = ["Converter", "NamedReader", "Option", "RawDataset", "Selection", "choose_splits"]
 
@@ -21,7 +21,8 @@ class RawDataset:
         coco: with the lists images, annotations and categories. An image or annotation may have an
             entry ``_source``, the file and the id that it is to be reported with; an annotation
             ``_problem``, the kind, field and message of what makes it unusable; an image
-            ``_finding``, the arguments of :meth:`Report.add` for what is said if the image stays.
+            ``_finding``, the arguments of :meth:`ValidationReport.add` for what is said if the
+            image stays.
         image_root: folder that the file names of the images start from.
         protocol: how results on it are usually measured; converters set their own.
         evaluated_classes: names of the classes that are evaluated; None: all.
@@ -36,7 +37,7 @@ class RawDataset:
 
 
 # A data set's name, and what reads it; reading adds its findings to the report.
-NamedReader = tuple[str, Callable[[Report], RawDataset]]
+NamedReader = tuple[str, Callable[[ValidationReport], RawDataset]]
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,9 @@ class Converter:
         for name, read in self.find(source, selection):
             yield name, partial(self._read, read)
 
-    def _read(self, read: Callable[[Report], RawDataset], report: Report) -> RawDataset:
+    def _read(
+        self, read: Callable[[ValidationReport], RawDataset], report: ValidationReport
+    ) -> RawDataset:
         return replace(read(report), protocol=self.protocol)
 
 

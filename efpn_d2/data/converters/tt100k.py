@@ -16,7 +16,7 @@ from efpn_d2.data.converters.source import (
     Selection,
     choose_splits,
 )
-from efpn_d2.data.validation import Report
+from efpn_d2.data.validation import ValidationReport
 from efpn_d2.utils.files import read_json, read_text
 
 __all__ = ["EVALUATED_CLASSES", "TT100K", "find_version", "read_tt100k", "tt100k_name"]
@@ -67,7 +67,7 @@ def find_version(source: Path) -> str:
 
 
 def read_tt100k(
-    source: Path, version: str, split: str, report: Report, *, only_45: bool = False
+    source: Path, version: str, split: str, report: ValidationReport, *, only_45: bool = False
 ) -> RawDataset:
     """Read a split in COCO's format, not yet checked.
 
@@ -116,7 +116,7 @@ def read_tt100k(
 
 
 def _read_images(
-    entries: dict[str, Any], source: Path, split: str, path: Path, report: Report
+    entries: dict[str, Any], source: Path, split: str, path: Path, report: ValidationReport
 ) -> list[dict[str, Any]]:
     """The images that the split's ``ids.txt`` lists."""
     images = []
@@ -199,7 +199,7 @@ def _check_content(content: Any, path: Path, version: str) -> list[str]:
 
 
 def _split_ids(
-    entries: dict[str, Any], source: Path, split: str, path: Path, report: Report
+    entries: dict[str, Any], source: Path, split: str, path: Path, report: ValidationReport
 ) -> list[str]:
     lists = {name: source / name / "ids.txt" for name in SPLITS}
     if not lists[split].is_file():
@@ -253,7 +253,9 @@ def _find(source: Path, selection: Selection) -> Iterator[NamedReader]:
         yield tt100k_name(version, split, only_45), read
 
 
-def _read(source: Path, version: str, split: str, only_45: bool, report: Report) -> RawDataset:
+def _read(
+    source: Path, version: str, split: str, only_45: bool, report: ValidationReport
+) -> RawDataset:
     return read_tt100k(source, version, split, report, only_45=only_45)
 
 

@@ -15,7 +15,7 @@ from efpn_d2.data.converters.source import (
     Selection,
     choose_splits,
 )
-from efpn_d2.data.validation import Report
+from efpn_d2.data.validation import ValidationReport
 from efpn_d2.utils.files import read_text
 
 __all__ = [
@@ -58,7 +58,7 @@ def find_split(source: Path, split: str) -> Path | None:
     return None
 
 
-def read_visdrone(folder: Path, report: Report) -> RawDataset:
+def read_visdrone(folder: Path, report: ValidationReport) -> RawDataset:
     """Read a split in COCO's format, not yet checked.
 
     What the official protocol ignores is ``iscrowd``: objects whose score is 0 for their class, and
@@ -105,7 +105,7 @@ def read_visdrone(folder: Path, report: Report) -> RawDataset:
     return RawDataset(coco, image_dir, finish=_ignore_for_all_classes)
 
 
-def _check_pairs(images: set[str], texts: set[str], folder: Path, report: Report) -> None:
+def _check_pairs(images: set[str], texts: set[str], folder: Path, report: ValidationReport) -> None:
     for stem in sorted(texts - images):
         message = "there is no image of that name, so all its lines are dropped"
         file = str(folder / "annotations" / f"{stem}.txt")

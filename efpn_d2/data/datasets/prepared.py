@@ -16,7 +16,7 @@ from efpn_d2.data.coco.keypoints import common_keypoints, keypoint_metadata
 from efpn_d2.data.coco.names import unique_names
 from efpn_d2.data.datasets.loading import load_coco
 from efpn_d2.data.paths import dataset_root
-from efpn_d2.data.validation import Report
+from efpn_d2.data.validation import ValidationReport
 from efpn_d2.utils.files import read_json, write_json
 
 __all__ = [
@@ -63,7 +63,7 @@ class PreparedFiles:
 def write_prepared(
     files: PreparedFiles,
     coco: dict[str, Any],
-    report: Report,
+    report: ValidationReport,
     *,
     image_root: Path,
     protocol: str = "coco",

@@ -11,7 +11,7 @@ from typing import Any
 
 from efpn_d2.utils.size_labels import size_labels
 
-__all__ = ["KINDS", "NOTES", "Finding", "Report", "counted"]
+__all__ = ["KINDS", "NOTES", "Finding", "ValidationReport", "counted"]
 
 # Problems: what was wrong in the source.
 KINDS = {
@@ -87,7 +87,7 @@ class Finding:
     action: str
 
 
-class Report:
+class ValidationReport:
     """Findings and counts of one data set; made to be written as JSON and printed.
 
     Attributes:

@@ -8,7 +8,7 @@ from efpn_d2.data.converters.prepare import ProblemsFoundError, prepare
 from efpn_d2.data.converters.tt100k import EVALUATED_CLASSES, find_version, read_tt100k
 from efpn_d2.data.datasets import register_datasets
 from efpn_d2.data.datasets.prepared import PreparedFiles
-from efpn_d2.data.validation import Report
+from efpn_d2.data.validation import ValidationReport
 from tests.data.trees import kinds, sign, truncate, write_image, write_tt100k
 
 pytestmark = pytest.mark.fast
@@ -27,7 +27,7 @@ def write(root, version="2021", **splits):
 
 
 def read(root, version="2021", split="train", **options):
-    report = Report("set", str(root))
+    report = ValidationReport("set", str(root))
     return read_tt100k(root, version, split, report, **options), report
 
 
@@ -241,7 +241,7 @@ def test_prepared_sets_are_used_by_name(catalogs, cfg, tmp_path, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "sets"))
     selection = Selection(("train", "test45"))
     for name, reader in CONVERTERS["tt100k"].datasets(source, selection):
-        report = Report(name, "test")
+        report = ValidationReport(name, "test")
         prepare(reader(report), PreparedFiles(None, name), report, progress=False)
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("tt100k_2021_train",), ("tt100k_2021_test45",)
     with pytest.raises(ValueError, match="has 47 classes"):

@@ -6,9 +6,9 @@ import pytest
 from efpn_d2.error_analysis.summary import Rates
 from efpn_d2.error_analysis.verdicts import analyze_run
 from efpn_d2.evaluation.coco_arrays import load_detections, load_ground_truth
-from efpn_d2.evaluation.coco_protocols import PRESETS
-from efpn_d2.report import PROTOCOLS
-from efpn_d2.report.protocol import area_ends, area_text, bin_text
+from efpn_d2.evaluation.coco_protocols import COCO_PROTOCOLS
+from efpn_d2.report import REPORT_RULES
+from efpn_d2.report.rules import area_ends, area_text, bin_text
 from efpn_d2.report.run import Run
 from efpn_d2.report.run_metrics import precision_curve, run_metrics
 from efpn_d2.report.tables import metrics
@@ -27,43 +27,43 @@ pytestmark = pytest.mark.fast
     ],
 )
 def test_bins_of_errors_have_no_gap_and_no_overlap(name, edges):
-    assert list(PROTOCOLS[name].edges) == edges
-    assert PROTOCOLS[name].bounds[-1] == math.inf
+    assert list(REPORT_RULES[name].edges) == edges
+    assert REPORT_RULES[name].bounds[-1] == math.inf
 
 
 def test_presets_keep_their_rules():
-    assert set(PROTOCOLS) == {*PRESETS, "small"}
-    assert PROTOCOLS["aitod"].rules is PRESETS["aitod"]
-    assert PROTOCOLS["aitod"].max_dets == 1500
-    assert PROTOCOLS["tinyperson"].iou == 0.25
+    assert set(REPORT_RULES) == {*COCO_PROTOCOLS, "small"}
+    assert REPORT_RULES["aitod"].coco is COCO_PROTOCOLS["aitod"]
+    assert REPORT_RULES["aitod"].max_dets == 1500
+    assert REPORT_RULES["tinyperson"].iou == 0.25
 
 
 def test_changes_are_named():
-    changed = PROTOCOLS["coco"].changed((0, 10), 300)
+    changed = REPORT_RULES["coco"].changed((0, 10), 300)
     assert changed.edges == (0, 10) and changed.max_dets == 300
-    assert len(changed.rules.bins) == 2 and len(changed.rules.notes) == 2
-    assert changed.rules.notes[-1] == "size bins 0 to 10 px, 10 px and more in place of its own"
-    assert PROTOCOLS["coco"].changed() == PROTOCOLS["coco"]
+    assert len(changed.coco.bins) == 2 and len(changed.coco.notes) == 2
+    assert changed.coco.notes[-1] == "size bins 0 to 10 px, 10 px and more in place of its own"
+    assert REPORT_RULES["coco"].changed() == REPORT_RULES["coco"]
     with pytest.raises(ValueError, match="must be ascending sizes"):
-        PROTOCOLS["coco"].changed((8, 4))
+        REPORT_RULES["coco"].changed((8, 4))
 
 
 def test_texts():
-    texts = [area_text(area) for area in PROTOCOLS["coco"].rules.areas]
+    texts = [area_text(area) for area in REPORT_RULES["coco"].coco.areas]
     assert texts == ["all sizes", "s: 0 to 32 px", "m: 32 to 96 px", "l: 96 px and more"]
-    assert area_text(PRESETS["sodad"].overall) == "0 to 32 px"
-    assert [bin_text(b) for b in PROTOCOLS["coco"].bins][1:] == ["32 to 96 px", "96 px and more"]
-    assert area_ends(PRESETS["coco"].bins[-1]) == (96, math.inf)
-    low, high = area_ends(PROTOCOLS["small"].rules.bins[0])
+    assert area_text(COCO_PROTOCOLS["sodad"].overall) == "0 to 32 px"
+    assert [bin_text(b) for b in REPORT_RULES["coco"].bins][1:] == ["32 to 96 px", "96 px and more"]
+    assert area_ends(COCO_PROTOCOLS["coco"].bins[-1]) == (96, math.inf)
+    low, high = area_ends(REPORT_RULES["small"].coco.bins[0])
     assert low == 0 and high == pytest.approx(8)
 
 
 def test_metrics_of_a_run_are_those_of_the_evaluation(sample):
     truth = load_ground_truth(sample.annotations)
     found = load_detections(sample.runs[0], truth)
-    result = run_metrics(truth, found, PROTOCOLS["coco"], backend="pycocotools")
+    result = run_metrics(truth, found, REPORT_RULES["coco"], backend="pycocotools")
     expected = result.metrics()
-    columns = {m.heading: m for m in metrics(PROTOCOLS["coco"])}
+    columns = {m.heading: m for m in metrics(REPORT_RULES["coco"])}
     assert list(columns) == ["AP", "AP50", "AP75", "AR", "accuracy", "recall", "F1"]
     run = Run("run", analyze_run(truth, found), result, 0.5)
 
