@@ -72,7 +72,7 @@ test: setup
 	$(PY) -m pytest -m "not slow" $(PYTEST_ARGS)
 
 test-fast: setup
-	$(PY) -m pytest -m fast $(PYTEST_ARGS)
+	$(PY) -m pytest -m "fast and not slow" $(PYTEST_ARGS)
 
 test-slow: setup
 	$(PY) -m pytest -m slow $(PYTEST_ARGS)

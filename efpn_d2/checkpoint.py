@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
+from efpn_d2.utils.checkpoint_errors import explain_unreadable
 from efpn_d2.utils.files import open_atomically
 
 if TYPE_CHECKING:
@@ -94,11 +95,7 @@ class EFPNCheckpointer(DetectionCheckpointer):
         try:
             return super()._load_file(filename)
         except (EOFError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise ValueError(
-                f"'{filename}' cannot be read as a checkpoint: {reason}. If it was being copied "
-                "or downloaded, do that again."
-            ) from error
+            raise ValueError(explain_unreadable(filename, error)) from error
 
     def _load_model(self, checkpoint: dict[str, Any]) -> "_IncompatibleKeys":
         incompatible = super()._load_model(checkpoint)

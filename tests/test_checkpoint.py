@@ -1,3 +1,4 @@
+import argparse
 import copy
 import io
 import os
@@ -216,4 +217,39 @@ def test_a_damaged_file_is_named(stock_file, tmp_path):
     path = tmp_path / "half.pth"
     path.write_bytes(Path(stock_file).read_bytes()[:100_000])
     with pytest.raises(ValueError, match="half.pth' cannot be read as a checkpoint: .*zip"):
+        EFPNCheckpointer(build(), str(tmp_path)).load(str(path))
+
+
+@pytest.mark.parametrize(
+    "content, found",
+    [
+        ({"args": argparse.Namespace(lr=0.1)}, "argparse.Namespace"),
+        ({"best": np.float64(0.5)}, "numpy.*scalar"),
+    ],
+)
+def test_an_object_that_is_not_loaded_is_named(content, found, tmp_path):
+    path = tmp_path / "other.pth"
+    torch.save({"model": {}, **content}, path)
+    with pytest.raises(ValueError, match=f"other.pth'.*{found}") as error:
+        EFPNCheckpointer(build(), str(tmp_path)).load(str(path))
+    message = str(error.value)
+    assert "\n" not in message
+    assert "\x1b" not in message
+    remedy = message.split("`")[1]  # works as printed
+    exec(remedy, {"torch": torch, "path": str(path)})
+    assert torch.load(path) == {"model": {}}
+
+
+@pytest.mark.parametrize(
+    "content, found",
+    [
+        ("\n<!DOCTYPE html><html><body>Sign in</body></html>", "HTML"),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:12ab\nsize 12\n", "git lfs pull"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["pth", "pkl"])
+def test_a_file_that_only_stands_for_weights_is_named(content, found, suffix, tmp_path):
+    path = tmp_path / f"weights.{suffix}"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=f"weights.{suffix}'.*{found}"):
         EFPNCheckpointer(build(), str(tmp_path)).load(str(path))

@@ -1,16 +1,16 @@
 """Training loop: Detectron2's, with resumable data, safe checkpoints and evaluation by metadata."""
 
-import contextlib
 import functools
 import os
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
-from detectron2.engine import DefaultTrainer, HookBase, defaults
+from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer, defaults
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from torch import nn
@@ -24,7 +24,7 @@ from efpn_d2.engine.report_hook import add_report
 from efpn_d2.engine.resumable_loader import build_resumable_train_loader
 from efpn_d2.engine.resume_hook import ResumeHook
 from efpn_d2.engine.resumption import optimizer_settings, warn_of_resumption
-from efpn_d2.engine.training_loop import build_training_loop, training_options
+from efpn_d2.engine.training_loop import TrainingOptions, build_training_loop, training_options
 from efpn_d2.evaluation import build_evaluator
 from efpn_d2.modeling.backbone import check_enhancement
 from efpn_d2.modeling.box_similarity import check_similarity
@@ -50,14 +50,18 @@ class EFPNTrainer(DefaultTrainer):
         Raises: as :func:`training_options`.
         """
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
-        loop = functools.partial(build_training_loop, training_options(cfg))
-        parts: dict[str, Callable[..., Any]] = {"SimpleTrainer": loop, "AMPTrainer": loop}
-        if cfg.MODEL.DEVICE == "cpu":
-            # A model on the CPU must not be given device ids.
-            ddp = functools.partial(defaults.create_ddp_model, device_ids=None)
-            parts["create_ddp_model"] = ddp
-        with _default_trainer_takes(parts):
-            super().__init__(cfg)
+        options = training_options(cfg)
+        plain = cfg.clone()
+        plain.defrost()
+        plain.SOLVER.AMP.ENABLED = False  # the base class's own loop is replaced below
+        with _ddp_without_device_ids() if cfg.MODEL.DEVICE == "cpu" else nullcontext():
+            super().__init__(plain)
+        self.cfg = cfg
+        self._trainer: SimpleTrainer = self._replace_loop(options)
+
+    def _replace_loop(self, options: TrainingOptions) -> SimpleTrainer:
+        loop: SimpleTrainer = vars(self)["_trainer"]
+        return build_training_loop(options, loop.model, loop.data_loader, loop.optimizer)
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
@@ -160,12 +164,12 @@ def _runs_stage2_twice(model: nn.Module) -> bool:
     return any(getattr(m, "texture", "") == "c2_prime" for m in model.modules())
 
 
-@contextlib.contextmanager
-def _default_trainer_takes(parts: dict[str, Callable[..., Any]]) -> Iterator[None]:
-    """Let ``DefaultTrainer``, which has no ``build_*`` for them, take these parts by their name."""
-    originals = {name: getattr(defaults, name) for name in parts}
-    vars(defaults).update(parts)
+@contextmanager
+def _ddp_without_device_ids() -> Iterator[None]:
+    """Let ``DefaultTrainer`` make a model on the CPU data parallel; it passes device ids itself."""
+    create_ddp_model = defaults.create_ddp_model
+    defaults.create_ddp_model = functools.partial(create_ddp_model, device_ids=None)
     try:
         yield
     finally:
-        vars(defaults).update(originals)
+        defaults.create_ddp_model = create_ddp_model

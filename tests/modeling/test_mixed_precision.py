@@ -27,10 +27,13 @@ from tests.modeling.roi_heads.test_efpn_roi_heads import (
 )
 from tests.modeling.roi_heads.test_ohem import make_ohem_heads
 
-pytestmark = [
-    pytest.mark.fast,
-    pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16]),
-]
+pytestmark = pytest.mark.fast
+
+in_both = pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+# A CPU only emulates fp16 convolutions and matrix products.
+in_bf16_and_slowly_in_fp16 = pytest.mark.parametrize(
+    "precision", [torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.slow)]
+)
 
 
 def assert_trains(model, losses):
@@ -47,6 +50,7 @@ def assert_near(losses, expected):
         assert losses[name].item() == pytest.approx(value.item(), rel=0.05, abs=1e-3), name
 
 
+@in_bf16_and_slowly_in_fp16
 @pytest.mark.parametrize(
     ("cascade", "mask", "routing"),
     [
@@ -70,6 +74,7 @@ def test_heads(precision, cascade, mask, routing, boxes):
         assert_near(losses, expected)
 
 
+@in_bf16_and_slowly_in_fp16
 @pytest.mark.parametrize("boxes", [MIXED, LARGE, SMALL])
 def test_heads_trained_by_hard_examples(precision, boxes):
     heads = make_ohem_heads(mask=True)
@@ -79,6 +84,7 @@ def test_heads_trained_by_hard_examples(precision, boxes):
         assert_trains(heads, losses_of(heads, boxes, boxes, features))
 
 
+@in_both
 def test_losses_that_rank_hard_examples_are_fp32(precision):
     """1001 classes of one logit: bf16 would round their losses to steps of 0.03."""
     heads = make_ohem_heads(**{"MODEL.ROI_HEADS.NUM_CLASSES": 1000})
@@ -93,6 +99,7 @@ def test_losses_that_rank_hard_examples_are_fp32(precision):
     assert cls_loss.item() == pytest.approx(6.908755, abs=1e-5)
 
 
+@in_bf16_and_slowly_in_fp16
 @pytest.mark.parametrize(
     "module",
     [*(FeatureTextureTransfer(8, preset=p) for p in ("paper", "reference")), ESPCN(8)],
@@ -107,6 +114,7 @@ def test_up_samplers_compute_in_it(precision, module):
     assert torch.allclose(p3_prime.float(), expected, rtol=0.05, atol=0.05)
 
 
+@in_both
 def test_distillation_loss_is_accumulated_in_fp32(precision):
     """Sums of 300 over a million elements overflow fp16, and stand still in bf16."""
     targets = torch.full((1, 64, 128, 128), 300.0).to(precision)
@@ -122,6 +130,7 @@ def test_distillation_loss_is_accumulated_in_fp32(precision):
     assert features.grad.unique().item() == -(2.0**-10)
 
 
+@in_bf16_and_slowly_in_fp16
 @pytest.mark.parametrize(
     "name",
     [
