@@ -4,6 +4,7 @@ import json
 import math
 
 import pytest
+import torch
 from detectron2.data import MetadataCatalog
 
 from efpn_d2.evaluation import (
@@ -156,3 +157,17 @@ def test_a_detection_of_nan_is_named(register, evaluator):
     found = instances([[0, 0.5, 0, 0, 10, 10], [0, math.nan, 0, 0, 10, 10]])
     with pytest.raises(ValueError, match=r"^results\[1\] has the score nan, which must be a fin"):
         run(evaluator(name), {1: found, 2: instances([])})
+
+
+def test_areas_are_needed_when_the_evaluator_is_made_and_masks_when_there_are_some(register):
+    content = two_objects()
+    content["annotations"][1].pop("area")
+    name = register(content)
+    with pytest.raises(ValueError, match=r"annotations\[1\] of \S+gt.json has no area"):
+        SizeBinnedCOCOEvaluator(name)
+    VisDroneEvaluator(name)  # which does not read it
+    evaluator = SizeBinnedCOCOEvaluator(register(two_objects()))
+    masked = instances([[0, 0.5, 0, 0, 10, 10]])
+    masked.pred_masks = torch.ones(1, 400, 400, dtype=torch.bool)
+    with pytest.raises(ValueError, match=r"annotations\[0\] of \S+gt.json has no segmentation"):
+        run(evaluator, {1: masked, 2: instances([])})
