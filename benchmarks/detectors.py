@@ -12,15 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import efpn_d2
+from efpn_d2.modeling.stock_names import STOCK_FASTER_RCNN
 
 __all__ = ["DETECTORS", "Detector", "build_detector", "make_run"]
 
 NUM_SMALL, NUM_LARGE = 300, 700  # proposals per image
 _TILE = 64  # pixels: what "active area" is counted in, 32 cells of P'2
-_STOCK = [
-    *("MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone", "MODEL.PROPOSAL_GENERATOR.NAME", "RPN"),
-    *("MODEL.ROI_HEADS.NAME", "StandardROIHeads"),
-]
+_STOCK = [text for option in STOCK_FASTER_RCNN.items() for text in option]
 
 _ENHANCED = [*_STOCK[2:], "MODEL.BACKBONE.NAME", "build_resnet_enhanced_fpn_backbone"]
 _PROPOSE = ["MODEL.EFPN.RPN_ON_P2_PRIME", True, "MODEL.EFPN.P2_PRIME_ANCHOR_SIZES", [16]]

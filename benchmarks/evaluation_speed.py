@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from records import RESULTS
 
-from efpn_d2.evaluation import PRESETS, CocoProtocol, CocoResult, evaluate_coco
+from efpn_d2.evaluation import COCO_PROTOCOLS, CocoProtocol, CocoResult, evaluate_coco
 from efpn_d2.evaluation.coco_backends import BACKENDS, backend_version, choose_backend
 from efpn_d2.utils.run_record import collect_run_record, write_json
 from efpn_d2.utils.tool_support import not_negative, positive
@@ -93,7 +93,7 @@ def measure(
 def compare(case: Case, backends: list[str], seed: int, repeats: int) -> dict[str, Any]:
     """Times of each backend, how many times faster than the slowest it is, and how far off."""
     data = generate(case, seed)
-    protocol = PRESETS[case.protocol]
+    protocol = COCO_PROTOCOLS[case.protocol]
     # What no backend computes takes the same time with each.
     without_olrp = replace(protocol, olrp=False)
     rows: dict[str, Any] = {}

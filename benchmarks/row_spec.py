@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from efpn_d2.modeling.stock_names import STOCK_FASTER_RCNN
+
 __all__ = ["PROTOCOLS", "VARIANTS", "Protocol", "Row"]
 
 VARIANTS = ("native1x", "native2x")
@@ -64,11 +66,7 @@ class Row:
 
 
 # Options.
-STOCK = {
-    "MODEL.BACKBONE.NAME": "build_resnet_fpn_backbone",
-    "MODEL.PROPOSAL_GENERATOR.NAME": "RPN",
-    "MODEL.ROI_HEADS.NAME": "StandardROIHeads",
-}
+STOCK: dict[str, Any] = {**STOCK_FASTER_RCNN}
 ONLY_P3 = {
     **STOCK,
     "MODEL.META_ARCHITECTURE": "DistillationRCNN",  # keeps what is frozen in evaluation mode

@@ -37,13 +37,11 @@ from torch.nn import functional as F
 import efpn_d2
 from efpn_d2.engine import DistillationTrainer
 from efpn_d2.losses import foreground_background_balanced_loss
+from efpn_d2.modeling.stock_names import STOCK_FASTER_RCNN
 from efpn_d2.utils.run_record import collect_run_record, peak_memory_gib, write_json
 from efpn_d2.utils.tool_support import not_negative, positive
 
-STOCK = [
-    *("MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone", "MODEL.PROPOSAL_GENERATOR.NAME", "RPN"),
-    *("MODEL.ROI_HEADS.NAME", "StandardROIHeads", "DISTILL.STAGE", "base"),
-]
+STOCK = [x for option in STOCK_FASTER_RCNN.items() for x in option] + ["DISTILL.STAGE", "base"]
 FPN, FPN_2X = "FPN at 1x", "FPN at 2x"
 BARE, DISTILL = "bare passes of distillation", "distillation step"
 CASES = (FPN, FPN_2X, BARE, DISTILL)

@@ -5,13 +5,13 @@ import logging
 import math
 import os
 import pickle
-from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any
 
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
 from efpn_d2.utils.checkpoint_errors import explain_unreadable
+from efpn_d2.utils.files import open_atomically
 
 if TYPE_CHECKING:
     from detectron2.modeling import GeneralizedRCNN, RetinaNet
@@ -252,19 +252,5 @@ class _AtomicPathManager:
     ) -> contextlib.AbstractContextManager[IO[Any]]:
         """Open a file; a local file that is written appears only when it is closed."""
         if "w" in mode and "://" not in path:
-            return _atomic_write(path, mode)
+            return open_atomically(path, mode, sync=True)
         return self._path_manager.open(path, mode, **kwargs)
-
-
-@contextlib.contextmanager
-def _atomic_write(path: str, mode: str) -> Iterator[IO[Any]]:
-    partial = f"{path}.partial"
-    try:
-        with open(partial, mode) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(partial)

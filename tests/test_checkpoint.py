@@ -202,7 +202,7 @@ def test_crash_while_tagging_keeps_the_previous_tag(tmp_path, monkeypatch):
     checkpointer.save("model_0000001")
 
     def power_cut(source, target):
-        if target.endswith("last_checkpoint"):
+        if str(target).endswith("last_checkpoint"):
             raise OSError("power cut")
         replace(source, target)
 

@@ -13,15 +13,17 @@ Examples:
 from __future__ import annotations
 
 import argparse
+import importlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from efpn_d2.data.converters import CONVERTERS, Selection
 from efpn_d2.data.converters.prepare import NothingLeftError, ProblemsFoundError, prepare
-from efpn_d2.data.converters.readers import READERS, Selection
 from efpn_d2.data.datasets.prepared import PreparedFiles
-from efpn_d2.data.validation import Report
+from efpn_d2.data.validation import ValidationReport
 from efpn_d2.utils.tool_support import error_text, positive
 
 
@@ -30,36 +32,39 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument(
+        "--import",
+        dest="modules",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="a module that registers further converters, found from here",
+    )
     commands = parser.add_subparsers(dest="dataset", required=True)
-    for name, description in (
-        ("tt100k", "Tsinghua-Tencent 100K 2016 or 2021"),
-        ("aitod", "AI-TOD v1 or v2"),
-        ("visdrone", "VisDrone-DET"),
-        ("coco", "COCO, or any file in its format"),
-    ):
-        command = commands.add_parser(name, help=description, description=description)
+    for name, converter in CONVERTERS.items():
+        text = converter.description
+        command = commands.add_parser(name, help=text, description=text)
         _add_common_options(command)
-        if name in ("tt100k", "aitod"):
-            versions = ("2016", "2021") if name == "tt100k" else ("v1", "v2")
+        for option in converter.options:
             command.add_argument(
-                "--version", choices=versions, help="default: detected from the file names"
+                f"--{option.name}",
+                choices=option.choices,
+                default=option.default,
+                type=option.type,
+                help=option.help,
             )
-        if name == "tt100k":
-            command.add_argument(
-                "--classes",
-                choices=("all", "45"),
-                default="all",
-                help=(
-                    "all: train, test and other with all classes, and test45 with the objects "
-                    "of the 45 evaluated ones; 45: a dataset that has only those"
-                ),
-            )
-        if name == "coco":
-            command.add_argument(
-                "--images", type=Path, help="image folder, if the source is a JSON"
-            )
-            command.add_argument("--name", help="name of the dataset, if the source is a JSON")
     return parser
+
+
+def import_modules(argv: Sequence[str]) -> None:
+    """Import what ``--import`` names, so that its converters are there for the command line."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--import", dest="modules", action="append", default=[])
+    modules = parser.parse_known_args(argv)[0].modules
+    if modules:
+        sys.path.insert(0, os.getcwd())
+    for module in modules:
+        importlib.import_module(module)
 
 
 def _add_common_options(command: argparse.ArgumentParser) -> None:
@@ -84,18 +89,26 @@ def _add_common_options(command: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Prepare the splits; print a summary and the path of each."""
+    argv = sys.argv[1:] if argv is None else argv
+    import_modules(argv)
     parser = get_parser()
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    options = ("version", "classes", "images", "name", "splits")
-    selection = Selection(**{key: getattr(args, key, None) for key in options})
+    converter = CONVERTERS[args.dataset]
+    selection = Selection(args.splits, {o.name: getattr(args, o.name) for o in converter.options})
     failures = []
     if not args.source.exists():
-        parser.error(f"--source: '{args.source}' does not exist.")
+        parser.error(f"--source: there is no '{args.source}'.")
+    if not converter.recognises(args.source):
+        others = [c.name for c in CONVERTERS.values() if c.recognises(args.source)]
+        if others:
+            parser.error(
+                f"--source '{args.source}' is laid out as {others[0]}, not {converter.name}."
+            )
     try:
-        for name, read in READERS[args.dataset](args.source, selection):
+        for name, read in converter.datasets(args.source, selection):
             files = PreparedFiles(args.output, name)
-            report = Report(name, str(args.source))
+            report = ValidationReport(name, str(args.source))
             try:
                 prepare(
                     read(report),

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from efpn_d2.evaluation.coco_backends import BACKENDS
-from efpn_d2.report import PROTOCOLS, ReportOptions, ReportProtocol, write_report
+from efpn_d2.report import REPORT_RULES, ReportOptions, ReportRules, write_report
 from efpn_d2.utils.tool_support import error_text, not_negative, positive
 
 
@@ -47,8 +47,8 @@ def build_parser() -> argparse.ArgumentParser:
     rules = parser.add_argument_group("how to count")
     rules.add_argument(
         "--protocol",
-        choices=sorted(PROTOCOLS),
-        help="that of a prepared dataset, if it is of COCO's kind, else small",
+        choices=sorted(REPORT_RULES),
+        help="that of a prepared data set, if it is of COCO's kind, else small",
     )
     rules.add_argument(
         "--size-bins", nargs="+", type=float, metavar="PX", help="edges that replace the protocol's"
@@ -76,14 +76,14 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def protocol_of(args: argparse.Namespace, annotations: str) -> ReportProtocol:
+def rules_of(args: argparse.Namespace, annotations: str) -> ReportRules:
     """Return the protocol given by the command line, or by the dataset."""
     from efpn_d2.data.datasets.prepared import protocol_metadata
 
     name = args.protocol or protocol_metadata(annotations)["protocol"]
-    if not args.protocol and (name == "coco" or name not in PROTOCOLS):
+    if not args.protocol and (name == "coco" or name not in REPORT_RULES):
         name = "small"
-    return PROTOCOLS[name].changed(args.size_bins or (), args.max_dets)
+    return REPORT_RULES[name].changed(args.size_bins or (), args.max_dets)
 
 
 def find_data(dataset: str, images: str | None) -> tuple[str, str]:
@@ -128,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             args.output,
             ReportOptions(
                 title=args.title,
-                protocol=protocol_of(args, annotations),
+                rules=rules_of(args, annotations),
                 backend=args.backend,
                 threshold=args.score_threshold,
                 max_images=args.max_images,

@@ -8,6 +8,7 @@ from tabulate import tabulate
 
 from efpn_d2.dataset_advice.analyze import DatasetAnalysis
 from efpn_d2.dataset_advice.anchors import AnchorLevel
+from efpn_d2.utils.size_labels import size_label
 
 __all__ = ["format_analysis", "format_settings", "octave_edges"]
 
@@ -112,7 +113,7 @@ def _anchors(analysis: DatasetAnalysis) -> str:
     for start, end in zip(edges[:-1], edges[1:], strict=True):
         inside = (sizes >= start) & (sizes < end)
         if inside.any():
-            rows.append([f"{start:g} to {end:g} px", *_anchor_row(analysis, inside)])
+            rows.append([size_label(start, end), *_anchor_row(analysis, inside)])
     rows.append(["all", *_anchor_row(analysis, np.ones(len(sizes), bool))])
     header = ["size", "objects"]
     for name in (f"IoU >= {high:g}", f"IoU >= {low:g}", "mean IoU", "anchors"):

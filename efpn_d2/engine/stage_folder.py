@@ -1,6 +1,5 @@
 """The folder of a stage: which training it holds, and whether that is finished."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import yaml
 from detectron2.config import CfgNode
 
 from efpn_d2.model_zoo import get_config
+from efpn_d2.utils.files import write_atomically
 
 __all__ = ["note_training", "output_path", "record_path", "same_training"]
 
@@ -59,11 +59,8 @@ def same_training(cfg: CfgNode) -> bool:
 def note_training(cfg: CfgNode) -> None:
     """Say in the stage's folder what is trained there."""
     folder = Path(cfg.OUTPUT_DIR)
-    folder.mkdir(parents=True, exist_ok=True)
     for name in (_NOTE, _CONFIG):
-        partial = folder / f"{name}.partial"
-        partial.write_text(cfg.dump())
-        os.replace(partial, folder / name)
+        write_atomically(folder / name, cfg.dump().encode())
 
 
 def _values(cfg: CfgNode) -> dict[str, Any]:

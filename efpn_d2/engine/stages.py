@@ -18,20 +18,13 @@ from efpn_d2.engine.distillation import STAGES, DistillationTrainer, StageError
 from efpn_d2.engine.stage_folder import note_training, output_path, record_path, same_training
 from efpn_d2.engine.training_loop import training_options
 from efpn_d2.modeling.backbone import ENHANCED_BUILDERS, is_enhanced
+from efpn_d2.modeling.stock_names import stock_name
 from efpn_d2.utils.logs import without_messages
 from efpn_d2.utils.run_record import collect_run_record, peak_memory_gib, write_json
 
 __all__ = ["run_stages", "stage_configs"]
 
 logger = logging.getLogger(__name__)
-
-# The registered names of EFPN and what stage "base" trains in their place.
-_STOCK_NAMES = {
-    "build_resnet_efpn_backbone": "build_resnet_fpn_backbone",
-    "EFPNRPN": "RPN",
-    "EFPNROIHeads": "StandardROIHeads",
-    "EFPNCascadeROIHeads": "CascadeROIHeads",
-}
 
 
 def stage_configs(cfg: CfgNode) -> list[CfgNode]:
@@ -81,18 +74,18 @@ def _is_stage(entry: Any) -> bool:
 
 
 def _use_stock_names(cfg: CfgNode) -> None:
-    nodes = [cfg.MODEL.BACKBONE]
+    parts = ["BACKBONE"] if "RetinaNet" not in cfg.MODEL.META_ARCHITECTURE else []
     if cfg.MODEL.EFPN_BS.DCLOSS_ENABLED or cfg.MODEL.EFPN_BS.FBSM_ENABLED:
         # The heads that know these, on the stock maps.
         cfg.MODEL.EFPN.ROUTING, cfg.MODEL.EFPN.RPN_ON_P2_PRIME = "none", False
     elif cfg.MODEL.EFPN.SIMILARITY != "iou":
         # The RPN that knows it, on the stock maps.
         cfg.MODEL.EFPN.RPN_ON_P2_PRIME = False
-        nodes.append(cfg.MODEL.ROI_HEADS)
+        parts.append("ROI_HEADS")
     else:
-        nodes += [cfg.MODEL.PROPOSAL_GENERATOR, cfg.MODEL.ROI_HEADS]
-    for node in nodes:
-        node.NAME = _STOCK_NAMES.get(node.NAME, node.NAME)
+        parts += ["PROPOSAL_GENERATOR", "ROI_HEADS"]
+    for part in parts:
+        cfg.MODEL[part].NAME = stock_name(f"MODEL.{part}.NAME", cfg.MODEL[part].NAME)
     if is_enhanced(cfg):
         # The stock pyramid with what is inserted into it, but for what would be on P'2.
         name = cfg.MODEL.BACKBONE.NAME

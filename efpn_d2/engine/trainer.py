@@ -20,6 +20,7 @@ from efpn_d2.checkpoint import EFPNCheckpointer
 from efpn_d2.config import check_input_format
 from efpn_d2.data.mappers import DetectionMapper, build_train_mapper
 from efpn_d2.engine.batch_norm import ShareBatchNorm
+from efpn_d2.engine.report_hook import add_report
 from efpn_d2.engine.resumable_loader import build_resumable_train_loader
 from efpn_d2.engine.resume_hook import ResumeHook
 from efpn_d2.engine.resumption import optimizer_settings, warn_of_resumption
@@ -92,8 +93,10 @@ class EFPNTrainer(DefaultTrainer):
     def build_evaluator(
         cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None
     ) -> DatasetEvaluator:
-        """See :func:`efpn_d2.evaluation.build_evaluator`."""
-        return build_evaluator(cfg, dataset_name, output_folder)
+        """See :func:`efpn_d2.evaluation.build_evaluator`; with ``EVALUATION.REPORT``, a report."""
+        folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
+        evaluator = build_evaluator(cfg, dataset_name, folder)
+        return add_report(cfg, evaluator, dataset_name, folder)
 
     @classmethod
     def test_at_scales(cls, cfg: CfgNode, model: nn.Module) -> dict[str, Any]:

@@ -18,9 +18,11 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
+from detectron2.structures import BoxMode
 
+from efpn_d2.evaluation.boxes import box_iou
 from efpn_d2.evaluation.coco_arrays import Detections, GroundTruth, box_sizes
-from efpn_d2.evaluation.matching import UNMATCHED, pairwise_iou
+from efpn_d2.evaluation.matching import IGNORED, UNMATCHED, match_by_score
 
 IOU_THRESHOLDS = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))
 
@@ -115,19 +117,22 @@ def analyze_run(
     found_score = np.full((m, len(iou_thresholds)), -np.inf)
     covered_score = np.full(m, -np.inf)
     object_bounds, bounds = truth.bounds(), detections.bounds(len(truth.images))
+    all_boxes, all_objects = (
+        BoxMode.convert(x.boxes, BoxMode.XYXY_ABS, BoxMode.XYWH_ABS) for x in (detections, truth)
+    )
     for i in np.flatnonzero(np.diff(object_bounds)):
         objects, dets = slice(*object_bounds[i : i + 2]), slice(*bounds[i : i + 2])
         crowd, scores = truth.crowd[objects], detections.scores[dets]
-        iou = pairwise_iou(detections.boxes[dets], truth.boxes[objects], crowd)
+        iou = box_iou(all_boxes[dets], all_objects[objects], crowd)
         same = detections.classes[dets][:, None] == truth.classes[objects][None]
-        matched = match_in_order(np.where(same & ~crowd, iou, 0.0), iou_thresholds)
+        matched = match_by_score(np.where(same, iou, 0.0), crowd, iou_thresholds)
         kind[dets], local = _verdicts(iou, same, crowd, matched[0], iou_thresholds[0], limits[0])
         first = object_bounds[i]
         partner[dets] = np.where(local == UNMATCHED, UNMATCHED, local + first)
         if len(scores):
             partner_iou[dets] = np.where(local == UNMATCHED, 0, iou[np.arange(len(scores)), local])
         for t, by_detection in enumerate(matched):
-            hits = np.flatnonzero(by_detection != UNMATCHED)
+            hits = np.flatnonzero(by_detection >= 0)
             found_score[first + by_detection[hits], t] = scores[hits]
             if t == 0:
                 found_by[first + by_detection[hits]] = bounds[i] + hits
@@ -146,30 +151,6 @@ def analyze_run(
     )
 
 
-def match_in_order(iou: np.ndarray, thresholds: tuple[float, ...]) -> np.ndarray:
-    """COCO's greedy matching at several IoU thresholds at once.
-
-    Args:
-        iou: (D, G), best score first, 0 where detection and object must not match.
-        thresholds: T of them, ascending.
-
-    Returns:
-        (T, D) int, the object that each detection takes: the free one with the highest IoU of at
-        least the threshold; else UNMATCHED.
-    """
-    least = np.array(thresholds)[:, None]
-    matched = np.full((len(thresholds), len(iou)), UNMATCHED)
-    free = np.ones((len(thresholds), iou.shape[1]), dtype=bool)
-    steps = np.arange(len(thresholds))
-    for d in np.flatnonzero((iou >= thresholds[0]).any(axis=1)):
-        overlap = np.where(free & (iou[d] >= least), iou[d], -1.0)
-        best = overlap.argmax(axis=1)
-        hit = overlap[steps, best] > 0
-        matched[hit, d] = best[hit]
-        free[steps[hit], best[hit]] = False
-    return matched
-
-
 def _verdicts(
     iou: np.ndarray,
     same: np.ndarray,
@@ -182,10 +163,9 @@ def _verdicts(
     own = np.where(same & ~crowd, iou, -1.0)
     other = np.where(~same & ~crowd, iou, -1.0)
     best_own, best_other = own.max(axis=1), other.max(axis=1)
-    on_crowd = np.where(same & crowd, iou, -1.0).max(axis=1) >= foreground
     conditions = [
-        matched != UNMATCHED,
-        on_crowd,
+        matched >= 0,
+        matched == IGNORED,
         best_own >= foreground,
         best_other >= foreground,
         best_own >= background,

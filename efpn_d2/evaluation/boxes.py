@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from pycocotools import mask
 
 
 @dataclass(frozen=True)
@@ -39,26 +40,20 @@ def image_boxes(records: Iterable[Mapping[str, Any]]) -> ImageBoxes:
     )
 
 
-def overlaps(
-    first: np.ndarray, second: np.ndarray, of_first: np.ndarray | None = None
-) -> np.ndarray:
-    """Intersection over union of all pairs, with areas as width times height like COCO's code.
+def box_iou(boxes: np.ndarray, objects: np.ndarray, crowd: np.ndarray | None = None) -> np.ndarray:
+    """Intersection over union of all pairs, by pycocotools.
 
     Args:
-        first: (N, 4) boxes as x, y, width, height.
-        second: (M, 4) boxes.
-        of_first: (M,) bool; for these of ``second`` it is the intersection over the area of the
-            box in ``first`` instead, as for regions that are to be ignored.
+        boxes: (D, 4) x, y, width, height.
+        objects: (G, 4), likewise.
+        crowd: (G,) bool; with these of ``objects`` it is the intersection over the area of the box
+            in ``boxes``, as for all that is ignored; None: no crowds.
 
     Returns:
-        (N, M) float64; boxes that do not touch, and boxes without area, have 0.
+        (D, G) float64; 0 for boxes that do not touch and for boxes without area.
     """
-    first, second = first[:, None], second[None]
-    top_left = np.maximum(first[..., :2], second[..., :2])
-    bottom_right = np.minimum(first[..., :2] + first[..., 2:], second[..., :2] + second[..., 2:])
-    intersection = np.clip(bottom_right - top_left, 0, None).prod(axis=-1)
-    area = first[..., 2] * first[..., 3]
-    whole = area + second[..., 2] * second[..., 3] - intersection
-    if of_first is not None:
-        whole = np.where(of_first, area, whole)
-    return np.divide(intersection, whole, out=np.zeros_like(intersection), where=intersection > 0)
+    if not len(boxes) or not len(objects):
+        return np.zeros((len(boxes), len(objects)))
+    crowd = np.zeros(len(objects), dtype=bool) if crowd is None else crowd
+    boxes, objects = (np.ascontiguousarray(x, dtype=np.float64) for x in (boxes, objects))
+    return np.asarray(mask.iou(boxes, objects, crowd.astype(np.uint8)))

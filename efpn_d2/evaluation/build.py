@@ -15,9 +15,8 @@ from detectron2.evaluation import (
 
 from efpn_d2.config import require_node
 from efpn_d2.evaluation.coco_evaluator import SizeBinnedCOCOEvaluator
-from efpn_d2.evaluation.coco_protocols import PRESETS
+from efpn_d2.evaluation.coco_protocols import COCO_PROTOCOLS
 from efpn_d2.evaluation.protocol_evaluator import ProtocolEvaluator
-from efpn_d2.evaluation.report_hook import with_report
 from efpn_d2.evaluation.size_bins import size_bins
 from efpn_d2.evaluation.tt100k_evaluator import TT100KEvaluator
 from efpn_d2.evaluation.visdrone import MAX_DETECTIONS
@@ -53,10 +52,7 @@ def build_evaluator(
     output_folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
     evaluator_type = MetadataCatalog.get(dataset_name).get("evaluator_type")
     if evaluator_type == "coco":
-        evaluator = _build_protocol_evaluator(cfg, dataset_name, output_folder)
-        if not cfg.EVALUATION.REPORT:
-            return evaluator
-        return with_report(evaluator, dataset_name, output_folder, cfg.EVALUATION.BACKEND)
+        return _build_protocol_evaluator(cfg, dataset_name, output_folder)
     if evaluator_type == "lvis":
         return LVISEvaluator(
             dataset_name, output_dir=output_folder, max_dets_per_image=_max_dets(cfg)
@@ -91,14 +87,14 @@ def _build_protocol_evaluator(
     if name == "visdrone":
         _warn_of_limit(cfg, name, MAX_DETECTIONS[-1])
         return VisDroneEvaluator(dataset_name, **common)
-    if name and name not in PRESETS:
+    if name and name not in COCO_PROTOCOLS:
         raise ValueError(
             f"The protocol '{name}' of data set '{dataset_name}' is unknown: set "
-            f"EVALUATION.PROTOCOL to one of {', '.join([*PRESETS, 'tt100k', 'visdrone'])}."
+            f"EVALUATION.PROTOCOL to one of {', '.join([*COCO_PROTOCOLS, 'tt100k', 'visdrone'])}."
         )
     bins = [size_bin.area_bin for size_bin in size_bins(node.SIZE_BINS)]
     limits = node.MAX_DETS or ([] if name else _limits_of_detector(cfg))
-    protocol = PRESETS[name or "coco"].changed(
+    protocol = COCO_PROTOCOLS[name or "coco"].changed(
         bins=bins, iou_thresholds=node.IOU_THRESHOLDS, max_dets=limits
     )
     _warn_of_limit(cfg, protocol.name, protocol.max_dets[-1])

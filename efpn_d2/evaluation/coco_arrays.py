@@ -81,7 +81,18 @@ def load_ground_truth(json_file: str | Path, excused_fields: Sequence[str] = ())
         raise ValueError(f"{json_file} is no JSON: {error}.") from error
     lists = {"images": _IMAGE, "categories": CATEGORY, "annotations": _ANNOTATION}
     check_content(content, str(json_file), **lists)
+    return ground_truth(content, json_file, excused_fields)
+
+
+def ground_truth(
+    content: dict[str, Any], json_file: str | Path, excused_fields: Sequence[str] = ()
+) -> GroundTruth:
+    """The content of a COCO JSON that has been checked, as an evaluator's ``dataset`` has.
+
+    Args, Raises: as :func:`load_ground_truth`.
+    """
     images, annotations = content["images"], content["annotations"]
+    check_records(images, f"images[{{}}] of {json_file}", [Field("file_name", NAME)])
     categories = sorted(content["categories"], key=lambda entry: entry["id"])
     names = unique_names(categories)
     category_ids = [entry["id"] for entry in categories]

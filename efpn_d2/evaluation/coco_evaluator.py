@@ -5,9 +5,11 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from efpn_d2.data.coco.record_checks import MASK, NUMBER, Field, check_records
 from efpn_d2.evaluation.coco_backends import backend_version, choose_backend
 from efpn_d2.evaluation.coco_metrics import CocoResult, evaluate_coco
-from efpn_d2.evaluation.coco_protocols import PRESETS, CocoProtocol
+from efpn_d2.evaluation.coco_protocols import COCO_PROTOCOLS, CocoProtocol
+from efpn_d2.evaluation.metric_specs import metric_specs
 from efpn_d2.evaluation.protocol_evaluator import ProtocolEvaluator, percent_cell, pipe_table
 from efpn_d2.evaluation.size_bins import size_bins
 
@@ -21,7 +23,13 @@ class SizeBinnedCOCOEvaluator(ProtocolEvaluator):
     :meth:`efpn_d2.evaluation.coco_metrics.CocoResult.metrics`, and "AP-<class>". Those of
     "bbox_protocol" and "segm_protocol" say by numbers which rules they are made by. Keypoints are
     evaluated as in the base class.
+
+    Attributes:
+        protocol: the rules.
+        coco_results: what the last evaluation gave, by task ("bbox", "segm").
     """
+
+    annotation_fields = (*ProtocolEvaluator.annotation_fields, Field("area", NUMBER))
 
     def __init__(
         self,
@@ -51,7 +59,8 @@ class SizeBinnedCOCOEvaluator(ProtocolEvaluator):
         if protocol is None:
             limit = self._max_dets_per_image[-1]
             limits = (*(n for n in (1, 10) if n < limit), limit)
-            protocol = PRESETS["coco"].changed(max_dets=limits)
+            protocol = COCO_PROTOCOLS["coco"].changed(max_dets=limits)
+        self.coco_results: dict[str, CocoResult] = {}
         self.protocol = protocol.changed(bins=[size_bin.area_bin for size_bin in bins])
 
     def rules(self) -> dict[str, Any]:
@@ -74,14 +83,19 @@ class SizeBinnedCOCOEvaluator(ProtocolEvaluator):
     ) -> dict[str, dict[str, float]]:
         """See the base class."""
         metrics = {}
+        self.coco_results = {}
         for task in (task for task in self._found_tasks if task != "keypoints"):
-            result = evaluate_coco(
-                self._coco_api.dataset,
+            if task == "segm":  # which nobody knew when the file was checked
+                where = f"annotations[{{}}] of {self._metadata.json_file}"
+                check_records(self.dataset["annotations"], where, [Field("segmentation", MASK)])
+            self.coco_results[task] = result = evaluate_coco(
+                self.dataset,
                 results,
                 self.protocol,
                 task,
                 backend=self.backend,
                 img_ids=img_ids,
+                is_checked=True,
             )
             metrics[task] = self._metrics(task, result)
             metrics[f"{task}_protocol"] = self._rules_as_numbers()
@@ -131,18 +145,17 @@ class SizeBinnedCOCOEvaluator(ProtocolEvaluator):
 
 
 def _table(result: CocoResult, metrics: dict[str, float]) -> str:
-    protocol = result.protocol
-    ious = sorted({iou for area in protocol.areas for iou in area.ious})
-    columns = ["AP", *(f"AP{100 * iou:.0f}" for iou in ious)]
+    protocol, overall = result.protocol, result.protocol.overall
+    specs = metric_specs(protocol)
+    columns = [spec for spec in specs if spec.by_size]
     rows = []
     for area, objects in zip(protocol.areas, result.objects, strict=True):
-        recall = f"AR{area.name}" if area.name else f"AR{protocol.max_dets[-1]}"
-        names = [*(f"{column}{area.name}" for column in columns), recall]
+        names = [spec.key(area) for spec in columns]
         cells = [percent_cell(metrics[name], objects) if name in metrics else "" for name in names]
         rows.append([area.key or "all", area.text(math.sqrt), f"{objects:d}", *cells])
-    headers = ["size", "sqrt(area) [px]", "objects", *columns, "AR"]
+    headers = ["size", "sqrt(area) [px]", "objects", *(spec.name for spec in columns)]
     table = pipe_table(rows, headers)
-    names = [f"AR{n}" for n in protocol.max_dets]
+    names = [s.key(overall) for s in specs if not s.by_size or s.key(overall) != s.name]
     names += [name for name in metrics if name.startswith("oLRP")]
     rest = [f"{name} {percent_cell(metrics[name], int(result.objects[0]))}" for name in names]
     return f"{table}\n{', '.join(rest)}"

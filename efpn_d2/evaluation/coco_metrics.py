@@ -1,9 +1,9 @@
 """Metrics of the COCO family by any :class:`CocoProtocol`, in numpy and COCO's formats alone."""
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,8 @@ from efpn_d2.data.coco.record_checks import (
 )
 from efpn_d2.evaluation.boxes import ImageBoxes, image_boxes
 from efpn_d2.evaluation.coco_backends import CocoSettings, accumulate, choose_backend
-from efpn_d2.evaluation.coco_protocols import AreaBin, CocoProtocol
+from efpn_d2.evaluation.coco_protocols import CocoProtocol
+from efpn_d2.evaluation.metric_specs import CocoSlice, mean_percent, metric_specs
 from efpn_d2.evaluation.olrp import OptimalLRP, optimal_lrp
 
 
@@ -50,35 +51,35 @@ class CocoResult:
     def metrics(self) -> dict[str, float]:
         """By name and in percent, NaN where there is no object.
 
-        "AP" is the mean over IoU thresholds and categories, "AP50" that at IoU 0.5, "APs" that of
-        a bin; "AR10" the recall with 10 detections per image and category, "ARs" that of a bin
-        with all that count; "objects_s" the number of objects, not a percentage.
+        Those of :func:`efpn_d2.evaluation.metric_specs.metric_specs`, then oLRP and "objects_s",
+        the number of objects, which is not a percentage. "AP" is the mean over IoU thresholds and
+        categories, "AP50" that at IoU 0.5, "APs" that of a bin; "AR10" the recall with 10
+        detections per image and category, "ARs" that of a bin with all that count.
         """
         rows: dict[str, float] = {}
-        for a, area in enumerate(self.protocol.areas):
-            rows |= self._precisions(a, area)
-        for m, limit in enumerate(self.protocol.max_dets):
-            rows[f"AR{limit}"] = _mean_percent(self.recall[:, :, 0, m])
-        for a, area in enumerate(self.protocol.bins, start=1):
-            rows[f"AR{area.name}"] = _mean_percent(self.recall[:, :, a, -1])
+        specs = metric_specs(self.protocol)
+        for _, family in groupby(specs, key=lambda spec: spec.family or spec.name):
+            members = list(family)
+            for a, area in enumerate(self.protocol.areas):
+                part = self.part(a)
+                rows |= {s.key(area): float(s.value(part)) for s in members if s.is_reported(area)}
         if self.olrp is not None:
             rows |= self.olrp.means()
         for area, count in zip(self.protocol.areas, self.objects, strict=True):
             rows[f"objects_{area.key}" if area.key else "objects"] = int(count)
         return rows
 
+    def part(self, area: int = 0, class_index: int | None = None) -> CocoSlice:
+        """The numbers of one of the protocol's ``areas``, and of one category or all."""
+        precision, recall = self.precision[:, :, :, area], self.recall[:, :, area]
+        if class_index is not None:
+            precision, recall = precision[:, :, [class_index]], recall[:, [class_index]]
+        return CocoSlice(self.protocol, self.protocol.areas[area], precision, recall)
+
     def class_precision(self) -> np.ndarray:
         """(K,) AP of each category in percent, over all sizes."""
-        return np.array([_mean_percent(x) for x in np.moveaxis(self.precision[..., 0, -1], 2, 0)])
-
-    def _precisions(self, a: int, area: AreaBin) -> dict[str, float]:
-        values = self.precision[:, :, :, a, -1]
-        rows = {f"AP{area.name}": _mean_percent(values)}
-        for iou in area.ious:
-            at = np.isclose(self.protocol.iou_thresholds, iou)
-            if at.any():
-                rows[f"AP{100 * iou:.0f}{area.name}"] = _mean_percent(values[at])
-        return rows
+        categories = range(self.precision.shape[2])
+        return np.array([mean_percent(self.part(0, k).precision[..., -1]) for k in categories])
 
 
 def evaluate_coco(
@@ -89,6 +90,7 @@ def evaluate_coco(
     *,
     backend: str = "auto",
     img_ids: Iterable[Any] | None = None,
+    is_checked: bool = False,
 ) -> CocoResult:
     """Evaluate detections.
 
@@ -103,6 +105,7 @@ def evaluate_coco(
         iou_type: "bbox" or "segm". oLRP is computed for boxes only.
         backend: see :func:`choose_backend`.
         img_ids: images to evaluate; default all, also those without detections.
+        is_checked: the records of the data set have been checked, and are not again.
 
     Raises:
         ValueError: a record of the data set or a result lacks what is read, or holds something else
@@ -110,7 +113,8 @@ def evaluate_coco(
             message names the first by its index.
     """
     backend = choose_backend(backend)
-    _check_dataset(dataset, iou_type)
+    if not is_checked:
+        _check_dataset(dataset, iou_type)
     _check_results(dataset, results, iou_type)
     dataset = _selected(dataset, protocol, img_ids)
     runs = _runs(dataset, protocol)
@@ -223,8 +227,3 @@ def _count_objects(dataset: dict[str, Any], protocol: CocoProtocol) -> np.ndarra
         dtype=float,
     )
     return np.array([((b.low <= area) & (area <= b.high)).sum() for b in protocol.areas])
-
-
-def _mean_percent(values: np.ndarray) -> float:
-    values = values[~np.isnan(values)]
-    return float(values.mean() * 100) if values.size else math.nan

@@ -17,10 +17,13 @@ What is not expressed, and what could not be verified:
   The limit is 200 detections as in the benchmark's first code; a later one takes 1000.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+
+from efpn_d2.utils.size_labels import size_label
 
 LARGEST_AREA = 1e5**2
 COCO_IOUS = tuple(np.linspace(0.5, 0.95, 10).tolist())
@@ -52,8 +55,8 @@ class AreaBin:
 
     def text(self, unit: Callable[[float], float] = float) -> str:
         """The range of areas, e.g. "64 to 256", or of what ``unit`` makes of them."""
-        low = f"{unit(self.low):.4g}"
-        return f"{low} to {unit(self.high):.4g}" if self.is_bounded else f"{low} and more"
+        high = unit(self.high) if self.is_bounded else math.inf
+        return size_label(unit(self.low), high, "range")
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,7 @@ def _tiny_person_bin(name: str, low: float, high: float) -> AreaBin:
     return AreaBin(name, low**2, high**2, ious=(0.25, 0.5, 0.75))
 
 
-PRESETS = {
+COCO_PROTOCOLS = {
     "coco": CocoProtocol(
         "coco",
         (

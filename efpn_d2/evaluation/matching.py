@@ -1,10 +1,16 @@
 """Which detections of an image are right, which are wrong, and which objects were missed."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from detectron2.structures import BoxMode
 
-UNMATCHED = -1
+from efpn_d2.evaluation.boxes import box_iou
+
+UNMATCHED, IGNORED = -1, -2
+
+_TO_XYWH = (BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
 
 
 class MatchResult(NamedTuple):
@@ -20,26 +26,38 @@ class MatchResult(NamedTuple):
     matched_gt: np.ndarray  # (D,) int, index of the object a true positive found, else UNMATCHED
 
 
-def pairwise_iou(boxes: np.ndarray, gt_boxes: np.ndarray, gt_crowd: np.ndarray) -> np.ndarray:
-    """IoU of every detection with every object; for a crowd region, intersection over detection.
+def match_by_score(
+    iou: np.ndarray, crowd: np.ndarray, thresholds: Sequence[float] | np.ndarray
+) -> np.ndarray:
+    """Match the detections of one image at several IoU thresholds at once, as pycocotools does.
+
+    A detection takes the free object of the highest IoU that reaches the threshold; of equal ones
+    the last. Only if there is none may it lie on a crowd, which is never used up.
 
     Args:
-        boxes: (D, 4) XYXY.
-        gt_boxes: (G, 4) XYXY, in the same pixels.
-        gt_crowd: (G,) bool.
+        iou: (D, G) of detections by falling score and objects; 0 where a pair must not match, as of
+            different classes.
+        crowd: (G,) bool, objects that neither count nor punish.
+        thresholds: (T,) least IoUs, in (0, 1].
 
     Returns:
-        (D, G) values in [0, 1]; 0 where both boxes are empty.
+        (T, D) int: the index of the object, ``IGNORED`` or ``UNMATCHED``.
     """
-    top_left = np.maximum(boxes[:, None, :2], gt_boxes[None, :, :2])
-    bottom_right = np.minimum(boxes[:, None, 2:], gt_boxes[None, :, 2:])
-    intersection = (bottom_right - top_left).clip(min=0).prod(axis=2)
-    area = (boxes[:, 2:] - boxes[:, :2]).clip(min=0).prod(axis=1)[:, None]
-    gt_area = (gt_boxes[:, 2:] - gt_boxes[:, :2]).clip(min=0).prod(axis=1)[None]
-    denominator = np.where(gt_crowd[None], area, area + gt_area - intersection)
-    return np.divide(
-        intersection, denominator, out=np.zeros_like(intersection), where=denominator > 0
-    )
+    # An IoU of exactly 1 may come out one rounding below it.
+    limits = np.minimum(thresholds, 1 - 1e-10)
+    real = np.flatnonzero(~crowd)
+    on_crowd = iou[:, crowd].max(axis=1, initial=0.0) >= limits[:, None]
+    result = np.where(on_crowd, IGNORED, UNMATCHED)
+    iou = iou[:, real]
+    free = np.ones((len(limits), len(real)), dtype=bool)
+    rows = np.arange(len(limits))
+    for d in np.flatnonzero(iou.max(axis=1, initial=0.0) >= limits.min()):
+        values = np.where(free, iou[d], -1.0)
+        best = len(real) - 1 - values[:, ::-1].argmax(axis=1)
+        found = values[rows, best] >= limits
+        result[found, d] = real[best[found]]
+        free[rows[found], best[found]] = False
+    return result
 
 
 def match_detections(
@@ -55,9 +73,7 @@ def match_detections(
 ) -> MatchResult:
     """Match detections to the objects of one image, class by class, best score first.
 
-    COCO's rule: each detection takes the free object of its class with the highest IoU of at least
-    ``iou_threshold``. Only if there is none may it rest on a crowd region, which holds any number
-    of detections, and then it counts neither way.
+    By :func:`match_by_score`; a detection on a crowd region counts neither way.
 
     Args:
         boxes: (D, 4) XYXY in pixels.
@@ -80,29 +96,20 @@ def match_detections(
     _check_lengths("detections", len(boxes), scores=scores, classes=classes)
     _check_lengths("objects", len(gt_boxes), gt_classes=gt_classes, gt_crowd=crowd)
 
-    iou = pairwise_iou(boxes, gt_boxes, crowd)
+    first, second = (BoxMode.convert(x, *_TO_XYWH) for x in (boxes, gt_boxes))
+    iou = box_iou(first, second, crowd)
     iou[classes[:, None] != gt_classes[None]] = 0.0
-    taken = np.zeros(len(gt_boxes), dtype=bool)
+    order = np.argsort(-scores, kind="stable")
+    order = order[scores[order] >= score_threshold]
+    (match,) = match_by_score(iou[order], crowd, [iou_threshold])
     matched_gt = np.full(len(boxes), UNMATCHED)
+    matched_gt[order] = np.where(match == IGNORED, UNMATCHED, match)
     false_positive = np.zeros(len(boxes), dtype=bool)
-    for d in np.argsort(-scores, kind="stable"):
-        if scores[d] < score_threshold:
-            break
-        g = _best(iou[d], ~taken & ~crowd, iou_threshold)
-        if g != UNMATCHED:
-            matched_gt[d] = g
-            taken[g] = True
-        elif _best(iou[d], crowd, iou_threshold) == UNMATCHED:
-            false_positive[d] = True
-    return MatchResult(matched_gt != UNMATCHED, false_positive, ~taken & ~crowd, matched_gt)
-
-
-def _best(iou: np.ndarray, candidates: np.ndarray, threshold: float) -> int:
-    """Index of the candidate with the highest IoU, or UNMATCHED if that is under the threshold."""
-    iou = np.where(candidates, iou, -1.0)
-    if not len(iou) or iou.max() < threshold:
-        return UNMATCHED
-    return int(iou.argmax())
+    false_positive[order] = match == UNMATCHED
+    true_positive = matched_gt != UNMATCHED
+    missed = ~crowd
+    missed[matched_gt[true_positive]] = False
+    return MatchResult(true_positive, false_positive, missed, matched_gt)
 
 
 def _check_lengths(what: str, length: int, **arrays: np.ndarray) -> None:

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from efpn_d2.evaluation.boxes import ImageBoxes, overlaps
-from efpn_d2.evaluation.score_matching import IGNORED, match_by_score
+from efpn_d2.evaluation.boxes import ImageBoxes, box_iou
+from efpn_d2.evaluation.matching import IGNORED, match_by_score
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,6 @@ def optimal_lrp(
     """
     matches: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in classes]
     objects = np.zeros(len(classes), dtype=int)
-    tau = np.array([iou_threshold])
     for annotated, crowd, detected in images:
         for k, label in enumerate(classes):
             of_class = annotated.classes == label
@@ -73,8 +72,8 @@ def optimal_lrp(
             if not len(found):
                 continue
             found = found[np.argsort(-found.scores, kind="stable")[:max_dets]]
-            overlap = overlaps(found.boxes, annotated.boxes[of_class], of_first=ignored)
-            (match,) = match_by_score(overlap, ignored, tau)
+            overlap = box_iou(found.boxes, annotated.boxes[of_class], ignored)
+            (match,) = match_by_score(overlap, ignored, [iou_threshold])
             counts = match != IGNORED
             rows = np.arange(len(match))
             iou = np.append(overlap, np.zeros((len(match), 1)), axis=1)[rows, match]

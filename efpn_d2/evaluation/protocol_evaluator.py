@@ -6,7 +6,7 @@ import os
 from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
@@ -31,23 +31,24 @@ from efpn_d2.utils.run_record import write_json
 
 logger = logging.getLogger(__name__)
 
-_ANNOTATION = (
-    Field("id", INTEGER),  # the base class indexes by it
-    *ANNOTATION,
-    Field("area", NUMBER, required=False),
-    Field("iscrowd", FLAG, required=False),
-    # What prepared sets of VisDrone-DET have.
-    Field("visdrone_category", INTEGER, required=False),
-    Field("visdrone_score", NUMBER, required=False),
-)
-
 
 class ProtocolEvaluator(COCOEvaluator):
     """Collects and writes predictions as :class:`COCOEvaluator` does, and evaluates them otherwise.
 
     With ``output_dir``, ``evaluation_<data set>.json`` in it has the results with the rules they
-    were made by.
+    were made by. The file of annotations is checked once, when the evaluator is made.
     """
+
+    #: What the protocol reads of each annotation.
+    annotation_fields: ClassVar[tuple[Field, ...]] = (
+        Field("id", INTEGER),  # the base class indexes by it
+        *ANNOTATION,
+        Field("area", NUMBER, required=False),
+        Field("iscrowd", FLAG, required=False),
+        # What prepared sets of VisDrone-DET have.
+        Field("visdrone_category", INTEGER, required=False),
+        Field("visdrone_score", NUMBER, required=False),
+    )
 
     def __init__(self, dataset_name: str, *args: Any, **kwargs: Any) -> None:
         """
@@ -66,17 +67,30 @@ class ProtocolEvaluator(COCOEvaluator):
             # The base class indexes the file without a look at it.
             json_file = MetadataCatalog.get(dataset_name).get("json_file")
             if json_file is not None and os.path.isfile(json_file):
-                _check_file(read_json(json_file)[0], json_file)
+                self._check_file(read_json(json_file)[0], json_file)
             raise
-        _check_file(self._coco_api.dataset, self._metadata.json_file)
+        self._check_file(self.dataset, self._metadata.json_file)
         # For keypoints, which the base class evaluates: see _slim_dataset.
-        self._coco_api.dataset.setdefault("info", {})
+        self.dataset.setdefault("info", {})
         if has_file:
             self._map_categories()
         self._dataset_name = dataset_name
         # The base class evaluates those of _tasks_from_predictions alone.
         self._own_tasks: Sequence[str] | None = self._tasks
         self._tasks: Sequence[str] | None = None
+
+    @classmethod
+    def _check_file(cls, content: Any, json_file: str) -> None:
+        """Check what the protocol reads; a file for a test server has no annotations."""
+        lists = {"images": (*IMAGE, *SIZE), "categories": CATEGORY}
+        if not isinstance(content, dict) or "annotations" in content:
+            lists["annotations"] = cls.annotation_fields
+        check_content(content, json_file, **lists)
+
+    @property
+    def dataset(self) -> dict[str, Any]:
+        """The content of the file of annotations."""
+        return self._coco_api.dataset
 
     def _map_categories(self) -> None:
         """Say which of the file's categories the detector's classes are, if nobody has.
@@ -144,14 +158,6 @@ class ProtocolEvaluator(COCOEvaluator):
         for image_id, image in sorted(self._coco_api.imgs.items()):
             if chosen is None or image_id in chosen:
                 yield image, self._coco_api.imgToAnns.get(image_id, []), found[image_id]
-
-
-def _check_file(content: Any, json_file: str) -> None:
-    """Check what all protocols read; a file for a test server has no annotations."""
-    lists = {"images": (*IMAGE, *SIZE), "categories": CATEGORY, "annotations": _ANNOTATION}
-    if isinstance(content, dict) and "annotations" not in content:
-        lists.pop("annotations")
-    check_content(content, json_file, **lists)
 
 
 def percent_cell(value: float, objects: float) -> str:

@@ -9,6 +9,8 @@ from pycocotools.coco import COCO
 
 from efpn_d2.evaluation.coco_metrics import evaluate_coco
 from efpn_d2.evaluation.coco_protocols import AreaBin, CocoProtocol
+from efpn_d2.evaluation.metric_specs import metric_specs
+from efpn_d2.utils.size_labels import size_label
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class SizeBin:
     @property
     def label(self) -> str:
         """The bin in names of metrics, e.g. ``8_16``."""
-        return f"{self.low:g}_{self.high:g}"
+        return size_label(self.low, self.high, "key")
 
     @property
     def area_range(self) -> list[float]:
@@ -76,13 +78,17 @@ def evaluate_size_bins(
 
     Returns:
         For each bin, in percent, ``AP_<label>`` (mean over IoU 0.5:0.95), ``AP50_<label>`` and
-        ``AR_<label>`` (recall, mean over the same IoUs), each a mean over the classes that occur in
-        the bin, and ``objects_<label>``, the number of objects. A bin without objects has NaN, one
-        with objects but no detection has 0.
+        ``AR_<label>`` (recall, mean over the same IoUs) and registered metrics, each a mean over
+        the classes that occur in the bin, and ``objects_<label>``, the number of objects. A bin
+        without objects has NaN, one with objects but no detection has 0.
     """
     area_bins = tuple(size_bin.area_bin for size_bin in bins)
     protocol = CocoProtocol("size bins", area_bins, max_dets=(max_dets,))
     results = [] if coco_dt is None else coco_dt.dataset["annotations"]
     metrics = evaluate_coco(coco_gt.dataset, results, protocol, iou_type, img_ids=img_ids).metrics()
-    names = [f"{metric}_{b.label}" for b in bins for metric in ("AP", "AP50", "AR", "objects")]
-    return {name: metrics[name] for name in names}
+    specs = [spec for spec in metric_specs(protocol) if spec.by_size]
+    rows: dict[str, float] = {}
+    for area in area_bins:
+        rows |= {s.key(area): metrics[s.key(area)] for s in specs if s.is_reported(area)}
+        rows[f"objects{area.name}"] = metrics[f"objects{area.name}"]
+    return rows

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from efpn_d2.evaluation.boxes import ImageBoxes, overlaps
+from efpn_d2.evaluation.boxes import ImageBoxes, box_iou
 
 SIZE_BINS = {"small": (0, 32), "medium": (32, 96), "large": (96, 400), "all": (0, 400)}
 SIZE_RULES = ("long_side", "sqrt_area")
@@ -146,7 +146,7 @@ def _changes(
     Yields:
         Scores (N,), and what (N, bins) matched and remaining detections become more at them.
     """
-    ious = overlaps(annotated.boxes, detected.boxes)
+    ious = box_iou(annotated.boxes, detected.boxes)
     paired = (ious > IOU_THRESHOLD).any(axis=0)
     in_bins = _in_bins(detected.boxes, size_rule)
     # A detection that no object can match counts in the bins of its own size, whatever else is.

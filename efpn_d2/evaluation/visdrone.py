@@ -20,8 +20,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from efpn_d2.evaluation.boxes import ImageBoxes, overlaps
-from efpn_d2.evaluation.score_matching import IGNORED, match_by_score
+from efpn_d2.evaluation.boxes import ImageBoxes, box_iou
+from efpn_d2.evaluation.matching import IGNORED, match_by_score
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 MAX_DETECTIONS = (1, 10, 100, 500)
@@ -97,9 +97,7 @@ def evaluate_visdrone(images: Iterable[VisDroneImage], classes: Sequence[int]) -
             ignored = image.ignored[of_class]
             counts[:, k] += of_class.any(), of_class.sum(), np.count_nonzero(~ignored)
             ranks = np.flatnonzero(detections.classes == label)
-            overlap = overlaps(
-                detections.boxes[ranks], image.objects.boxes[of_class], of_first=ignored
-            )
+            overlap = box_iou(detections.boxes[ranks], image.objects.boxes[of_class], ignored)
             found = match_by_score(overlap, ignored, IOU_THRESHOLDS)
             matches[k].append((detections.scores[ranks], ranks, found))
     per_class = [_accumulate(m, int(n)) for m, n in zip(matches, counts[1], strict=True)]

@@ -15,6 +15,8 @@ from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from efpn_d2.utils.size_labels import size_labels
+
 __all__ = ["DynamicGradientBalancedLoss", "SampleLoss", "gradient_norms"]
 
 # : ``loss(predictions, rows)`` returns the sum of the plain losses of some samples, given by
@@ -85,7 +87,7 @@ class DynamicGradientBalancedLoss(nn.Module):
         self.min_weight = min_weight
         self.max_weight = max_weight
         self.name = name
-        self.labels = _labels(size_bins)
+        self.labels = [x.replace("_", "-") for x in size_labels([0, *size_bins], "key")]
         self.register_buffer("edges", torch.tensor(size_bins, dtype=torch.float32))
         self.register_buffer("gradient_norms", torch.zeros(len(self.labels)))
         self.register_buffer("updates", torch.zeros(len(self.labels), dtype=torch.long))
@@ -246,9 +248,3 @@ def _check(
             f"MODEL.EFPN_BS.DCLOSS_MIN_WEIGHT {min_weight} and DCLOSS_MAX_WEIGHT {max_weight} "
             "must be limits on both sides of 1: use for example 0.5 and 2.0."
         )
-
-
-def _labels(size_bins: Sequence[float]) -> list[str]:
-    """Return bin labels: ``["0-8", "8-16", "16-inf"]`` for the edges 8 and 16."""
-    edges = ["0", *(f"{edge:g}" for edge in size_bins), "inf"]
-    return [f"{low}-{high}" for low, high in zip(edges, edges[1:], strict=False)]

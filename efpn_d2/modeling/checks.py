@@ -5,6 +5,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 
+from efpn_d2.modeling.stock_names import EXTENDED
+
 __all__ = [
     "check_extended",
     "check_features",
@@ -15,16 +17,6 @@ __all__ = [
 ]
 
 _PYRAMID_LEVELS = ("p2_prime", *(f"p{level}" for level in range(2, 8)))
-
-# What this package extends, and by what.
-_EXTENDED = {
-    "PROPOSAL_GENERATOR": {"RPN": "EFPNRPN"},
-    "ROI_HEADS": {
-        "Res5ROIHeads": "EFPNROIHeads",
-        "StandardROIHeads": "EFPNROIHeads",
-        "CascadeROIHeads": "EFPNCascadeROIHeads",
-    },
-}
 
 
 def check_extended(cfg: CfgNode, key: str, parts: Iterable[str]) -> None:
@@ -41,16 +33,16 @@ def check_extended(cfg: CfgNode, key: str, parts: Iterable[str]) -> None:
     """
     architecture = cfg.MODEL.META_ARCHITECTURE
     if "RetinaNet" in architecture:
-        named = {"MODEL.META_ARCHITECTURE": (architecture, {"RetinaNet": "EFPNRetinaNet"})}
+        named = {"MODEL.META_ARCHITECTURE": architecture}
     else:
         # A network of proposals alone has no ROI heads, whatever their name is.
         parts = [x for x in parts if (x, architecture) != ("ROI_HEADS", "ProposalNetwork")]
-        named = {f"MODEL.{x}.NAME": (cfg.MODEL[x].NAME, _EXTENDED[x]) for x in parts}
-    for place, (name, extended) in named.items():
-        if name in extended:
+        named = {f"MODEL.{x}.NAME": cfg.MODEL[x].NAME for x in parts}
+    for place, name in named.items():
+        if name in EXTENDED[place]:
             raise ValueError(
                 f"{key} is {_value(cfg, key)}, but {place} is {name}, which does not know it: set "
-                f"it to {extended[name]}."
+                f"it to {EXTENDED[place][name]}."
             )
 
 

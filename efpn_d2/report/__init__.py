@@ -1,6 +1,7 @@
 """One page for a browser on what a detector finds, misses and mistakes. numpy, Pillow, HTML."""
 
 from efpn_d2.report.build import ReportOptions, write_report
-from efpn_d2.report.protocol import PROTOCOLS, ReportProtocol
+from efpn_d2.report.rules import REPORT_RULES, ReportRules
+from efpn_d2.report.run import Evaluated
 
-__all__ = ["PROTOCOLS", "ReportOptions", "ReportProtocol", "write_report"]
+__all__ = ["REPORT_RULES", "Evaluated", "ReportOptions", "ReportRules", "write_report"]

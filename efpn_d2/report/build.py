@@ -12,8 +12,8 @@ from efpn_d2.evaluation.coco_arrays import GroundTruth, load_ground_truth
 from efpn_d2.report.gallery import CHUNK, gallery_index, write_boxes
 from efpn_d2.report.page import build_page
 from efpn_d2.report.pictures import write_picture
-from efpn_d2.report.protocol import PROTOCOLS, ReportProtocol
-from efpn_d2.report.run import Run, load_run
+from efpn_d2.report.rules import REPORT_RULES, ReportRules
+from efpn_d2.report.run import Evaluated, Run, load_run
 from efpn_d2.report.summary import kind_names, summarize
 from efpn_d2.utils.tool_support import error_text
 
@@ -28,7 +28,7 @@ class ReportOptions:
 
     Args:
         title: heading of the page; None: the data set's name.
-        protocol: by which rules it counts.
+        rules: by which it counts.
         threshold: least score of a detection in counts and pictures; None: where each run's F1 is
             highest.
         backend: what computes AP and AR: "auto" or the name of a library.
@@ -41,7 +41,7 @@ class ReportOptions:
     """
 
     title: str | None = None
-    protocol: ReportProtocol = field(default_factory=lambda: PROTOCOLS["small"])
+    rules: ReportRules = field(default_factory=lambda: REPORT_RULES["small"])
     threshold: float | None = None
     backend: str = "auto"
     max_images: int = 200
@@ -56,6 +56,7 @@ def write_report(
     image_root: str | Path,
     output: str | Path,
     options: ReportOptions | None = None,
+    evaluated: Evaluated | None = None,
 ) -> Path:
     """Write ``index.html`` and the files it shows.
 
@@ -65,6 +66,8 @@ def write_report(
         image_root: folder that the JSON's file names are below.
         output: folder of the report, new or empty, or of an earlier report, which is replaced.
         options: see :class:`ReportOptions`.
+        evaluated: what an evaluator has of the one run, in place of reading ``annotations`` and
+            computing AP.
 
     Returns:
         The page.
@@ -76,9 +79,11 @@ def write_report(
         OSError: a file of results or annotations cannot be read, or the folder not written.
     """
     options = options or ReportOptions()
-    _check_arguments(predictions, annotations, image_root, options)
+    _check_arguments(predictions, annotations, image_root, options, evaluated)
     start = time.perf_counter()
-    truth = load_ground_truth(annotations, options.protocol.rules.excused_fields)
+    if evaluated is None:
+        evaluated = Evaluated(load_ground_truth(annotations, options.rules.coco.excused_fields))
+    truth = evaluated.truth
     if not truth.images:
         raise ValueError(f"{annotations} has no images to report on.")
     names = list(options.names) or run_names(predictions)
@@ -87,25 +92,31 @@ def write_report(
         if given and len(given) != len(predictions):
             raise ValueError(f"There are {len(given)} {what} for {len(predictions)} run(s).")
     runs = [
-        load_run(name, path, truth, options.protocol, options.threshold, options.backend)
+        load_run(
+            name,
+            path,
+            truth,
+            options.rules,
+            options.threshold,
+            options.backend,
+            evaluated.result,
+        )
         for name, path in zip(names, predictions, strict=True)
     ]
     output = Path(output)
     others = _claim(output)
-    index = gallery_index(runs, options.protocol)
+    index = gallery_index(runs, options.rules)
     missing = _write_pictures(index, truth, Path(image_root), output, options)
     write_boxes(runs, index, output / "boxes")
     data = {
-        **summarize(runs, options.protocol),
+        **summarize(runs, options.rules),
         "kinds": kind_names(),
         "chunk": CHUNK,
         "images": [{k: v for k, v in entry.items() if k != "image"} for entry in index],
     }
     title = options.title or f"Detections on {Path(annotations).stem}"
     facts = _facts(runs, predictions, annotations, len(index) - missing)
-    page = build_page(
-        runs, options.protocol, data, title=title, facts=facts, evaluations=evaluations
-    )
+    page = build_page(runs, options.rules, data, title=title, facts=facts, evaluations=evaluations)
     (output / "index.html").write_text(page, encoding="utf-8")
     _note_files(output, others)
     logger.info(f"Wrote {output / 'index.html'} in {time.perf_counter() - start:.1f} s.")
@@ -117,9 +128,12 @@ def _check_arguments(
     annotations: str | Path,
     image_root: str | Path,
     options: ReportOptions,
+    evaluated: Evaluated | None,
 ) -> None:
     if len(predictions) not in (1, 2):
         raise ValueError(f"A report is on one or two files of results, not {len(predictions)}.")
+    if evaluated is not None and len(predictions) != 1:
+        raise ValueError("What an evaluator has is of one run, but the report is on two.")
     if options.max_images and not Path(image_root).is_dir():
         raise FileNotFoundError(
             f"The image folder '{image_root}' is not there: give the one that the file names in "

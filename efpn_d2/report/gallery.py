@@ -10,7 +10,7 @@ import numpy as np
 from efpn_d2.error_analysis.summary import NO_BIN, bin_index
 from efpn_d2.error_analysis.verdicts import ERROR_KINDS, Kind, RunAnalysis
 from efpn_d2.evaluation.matching import UNMATCHED
-from efpn_d2.report.protocol import ReportProtocol
+from efpn_d2.report.rules import ReportRules
 from efpn_d2.report.run import Run
 
 ONLY_HERE = len(Kind)  # after the numbers of the kinds
@@ -27,9 +27,7 @@ def script_json(value: Any) -> str:
     return text
 
 
-def image_counters(
-    run: Run, protocol: ReportProtocol, other: Run | None = None
-) -> list[ItemCounter]:
+def image_counters(run: Run, rules: ReportRules, other: Run | None = None) -> list[ItemCounter]:
     """For each image, how often each (kind, size bin, class) occurs at the run's threshold.
 
     With another run to compare, the kind ``ONLY_HERE`` counts the objects that it did not find.
@@ -39,8 +37,8 @@ def image_counters(
     counters: list[ItemCounter] = [Counter() for _ in truth.images]
     counted = (detections.scores >= run.threshold) & (analysis.kind != Kind.IGNORED)
     missed = analysis.missed(run.threshold)
-    sizes = bin_index(analysis.sizes, protocol.bounds)
-    object_sizes = bin_index(truth.sizes, protocol.bounds)
+    sizes = bin_index(analysis.sizes, rules.bounds)
+    object_sizes = bin_index(truth.sizes, rules.bounds)
     parts = [
         (detections.image, analysis.kind, sizes, detections.classes, counted),
         (truth.image, np.full(len(missed), Kind.MISSED), object_sizes, truth.classes, missed),
@@ -66,7 +64,7 @@ def changes(runs: list[Run], num_images: int) -> np.ndarray:
     return np.stack([gained, lost], axis=1)
 
 
-def gallery_index(runs: list[Run], protocol: ReportProtocol) -> list[dict[str, Any]]:
+def gallery_index(runs: list[Run], rules: ReportRules) -> list[dict[str, Any]]:
     """An entry per image, the most telling first, with what the page filters and sorts by.
 
     One run: by number of errors. Two: by number of objects that only one of them found, then by the
@@ -74,9 +72,7 @@ def gallery_index(runs: list[Run], protocol: ReportProtocol) -> list[dict[str, A
     """
     images = runs[0].analysis.truth.images
     others = runs[::-1] if len(runs) > 1 else [None]
-    counters = [
-        image_counters(run, protocol, other) for run, other in zip(runs, others, strict=True)
-    ]
+    counters = [image_counters(run, rules, other) for run, other in zip(runs, others, strict=True)]
     errors = np.array(
         [[_errors(counter) for counter in of_run] for of_run in counters], dtype=int
     ).reshape(len(runs), len(images))

@@ -6,8 +6,9 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
+from efpn_d2.evaluation.coco_backends import backend_version
 from efpn_d2.report.gallery import script_json
-from efpn_d2.report.protocol import ReportProtocol, area_text, bin_text
+from efpn_d2.report.rules import ReportRules, area_text, bin_text
 from efpn_d2.report.run import Run
 from efpn_d2.report.tables import class_table, error_table, evaluation_table, size_table
 
@@ -16,7 +17,7 @@ _SCRIPTS = ("dom", "axes", "charts", "panels", "labels", "boxes", "gallery", "vi
 
 def build_page(
     runs: Sequence[Run],
-    protocol: ReportProtocol,
+    rules: ReportRules,
     data: dict[str, Any],
     *,
     title: str,
@@ -27,7 +28,7 @@ def build_page(
 
     Args:
         runs: one or two.
-        protocol: the rules.
+        rules: of its numbers.
         data: what the scripts need; see :mod:`summary` and :mod:`gallery`.
         title: the page's heading.
         facts: (name, value) pairs that say what was evaluated.
@@ -40,16 +41,16 @@ def build_page(
         """A file of this package."""
         return (assets / name).read_text(encoding="utf-8")
 
-    rules = [*facts, *protocol_facts(runs, protocol)]
+    shown = [*facts, *rule_facts(runs, rules)]
     return Template(asset("page.html")).substitute(
         title=escape(title),
         style=asset("page.css"),
-        facts="".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in rules),
-        iou=f"{protocol.iou:g}",
-        size_table=size_table(runs, protocol),
-        class_table=class_table(runs, protocol),
+        facts="".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in shown),
+        iou=f"{rules.iou:g}",
+        size_table=size_table(runs, rules),
+        class_table=class_table(runs, rules),
         evaluation=_evaluation(runs, evaluations),
-        error_table=error_table(runs, protocol),
+        error_table=error_table(runs, rules),
         data=script_json(data),
         script="\n".join(asset(f"{name}.js") for name in _SCRIPTS),
     )
@@ -80,18 +81,18 @@ def _plain(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def protocol_facts(runs: Sequence[Run], protocol: ReportProtocol) -> list[tuple[str, str]]:
+def rule_facts(runs: Sequence[Run], rules: ReportRules) -> list[tuple[str, str]]:
     """What the numbers mean, spelled out."""
-    rules = protocol.rules
-    ious = ", ".join(f"{iou:g}" for iou in rules.iou_thresholds)
-    sizes = ", ".join(area_text(area) for area in rules.areas)
+    coco = rules.coco
+    ious = ", ".join(f"{iou:g}" for iou in coco.iou_thresholds)
+    sizes = ", ".join(area_text(area) for area in coco.areas)
     thresholds = "; ".join(f"{run.threshold:.3f} ({run.name})" for run in runs)
     return [
-        ("Protocol", "; ".join([rules.name, *rules.notes])),
+        ("Protocol", "; ".join([coco.name, *coco.notes])),
         ("Sizes of AP and AR", f"{sizes} (square root of the annotated area)"),
-        ("Sizes of errors", ", ".join(map(bin_text, protocol.bins))),
-        ("Detections per image", f"at most {protocol.max_dets} per class"),
+        ("Sizes of errors", ", ".join(map(bin_text, rules.bins))),
+        ("Detections per image", f"at most {rules.max_dets} per class"),
         ("IoU of AP and AR", ious),
-        ("Computed by", ", ".join(sorted({run.metrics.backend for run in runs}))),
+        ("Computed by", ", ".join(sorted({backend_version(run.result.backend) for run in runs}))),
         ("Score threshold", thresholds),
     ]

@@ -17,13 +17,15 @@ from efpn_d2.error_analysis.summary import (
     size_edges,
 )
 from efpn_d2.error_analysis.verdicts import Kind
-from efpn_d2.report.protocol import ReportProtocol, area_ends, area_text, bin_text
+from efpn_d2.evaluation.metric_specs import mean_percent
+from efpn_d2.report.rules import ReportRules, area_ends, area_text, bin_text
 from efpn_d2.report.run import Run
+from efpn_d2.report.run_metrics import precision_curve
 
 _MAX_CONFUSION_CLASSES = 24
 
 
-def summarize(runs: list[Run], protocol: ReportProtocol) -> dict[str, Any]:
+def summarize(runs: list[Run], rules: ReportRules) -> dict[str, Any]:
     """Curves, histograms, error counts and confusion of one or two runs on the same data."""
     truth = runs[0].analysis.truth
     shown = confused_classes(runs)
@@ -32,60 +34,61 @@ def summarize(runs: list[Run], protocol: ReportProtocol) -> dict[str, Any]:
             {
                 "name": run.name,
                 "threshold": round(run.threshold, 4),
-                "headline": headline(run, protocol),
+                "headline": headline(run, rules),
             }
             for run in runs
         ],
         "classes": truth.class_names,
-        "bins": [bin_text(size_bin) for size_bin in protocol.bins],
-        "areas": [area_text(area) for area in protocol.rules.areas],
-        "edges": [float(edge) for edge in protocol.edges],
-        "iou": protocol.iou,
-        "precision": [_precision_curves(run, protocol) for run in runs],
-        "accuracy": [_accuracy_curves(run, protocol) for run in runs],
+        "bins": [bin_text(size_bin) for size_bin in rules.bins],
+        "areas": [area_text(area) for area in rules.coco.areas],
+        "edges": [float(edge) for edge in rules.edges],
+        "iou": rules.iou,
+        "precision": [_precision_curves(run, rules) for run in runs],
+        "accuracy": [_accuracy_curves(run, rules) for run in runs],
         "sizeRecall": _size_recall(runs),
-        "histogram": [_histograms(run, protocol) for run in runs],
+        "histogram": [_histograms(run, rules) for run in runs],
         "errors": [
-            error_counts(run.analysis, protocol.bounds, run.threshold).tolist() for run in runs
+            error_counts(run.analysis, rules.bounds, run.threshold).tolist() for run in runs
         ],
         "confusionClasses": shown,
         "confusion": [_reduced_confusion(run, shown) for run in runs],
     }
 
 
-def headline(run: Run, protocol: ReportProtocol) -> dict[str, float | None]:
+def headline(run: Run, rules: ReportRules) -> dict[str, float | None]:
     """The few numbers at the top of the page, in percent."""
     rate = rates(run.analysis, select(run.analysis), run.threshold)
+    found = run.result.part()
     values = {
-        "AP": run.metrics.average_precision(),
-        f"AP at IoU {protocol.iou:g}": run.metrics.average_precision(iou=protocol.iou),
-        "AR": run.metrics.average_recall(),
+        "AP": mean_percent(found.precision[..., -1]),
+        f"AP at IoU {rules.iou:g}": mean_percent(found.at_iou(rules.iou).precision[..., -1]),
+        "AR": mean_percent(found.recall[..., -1]),
         "F1 at the threshold": 100 * rate.f1,
     }
     return {name: None if math.isnan(v) else round(v, 4) for name, v in values.items()}
 
 
-def _selections(run: Run, protocol: ReportProtocol) -> list[Any]:
+def _selections(run: Run, rules: ReportRules) -> list[Any]:
     """The protocol's areas, all objects first, then each class: the order of the page's menu."""
-    areas = [select(run.analysis, *area_ends(area)) for area in protocol.rules.areas]
+    areas = [select(run.analysis, *area_ends(area)) for area in rules.coco.areas]
     classes = range(len(run.analysis.truth.class_names))
     by_class = (select(run.analysis, class_index=k) for k in classes)
     return [*areas, *by_class]
 
 
-def _precision_curves(run: Run, protocol: ReportProtocol) -> list[list[float | None]]:
-    curves = [run.metrics.precision_curve(size) for size in range(len(protocol.rules.areas))]
+def _precision_curves(run: Run, rules: ReportRules) -> list[list[float | None]]:
+    curves = [precision_curve(run.result, size) for size in range(len(rules.coco.areas))]
     classes = range(len(run.analysis.truth.class_names))
-    curves += [run.metrics.precision_curve(class_index=k) for k in classes]
+    curves += [precision_curve(run.result, class_index=k) for k in classes]
     return [_numbers(curve) if not np.isnan(curve).any() else [] for curve in curves]
 
 
-def _accuracy_curves(run: Run, protocol: ReportProtocol) -> list[dict[str, Any]]:
+def _accuracy_curves(run: Run, rules: ReportRules) -> list[dict[str, Any]]:
     # Fewer points for classes: a thousand of them would make the page heavy.
-    points = [240] * len(protocol.rules.areas) + [80] * len(run.analysis.truth.class_names)
+    points = [240] * len(rules.coco.areas) + [80] * len(run.analysis.truth.class_names)
     curves = [
         accuracy_recall(run.analysis, selection, most)
-        for selection, most in zip(_selections(run, protocol), points, strict=True)
+        for selection, most in zip(_selections(run, rules), points, strict=True)
     ]
     return [_curve(curve, run.threshold) for curve in curves]
 
@@ -118,10 +121,9 @@ def _size_recall(runs: list[Run]) -> dict[str, Any]:
     }
 
 
-def _histograms(run: Run, protocol: ReportProtocol) -> list[list[list[int]]]:
+def _histograms(run: Run, rules: ReportRules) -> list[list[list[int]]]:
     return [
-        score_histogram(run.analysis, selection).tolist()
-        for selection in _selections(run, protocol)
+        score_histogram(run.analysis, selection).tolist() for selection in _selections(run, rules)
     ]
 
 

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from efpn_d2.error_analysis.summary import Rates, Selection, error_counts, rates, select
 from efpn_d2.error_analysis.verdicts import Kind
-from efpn_d2.report.protocol import ReportProtocol, area_ends, area_text, bin_text
+from efpn_d2.evaluation.metric_specs import MetricSpec, mean_percent, metric_specs
+from efpn_d2.report.rules import ReportRules, area_ends, area_text, bin_text
 from efpn_d2.report.run import Run
 
 NO_OBJECT, NO_DETECTION = "n/a (0 objects)", "n/a (0 detections)"
@@ -73,41 +74,23 @@ def _row(cells: Sequence[Cell]) -> str:
     return row
 
 
-def _precision_at(iou: float) -> MetricValue:
-    return lambda run, size, k, _: run.metrics.average_precision(size, k, iou)
+def _value_of(spec: MetricSpec) -> MetricValue:
+    return lambda run, size, k, _: spec.value(run.result.part(size, k))
 
 
-def _precision_of(size: int) -> MetricValue:
-    return lambda run, _, k, rate: run.metrics.average_precision(size, k)
-
-
-def metrics(protocol: ReportProtocol) -> list[Metric]:
+def metrics(rules: ReportRules) -> list[Metric]:
     """The columns of the tables by size and class."""
-    columns = [
-        Metric(
-            "AP",
-            "mean over the IoU thresholds and classes",
-            lambda run, size, k, _: run.metrics.average_precision(size, k),
-        )
-    ]
-    for iou in (0.5, 0.75):
-        if any(math.isclose(iou, threshold) for threshold in protocol.rules.iou_thresholds):
-            columns.append(Metric(f"AP{iou * 100:.0f}", f"AP at IoU {iou:g}", _precision_at(iou)))
-    columns += [
-        Metric(
-            "AR",
-            f"recall with at most {protocol.max_dets} detections per image and class, mean over "
-            "the IoU thresholds and classes",
-            lambda run, size, k, _: run.metrics.average_recall(size, k),
-        ),
+    specs = [spec for spec in metric_specs(rules.coco) if spec.by_size]
+    return [
+        *(Metric(spec.name, spec.meaning, _value_of(spec)) for spec in specs),
         Metric(
             "accuracy",
-            f"TP / (TP + FP) at IoU {protocol.iou:g} and the score threshold",
+            f"TP / (TP + FP) at IoU {rules.iou:g} and the score threshold",
             lambda run, size, k, rate: 100 * rate.accuracy,
         ),
         Metric(
             "recall",
-            f"found / objects at IoU {protocol.iou:g} and the score threshold",
+            f"found / objects at IoU {rules.iou:g} and the score threshold",
             lambda run, size, k, rate: 100 * rate.recall,
         ),
         Metric(
@@ -116,18 +99,17 @@ def metrics(protocol: ReportProtocol) -> list[Metric]:
             lambda run, size, k, rate: 100 * rate.f1,
         ),
     ]
-    return columns
 
 
-def size_table(runs: Sequence[Run], protocol: ReportProtocol) -> str:
+def size_table(runs: Sequence[Run], rules: ReportRules) -> str:
     """One row per run and size, and with two runs one for the difference."""
-    columns = metrics(protocol)
+    columns = metrics(rules)
     headings = [("size", "square root of the area"), ("objects", "without crowds")]
     if len(runs) > 1:
         headings.insert(1, (RUN, ""))
     headings += [(column.heading, column.meaning) for column in columns]
     rows = []
-    for size, area in enumerate(protocol.rules.areas):
+    for size, area in enumerate(rules.coco.areas):
         name = area_text(area)
         selected = [select(run.analysis, *area_ends(area)) for run in runs]
         values = [
@@ -150,19 +132,19 @@ def size_table(runs: Sequence[Run], protocol: ReportProtocol) -> str:
     return table("By object size", headings, rows, "sizes")
 
 
-def class_table(runs: Sequence[Run], protocol: ReportProtocol) -> str:
+def class_table(runs: Sequence[Run], rules: ReportRules) -> str:
     """One row per class; with two runs the difference stands beside each pair of numbers."""
-    columns = metrics(protocol)
+    columns = metrics(rules)
     if len(runs) > 1:
         columns = [column for column in columns if column.heading in ("AP", "AP50", "F1")]
     headings = [("class", ""), ("objects", "without crowds")]
-    for column in [*columns, *_bin_columns(protocol)]:
+    for column in [*columns, *_bin_columns(rules)]:
         if len(runs) == 1:
             headings.append((column.heading, column.meaning))
             continue
         headings += [(f"{column.heading}, {run.name}", column.meaning) for run in runs]
         headings.append((f"Δ {column.heading}", "difference: second run minus first"))
-    columns += _bin_columns(protocol)
+    columns += _bin_columns(rules)
     rows = []
     for k, name in enumerate(runs[0].analysis.truth.class_names):
         selected = [select(run.analysis, class_index=k) for run in runs]
@@ -176,25 +158,25 @@ def class_table(runs: Sequence[Run], protocol: ReportProtocol) -> str:
     return table("By class (click a heading to sort)", headings, rows, "classes")
 
 
-def _bin_columns(protocol: ReportProtocol) -> list[Metric]:
+def _bin_columns(rules: ReportRules) -> list[Metric]:
+    def precision(size: int) -> MetricValue:
+        """AP in a size bin, whatever the row is."""
+        return lambda run, _, k, __: mean_percent(run.result.part(size, k).precision[..., -1])
+
     return [
-        Metric(
-            f"AP {area_text(area)}",
-            "AP of the objects of that size",
-            _precision_of(size),
-        )
-        for size, area in enumerate(protocol.rules.areas[1:], start=1)
+        Metric(f"AP {area_text(area)}", "AP of the objects of that size", precision(size))
+        for size, area in enumerate(rules.coco.areas[1:], start=1)
     ]
 
 
-def error_table(runs: Sequence[Run], protocol: ReportProtocol) -> str:
+def error_table(runs: Sequence[Run], rules: ReportRules) -> str:
     """How often each kind of error occurs, by size."""
     headings = [("size", ""), *([(RUN, "")] if len(runs) > 1 else [])]
     kinds = [kind for kind in Kind if kind != Kind.IGNORED]
     headings += [(kind.name.lower(), "") for kind in kinds]
-    counts = [error_counts(run.analysis, protocol.bounds, run.threshold) for run in runs]
+    counts = [error_counts(run.analysis, rules.bounds, run.threshold) for run in runs]
     rows = []
-    for b, name in [(None, "all sizes"), *enumerate(map(bin_text, protocol.bins))]:
+    for b, name in [(None, "all sizes"), *enumerate(map(bin_text, rules.bins))]:
         numbers = [count.sum(axis=0) if b is None else count[b] for count in counts]
         for run, values in zip(runs, numbers, strict=True):
             label = [Cell(run.name, style="run")] if len(runs) > 1 else []

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-__all__ = ["read_json", "read_text", "write_atomically", "write_json"]
+__all__ = ["open_atomically", "read_json", "read_text", "write_atomically", "write_json"]
 
 
 def read_json(path: str | os.PathLike[str]) -> tuple[Any, list[str]]:
@@ -61,7 +63,7 @@ def read_text(path: Path) -> str:
         ) from error
 
 
-def write_json(path: Path, content: Any, indent: int | None = None) -> None:
+def write_json(path: str | os.PathLike[str], content: Any, indent: int | None = None) -> None:
     """Write standard JSON, which has no NaN, with :func:`write_atomically`.
 
     Raises:
@@ -70,12 +72,35 @@ def write_json(path: Path, content: Any, indent: int | None = None) -> None:
     write_atomically(path, json.dumps(content, indent=indent, allow_nan=False).encode())
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that appears completely or not at all; its folder is created if needed."""
+def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file by :func:`open_atomically`."""
+    with open_atomically(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def open_atomically(
+    path: str | os.PathLike[str], mode: str = "wb", *, sync: bool = False
+) -> Iterator[IO[Any]]:
+    """Open a file that appears when the block ends, or, if that raises, not at all.
+
+    Until then it is written beside its place, as ``.<name>.partial``, so a file that was there
+    stays; what an interrupted process has left of it is overwritten. Its folder is made.
+
+    Args:
+        path: of a local file.
+        mode: "wb" or "w".
+        sync: wait until the disk has it, for what must survive a crash of the machine.
+    """
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_bytes(content)
+        with partial.open(mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

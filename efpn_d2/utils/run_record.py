@@ -17,6 +17,9 @@ from typing import Any
 
 import torch
 
+from efpn_d2.utils.files import write_atomically
+from efpn_d2.utils.size_labels import size_label
+
 _DISTRIBUTIONS = ("torch", "torchvision", "detectron2", "fvcore", "pycocotools", "numpy")
 _PACKAGE_DIR = Path(__file__).resolve().parent
 
@@ -149,8 +152,8 @@ def headline(metrics: dict[str, float]) -> str:
     rows = [f"AP50 {metrics['AP50']:.1f}   AP {metrics['AP']:.1f}   by sqrt(area) of the object:"]
     for key in metrics:
         if key.startswith("AP_"):
-            low, high = key.split("_")[1:]
-            size = f"{low} px and more" if high == "inf" else f"{low} to {high} px"
+            _, low, high = key.split("_")
+            size = size_label(float(low), float(high))
             rows.append(f"{size:>16}: AP {metrics[key]:5.1f}")
     return "\n".join(rows)
 
@@ -160,11 +163,8 @@ def write_json(path: str | Path, content: dict[str, Any]) -> None:
 
     Values that are not finite become null, since JSON cannot represent them.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
-    os.replace(partial, path)
+    text = json.dumps(_finite(content), indent=2, allow_nan=False)
+    write_atomically(path, f"{text}\n".encode())
 
 
 def _finite(value: Any) -> Any:

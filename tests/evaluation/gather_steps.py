@@ -13,7 +13,7 @@ from detectron2.utils import comm
 
 from efpn_d2.engine import run_and_leave
 from efpn_d2.evaluation import (
-    PRESETS,
+    COCO_PROTOCOLS,
     SizeBinnedCOCOEvaluator,
     TT100KEvaluator,
     VisDroneEvaluator,
@@ -36,7 +36,7 @@ def evaluate(folder: Path, images: range, distributed: bool) -> dict[str, dict]:
     metadata.thing_dataset_id_to_contiguous_id = {1: 0, 2: 1, 3: 2}
     options = {"distributed": distributed}
     evaluators = {
-        "aitod": SizeBinnedCOCOEvaluator(NAME, protocol=PRESETS["aitod"], **options),
+        "aitod": SizeBinnedCOCOEvaluator(NAME, protocol=COCO_PROTOCOLS["aitod"], **options),
         "tt100k": TT100KEvaluator(NAME, classes=["a", "b"], **options),
         "visdrone": VisDroneEvaluator(NAME, **options),
     }

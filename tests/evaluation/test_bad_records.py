@@ -4,10 +4,11 @@ import json
 import math
 
 import pytest
+import torch
 from detectron2.data import MetadataCatalog
 
 from efpn_d2.evaluation import (
-    PRESETS,
+    COCO_PROTOCOLS,
     SizeBinnedCOCOEvaluator,
     TT100KEvaluator,
     VisDroneEvaluator,
@@ -82,7 +83,7 @@ def test_a_record_that_cannot_be_read_is_named(part, field, value, message):
     content = {**two_objects(), "results": [good, dict(good)]}
     content[part][1] = broken(content[part][1], field, value)
     with pytest.raises(ValueError) as error:
-        evaluate_coco(content, content["results"], PRESETS["aitod"])
+        evaluate_coco(content, content["results"], COCO_PROTOCOLS["aitod"])
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
@@ -92,7 +93,7 @@ def test_iscrowd_may_be_left_out(backend):
     coco = dataset([annotation(1, 1, 1, [0, 0, 10, 10])])
     coco["annotations"][0].pop("iscrowd")
     results = [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 10, 10], "score": 0.5}]
-    metrics = evaluate_coco(coco, results, PRESETS["coco"], backend=backend).metrics()
+    metrics = evaluate_coco(coco, results, COCO_PROTOCOLS["coco"], backend=backend).metrics()
     assert metrics["AP"] == pytest.approx(100)
 
 
@@ -102,11 +103,11 @@ def test_masks_need_more(lost):
     coco["annotations"][0].pop(lost, None)
     coco["images"][0].pop(lost, None)
     with pytest.raises(ValueError, match=f"of the data set has no {lost}"):
-        evaluate_coco(coco, [], PRESETS["coco"], "segm")
+        evaluate_coco(coco, [], COCO_PROTOCOLS["coco"], "segm")
     result = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "score": 0.5}
     whole = dataset([])
     with pytest.raises(ValueError, match=r"results\[0\] has no segmentation"):
-        evaluate_coco(whole, [result], PRESETS["coco"], "segm")
+        evaluate_coco(whole, [result], COCO_PROTOCOLS["coco"], "segm")
 
 
 @pytest.mark.parametrize("evaluator", EVALUATORS)
@@ -159,3 +160,17 @@ def test_a_detection_of_nan_is_named(register, evaluator):
     found = instances([[0, 0.5, 0, 0, 10, 10], [0, math.nan, 0, 0, 10, 10]])
     with pytest.raises(ValueError, match=r"^results\[1\] has the score nan, which must be a fin"):
         run(evaluator(name), {1: found, 2: instances([])})
+
+
+def test_areas_are_needed_when_the_evaluator_is_made_and_masks_when_there_are_some(register):
+    content = two_objects()
+    content["annotations"][1].pop("area")
+    name = register(content)
+    with pytest.raises(ValueError, match=r"annotations\[1\] of \S+gt.json has no area"):
+        SizeBinnedCOCOEvaluator(name)
+    VisDroneEvaluator(name)  # which does not read it
+    evaluator = SizeBinnedCOCOEvaluator(register(two_objects()))
+    masked = instances([[0, 0.5, 0, 0, 10, 10]])
+    masked.pred_masks = torch.ones(1, 400, 400, dtype=torch.bool)
+    with pytest.raises(ValueError, match=r"annotations\[0\] of \S+gt.json has no segmentation"):
+        run(evaluator, {1: masked, 2: instances([])})

@@ -5,7 +5,7 @@ from detectron2.evaluation import CityscapesInstanceEvaluator, PascalVOCDetectio
 from efpn_d2 import get_config
 from efpn_d2.data.converters.tt100k import EVALUATED_CLASSES
 from efpn_d2.evaluation import (
-    PRESETS,
+    COCO_PROTOCOLS,
     SizeBinnedCOCOEvaluator,
     TT100KEvaluator,
     VisDroneEvaluator,
@@ -64,10 +64,10 @@ def test_coco_as_the_data_sets_protocol_leaves_the_limit_to_the_detector(cfg, co
 
 def test_the_protocol_is_the_configs_or_else_the_data_sets(cfg, coco):
     coco.set(protocol="aitod")
-    assert build_evaluator(cfg, "build_evaluator_test").protocol == PRESETS["aitod"]
-    for name in PRESETS:
+    assert build_evaluator(cfg, "build_evaluator_test").protocol == COCO_PROTOCOLS["aitod"]
+    for name in COCO_PROTOCOLS:
         cfg.EVALUATION.PROTOCOL = name
-        assert build_evaluator(cfg, "build_evaluator_test").protocol == PRESETS[name]
+        assert build_evaluator(cfg, "build_evaluator_test").protocol == COCO_PROTOCOLS[name]
     cfg.EVALUATION.PROTOCOL = "visdrone"
     assert type(build_evaluator(cfg, "build_evaluator_test")) is VisDroneEvaluator
     cfg.EVALUATION.PROTOCOL = "tt100k"

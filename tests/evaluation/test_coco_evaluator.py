@@ -9,7 +9,7 @@ from detectron2.evaluation import COCOEvaluator, print_csv_format
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.structures import BitMasks, Boxes, Instances
 
-from efpn_d2.evaluation import PRESETS, SizeBinnedCOCOEvaluator
+from efpn_d2.evaluation import COCO_PROTOCOLS, SizeBinnedCOCOEvaluator
 
 pytestmark = pytest.mark.fast
 
@@ -149,7 +149,7 @@ def test_results_are_numbers_as_training_hooks_need_them(dataset):
 
 def test_a_file_keeps_results_and_rules(dataset, tmp_path):
     evaluator = SizeBinnedCOCOEvaluator(
-        dataset, protocol=PRESETS["aitod"], backend="pycocotools", output_dir=str(tmp_path)
+        dataset, protocol=COCO_PROTOCOLS["aitod"], backend="pycocotools", output_dir=str(tmp_path)
     )
     results = run(evaluator, {i: perfect(i) for i in BOXES})
     content = json.loads((tmp_path / f"evaluation_{dataset}.json").read_text())
@@ -177,7 +177,8 @@ def test_what_has_no_object_is_no_nan_in_the_log(tmp_path, caplog):
         try:
             DatasetCatalog.get(name)
             run(
-                SizeBinnedCOCOEvaluator(name, protocol=PRESETS["aitod"]), {1: instances([], [], [])}
+                SizeBinnedCOCOEvaluator(name, protocol=COCO_PROTOCOLS["aitod"]),
+                {1: instances([], [], [])},
             )
         finally:
             DatasetCatalog.remove(name), MetadataCatalog.remove(name)

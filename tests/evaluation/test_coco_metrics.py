@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_util
 
-from efpn_d2.evaluation import PRESETS, AreaBin, CocoProtocol, evaluate_coco
+from efpn_d2.evaluation import COCO_PROTOCOLS, AreaBin, CocoProtocol, evaluate_coco
 from efpn_d2.evaluation.coco_backends import BACKENDS, backend_version, choose_backend
 from tests.evaluation.coco_files import annotation, dataset, random_dataset
 
@@ -115,7 +115,7 @@ def test_every_number_against_the_slow_implementation(seed, backend):
 @pytest.mark.parametrize("seed", range(2))
 def test_tinyperson_excuses_what_lies_on_objects_of_other_sizes(seed, backend):
     coco, results = random_dataset(np.random.default_rng(seed))
-    protocol = replace(PRESETS["tinyperson"], max_dets=(2, 200))
+    protocol = replace(COCO_PROTOCOLS["tinyperson"], max_dets=(2, 200))
     check(coco, results, protocol, backend)
     stock = evaluate_coco(coco, results, replace(protocol, excuse_outside=False), backend=backend)
     ours = evaluate_coco(coco, results, protocol, backend=backend)
@@ -132,8 +132,8 @@ def test_backends_agree(name, iou_type, backend):
             # Half of the box, so that boxes instead of masks would give other areas.
             (rle,) = mask_util.frPyObjects([[x, y, x + w, y, x, y + h]], 400, 400)
             entry["segmentation"] = {**rle, "counts": rle["counts"].decode()}
-    expected = evaluate_coco(coco, results, PRESETS[name], iou_type, backend="pycocotools")
-    got = evaluate_coco(coco, results, PRESETS[name], iou_type, backend=backend)
+    expected = evaluate_coco(coco, results, COCO_PROTOCOLS[name], iou_type, backend="pycocotools")
+    got = evaluate_coco(coco, results, COCO_PROTOCOLS[name], iou_type, backend=backend)
     assert got.metrics() == pytest.approx(expected.metrics(), abs=1e-9, nan_ok=True)
     np.testing.assert_allclose(got.precision, expected.precision, atol=1e-9)
     np.testing.assert_allclose(got.class_precision(), expected.class_precision(), atol=1e-9)
@@ -145,11 +145,11 @@ def test_equal_scores_keep_the_order_of_the_results(backend):
     hit = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 10, 10], "score": 0.5}
     miss = hit | {"bbox": [50, 50, 10, 10]}
     for results, expected in (([hit, miss], 100), ([miss, hit], 50)):
-        metrics = evaluate_coco(coco, results, PRESETS["coco"], backend=backend).metrics()
+        metrics = evaluate_coco(coco, results, COCO_PROTOCOLS["coco"], backend=backend).metrics()
         assert metrics["AP"] == pytest.approx(expected)
     # Between images, the one of the lower id comes first.
     results = [miss | {"image_id": 2}, hit]
-    metrics = evaluate_coco(coco, results, PRESETS["coco"], backend=backend).metrics()
+    metrics = evaluate_coco(coco, results, COCO_PROTOCOLS["coco"], backend=backend).metrics()
     assert metrics["AP"] == pytest.approx(100)
 
 
@@ -160,23 +160,23 @@ def test_image_ids_may_be_text_and_images_be_chosen(backend):
         entry["image_id"] = f"image {entry['image_id']}"
     for image in coco["images"]:
         image["id"] = f"image {image['id']}"
-    metrics = evaluate_coco(coco, results, PRESETS["coco"], backend=backend).metrics()
+    metrics = evaluate_coco(coco, results, COCO_PROTOCOLS["coco"], backend=backend).metrics()
     assert (metrics["AR100"], metrics["objects"]) == (50, 2)
     chosen = {"backend": backend, "img_ids": ["image 2"]}
-    metrics = evaluate_coco(coco, results, PRESETS["coco"], **chosen).metrics()
+    metrics = evaluate_coco(coco, results, COCO_PROTOCOLS["coco"], **chosen).metrics()
     assert (metrics["AR100"], metrics["objects"]) == (100, 1)
 
 
 def test_nothing(backend):
     """No detection is 0, no object is NaN and never -1; no image is no error."""
     coco = dataset([annotation(1, 1, 1, [0, 0, 10, 10])], num_images=2)
-    metrics = evaluate_coco(coco, [], PRESETS["aitod"], backend=backend).metrics()
+    metrics = evaluate_coco(coco, [], COCO_PROTOCOLS["aitod"], backend=backend).metrics()
     assert metrics["AP"] == metrics["APt"] == metrics["AR1500"] == 0
     assert (metrics["oLRP"], metrics["oLRPFN"]) == (100, 100)
     assert math.isnan(metrics["APvt"]) and math.isnan(metrics["ARm"])
     assert math.isnan(metrics["oLRPLoc"]) and math.isnan(metrics["oLRPFP"])
     for empty in (dataset([], 2), dataset([], 0)):
-        metrics = evaluate_coco(empty, [], PRESETS["aitod"], backend=backend).metrics()
+        metrics = evaluate_coco(empty, [], COCO_PROTOCOLS["aitod"], backend=backend).metrics()
         counts = {k: v for k, v in metrics.items() if k.startswith("objects")}
         assert set(counts.values()) == {0}
         assert all(math.isnan(v) for k, v in metrics.items() if k not in counts)
@@ -184,27 +184,27 @@ def test_nothing(backend):
 
 def test_bins_of_the_presets():
     def sides(name):
-        return [(b.key, math.sqrt(b.low), math.sqrt(b.high)) for b in PRESETS[name].bins]
+        return [(b.key, math.sqrt(b.low), math.sqrt(b.high)) for b in COCO_PROTOCOLS[name].bins]
 
     assert sides("coco") == [("s", 0, 32), ("m", 32, 96), ("l", 96, 1e5)]
     assert sides("aitod") == [("vt", 0, 8), ("t", 8, 16), ("s", 16, 32), ("m", 32, 1e5)]
-    assert PRESETS["aitod"].max_dets == (1, 100, 1500)
-    assert PRESETS["coco"].max_dets == (1, 10, 100)
+    assert COCO_PROTOCOLS["aitod"].max_dets == (1, 100, 1500)
+    assert COCO_PROTOCOLS["coco"].max_dets == (1, 10, 100)
     for name in ("coco", "aitod", "sodad"):
-        assert PRESETS[name].iou_thresholds == pytest.approx(np.arange(0.5, 0.96, 0.05))
+        assert COCO_PROTOCOLS[name].iou_thresholds == pytest.approx(np.arange(0.5, 0.96, 0.05))
 
 
 def test_objects_on_an_edge_are_in_both_bins_of_a_preset():
     """As in COCO's code, in which ranges are closed at both ends."""
     coco = dataset([annotation(1, 1, 1, [0, 0, 32, 32])])
-    metrics = evaluate_coco(coco, [], PRESETS["coco"]).metrics()
+    metrics = evaluate_coco(coco, [], COCO_PROTOCOLS["coco"]).metrics()
     assert (metrics["objects_s"], metrics["objects_m"], metrics["objects"]) == (1, 1, 1)
 
 
 def test_sodad_is_about_small_objects():
     coco = dataset([annotation(1, 1, 1, [0, 0, 10, 10]), annotation(2, 1, 1, [100, 100, 40, 40])])
     result = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 10, 10], "score": 0.5}
-    metrics = evaluate_coco(coco, [result], PRESETS["sodad"]).metrics()
+    metrics = evaluate_coco(coco, [result], COCO_PROTOCOLS["sodad"]).metrics()
     assert (metrics["AP"], metrics["APeS"], metrics["APN"]) == pytest.approx((100, 100, 0))
     assert metrics["objects"] == 1
 
@@ -215,22 +215,22 @@ def test_tinyperson_takes_marked_boxes_for_crowds():
     box = {"image_id": 1, "category_id": 1, "score": 0.9}
     results = [box | {"bbox": [x, 20, 10, 10]} for x in (20, 40)]
     results.append(box | {"bbox": [200, 200, 10, 10], "score": 0.5})
-    metrics = evaluate_coco(coco, results, PRESETS["tinyperson"]).metrics()
+    metrics = evaluate_coco(coco, results, COCO_PROTOCOLS["tinyperson"]).metrics()
     assert metrics["AP50tiny2"] == metrics["AP25"] == pytest.approx(100)
     assert (metrics["objects"], metrics["objects_tiny2"]) == (1, 1)
-    assert evaluate_coco(coco, results, PRESETS["coco"]).metrics()["AP50"] < 50
+    assert evaluate_coco(coco, results, COCO_PROTOCOLS["coco"]).metrics()["AP50"] < 50
 
 
 def test_names_of_metrics():
     coco = dataset([annotation(1, 1, 1, [0, 0, 10, 10])])
-    names = list(evaluate_coco(coco, [], PRESETS["aitod"]).metrics())
+    names = list(evaluate_coco(coco, [], COCO_PROTOCOLS["aitod"]).metrics())
     assert names == [
         *("AP", "AP50", "AP75", "APvt", "APt", "APs", "APm"),
         *("AR1", "AR100", "AR1500", "ARvt", "ARt", "ARs", "ARm"),
         *("oLRP", "oLRPLoc", "oLRPFP", "oLRPFN"),
         *("objects", "objects_vt", "objects_t", "objects_s", "objects_m"),
     ]
-    changed = PRESETS["coco"].changed(iou_thresholds=[0.3, 0.5], max_dets=[7])
+    changed = COCO_PROTOCOLS["coco"].changed(iou_thresholds=[0.3, 0.5], max_dets=[7])
     names = list(evaluate_coco(coco, [], changed).metrics())
     assert names[:3] == ["AP", "AP50", "APs"]
     assert "AR7" in names
@@ -241,7 +241,7 @@ def test_names_of_metrics():
 
 
 def test_the_rules_in_words():
-    text = PRESETS["aitod"].describe("pycocotools 2.0")
+    text = COCO_PROTOCOLS["aitod"].describe("pycocotools 2.0")
     assert text.startswith("protocol aitod; maxDets 1, 100, 1500; IoU 0.5, 0.55, ")
     assert "all 0 and more, vt 0 to 64, t 64 to 256, s 256 to 1024, m 1024 and more" in text
     assert text.endswith("; backend pycocotools 2.0")
@@ -258,7 +258,7 @@ def test_the_rules_in_words():
 )
 def test_bad_changes_end_in_one_sentence(changes, message):
     with pytest.raises(ValueError, match=message):
-        PRESETS["coco"].changed(**changes)
+        COCO_PROTOCOLS["coco"].changed(**changes)
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_bad_results_end_in_one_sentence(changes, message):
     coco = dataset([annotation(1, 1, 1, [0, 0, 10, 10])])
     good = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "score": 0.5}
     with pytest.raises(ValueError, match=message):
-        evaluate_coco(coco, [good, good | changes], PRESETS["coco"])
+        evaluate_coco(coco, [good, good | changes], COCO_PROTOCOLS["coco"])
 
 
 def test_choice_of_the_backend(monkeypatch):

@@ -1,7 +1,15 @@
+import contextlib
+import io
+
 import numpy as np
 import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
-from efpn_d2.evaluation.matching import UNMATCHED, match_detections, pairwise_iou
+from efpn_d2.evaluation.boxes import box_iou
+from efpn_d2.evaluation.matching import IGNORED, UNMATCHED, match_by_score, match_detections
+from tests.evaluation.boxes import boxes as image_boxes
+from tests.evaluation.boxes import random_image
 
 pytestmark = pytest.mark.fast
 
@@ -15,10 +23,65 @@ def match(boxes, scores, classes, gt_boxes, gt_classes, **kwargs):
 
 
 def test_iou_of_hand_worked_boxes():
-    boxes = np.array([[0.0, 0, 10, 10], [5, 0, 15, 10], [3, 3, 3, 3]])
-    gt = np.array([[0.0, 0, 10, 10], [0, 0, 100, 10]])
-    iou = pairwise_iou(boxes, gt, np.array([False, True]))
+    boxes = np.array([[0.0, 0, 10, 10], [5, 0, 10, 10], [3, 3, 0, 0]])
+    objects = np.array([[0.0, 0, 10, 10], [0, 0, 100, 10]])
+    iou = box_iou(boxes, objects, np.array([False, True]))
     np.testing.assert_allclose(iou, [[1, 1], [50 / 150, 1], [0, 0]])
+    np.testing.assert_allclose(box_iou(boxes[:2], objects), [[1, 0.1], [50 / 150, 0.1]])
+    assert box_iou(boxes[:0], objects).shape == (0, 2)
+    assert box_iou(boxes, objects[:0]).shape == (3, 0)
+
+
+def test_of_equal_ious_the_last_object_is_taken_and_then_the_other():
+    iou, crowd = np.array([[0.6, 0.6, 0.5], [0.6, 0.6, 0.5], [0.6, 0.6, 0.5]]), np.zeros(3, bool)
+    assert match_by_score(iou, crowd, [0.5, 0.55]).tolist() == [[1, 0, 2], [1, 0, UNMATCHED]]
+    twice = match([A, A], [0.9, 0.8], [0, 0], [A, A], [0, 0])
+    assert twice.matched_gt.tolist() == [1, 0]
+
+
+def pycocotools_matches(objects, crowd, found, thresholds):
+    """(T, D) like :func:`match_by_score`, of one class; detections by falling score."""
+    place = {"image_id": 1, "category_id": 1}
+    annotations = [
+        {"id": g, **place, "bbox": box.tolist(), "area": 1.0, "iscrowd": int(c)}
+        for g, (box, c) in enumerate(zip(objects.boxes, crowd, strict=True), start=1)
+    ]
+    results = [
+        {**place, "bbox": box.tolist(), "score": float(score)}
+        for box, score in zip(found.boxes, found.scores, strict=True)
+    ]
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO()
+        coco.dataset = {"info": {}, "images": [{"id": 1}], "categories": [{"id": 1}]}
+        coco.dataset["annotations"] = annotations
+        coco.createIndex()
+        evaluation = COCOeval(coco, coco.loadRes(results), "bbox")
+        evaluation.params.iouThrs = np.array(thresholds)
+        evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
+        evaluation.evaluate()
+    (image,) = evaluation.evalImgs
+    matches = image["dtMatches"].astype(int) - 1
+    return np.where((matches >= 0) & image["dtIgnore"], IGNORED, matches)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_matches_are_those_of_pycocotools_with_ties_and_crowds(seed):
+    rng = np.random.default_rng(seed)
+    objects, found = random_image(rng, num_classes=1, extra=3)
+    # Each object twice, so that every IoU ties; detections in the order that they come in.
+    objects = objects[np.repeat(np.arange(len(objects)), 2)]
+    found = found[np.argsort(-found.scores, kind="stable")]
+    crowd = rng.random(len(objects)) < 0.2
+    thresholds = (0.1, 0.5, 0.75, 1.0)
+    got = match_by_score(box_iou(found.boxes, objects.boxes, crowd), crowd, thresholds)
+    np.testing.assert_array_equal(got, pycocotools_matches(objects, crowd, found, thresholds))
+
+
+def test_threshold_of_one_is_reached_by_a_box_that_is_a_rounding_off():
+    (box,) = image_boxes([0.1, 0.2, 0.3, 0.7, 1]).boxes
+    iou = np.array([[1 - 1e-12]])
+    assert match_by_score(iou, np.array([False]), [1.0]).tolist() == [[0]]
+    assert match_by_score(box_iou(box[None], box[None]), np.array([True]), [1.0]) == IGNORED
 
 
 def test_found_wrong_and_missed():
@@ -102,9 +165,9 @@ def slow_reference(boxes, scores, classes, gts, score_threshold, iou_threshold):
                 if i in used and not gt["crowd"]:
                     continue
                 if overlap(boxes[d], gt) >= iou_threshold:
-                    options.append((overlap(boxes[d], gt), -i))
+                    options.append((overlap(boxes[d], gt), i))
             if options:
-                used.add(-max(options)[1])
+                used.add(max(options)[1])
                 verdict[d] = "TP" if countable else "ignored"
                 break
         else:

@@ -5,11 +5,11 @@ from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from efpn_d2 import add_efpn_config
+from efpn_d2.data.converters import CONVERTERS, Selection
 from efpn_d2.data.converters.prepare import prepare
-from efpn_d2.data.converters.tt100k import EVALUATED_CLASSES, read_tt100k
-from efpn_d2.data.converters.visdrone import read_visdrone
+from efpn_d2.data.converters.tt100k import EVALUATED_CLASSES
 from efpn_d2.data.datasets.prepared import PreparedFiles, register_prepared
-from efpn_d2.data.validation import Report
+from efpn_d2.data.validation import ValidationReport
 from efpn_d2.evaluation import TT100KEvaluator, VisDroneEvaluator, build_evaluator
 from tests.data.trees import sign, write_image, write_tt100k
 from tests.evaluation.coco_files import instances, run
@@ -24,9 +24,10 @@ def evaluator(tmp_path, monkeypatch):
     """Prepares what a reader gives and builds its evaluator; nothing loads the data set."""
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
 
-    def build(read, *args):
-        report = Report(NAME, str(tmp_path))
-        prepare(read(*args, report), PreparedFiles(None, NAME), report, progress=False)
+    def build(converter, source):
+        report = ValidationReport(NAME, str(tmp_path))
+        (_, read), *_ = CONVERTERS[converter].datasets(source, Selection())
+        prepare(read(report), PreparedFiles(None, NAME), report, progress=False)
         assert register_prepared(NAME)
         cfg = get_cfg()
         add_efpn_config(cfg)
@@ -49,7 +50,7 @@ def test_visdrone(evaluator, tmp_path):
     for name, text in lines.items():
         write_image(folder / "images" / f"{name}.jpg")
         (folder / "annotations" / f"{name}.txt").write_text(text)
-    built = evaluator(read_visdrone, folder)
+    built = evaluator("visdrone", tmp_path)
     assert type(built) is VisDroneEvaluator
     car = 3
     found = {
@@ -71,7 +72,7 @@ def test_tt100k(evaluator, tmp_path):
     types = ["rare", *EVALUATED_CLASSES["2021"]]
     signs = {"7": [sign("i2", 2, 2, 22, 22), sign("rare", 30, 2, 50, 22)], "9": []}
     root = write_tt100k(tmp_path / "tt100k", "annotations_all.json", types, {"test": signs})
-    built = evaluator(read_tt100k, root, "2021", "test")
+    built = evaluator("tt100k", root)
     assert type(built) is TT100KEvaluator
     assert sorted(built.rules()["classes"]) == sorted(EVALUATED_CLASSES["2021"])
     i2 = types.index("i2")

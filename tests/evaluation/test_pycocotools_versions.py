@@ -5,7 +5,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import coco_evaluation
 from pycocotools.coco import COCO
 
-from efpn_d2.evaluation import PRESETS, SizeBinnedCOCOEvaluator, coco_backends, evaluate_coco
+from efpn_d2.evaluation import COCO_PROTOCOLS, SizeBinnedCOCOEvaluator, coco_backends, evaluate_coco
 from tests.evaluation.coco_files import annotation, dataset, instances, run, write
 
 pytestmark = pytest.mark.fast
@@ -38,7 +38,9 @@ def content(**fields):
 @pytest.mark.parametrize("results", [True, False])
 def test_a_data_set_without_info_is_evaluated(results):
     found = [{"image_id": 1, "category_id": 1, "bbox": [10, 10, 10, 10], "score": 0.9}]
-    result = evaluate_coco(content(), found * results, PRESETS["coco"], backend="pycocotools")
+    result = evaluate_coco(
+        content(), found * results, COCO_PROTOCOLS["coco"], backend="pycocotools"
+    )
     assert result.metrics()["AP"] == pytest.approx(100.0 * results)
 
 

@@ -9,7 +9,7 @@ import pytest
 from efpn_d2.error_analysis.summary import rates, select
 from efpn_d2.error_analysis.verdicts import Kind
 from efpn_d2.evaluation.coco_arrays import load_ground_truth
-from efpn_d2.report import PROTOCOLS, ReportOptions, write_report
+from efpn_d2.report import REPORT_RULES, ReportOptions, write_report
 from efpn_d2.report.build import run_names
 from efpn_d2.report.run import load_run
 from tests.report.sample import HOSTILE_CLASS, HOSTILE_FILE
@@ -78,14 +78,14 @@ def image_boxes(folder: Path, number: int, chunk: int) -> dict:
 
 def test_tables_hold_the_numbers_of_the_core(report, sample):
     truth = load_ground_truth(sample.annotations)
-    run = load_run("run", sample.runs[0], truth, PROTOCOLS["small"])
+    run = load_run("run", sample.runs[0], truth, REPORT_RULES["small"])
     tables = Outline((report / "index.html").read_text()).tables
     head, everything, *bins = tables["sizes"]
     rate = rates(run.analysis, select(run.analysis), run.threshold)
     row = dict(zip(head, everything, strict=True))
     assert row["size"] == "all sizes" and row["objects"] == f"{rate.objects}"
-    assert row["AP"] == f"{run.metrics.average_precision():.1f}"
-    assert row["AP50"] == f"{run.metrics.average_precision(iou=0.5):.1f}"
+    assert row["AP"] == f"{run.result.metrics()['AP']:.1f}"
+    assert row["AP50"] == f"{run.result.metrics()['AP50']:.1f}"
     assert row["F1"] == f"{100 * rate.f1:.1f}"
     small = rates(run.analysis, select(run.analysis, 8, 16), run.threshold)
     assert bins[1][:2] == ["8 to 16 px", f"{small.objects}"]

@@ -5,7 +5,7 @@ import pytest
 
 from efpn_d2.error_analysis.summary import confusion
 from efpn_d2.error_analysis.verdicts import analyze_run
-from efpn_d2.report import PROTOCOLS
+from efpn_d2.report import REPORT_RULES
 from efpn_d2.report.gallery import ONLY_HERE, changes, image_counters, script_json
 from efpn_d2.report.run import Run
 from efpn_d2.report.run_metrics import run_metrics
@@ -14,11 +14,11 @@ from tests.evaluation.random_data import detections, ground_truth, random_data
 
 pytestmark = pytest.mark.fast
 
-PROTOCOL = PROTOCOLS["small"]
+RULES = REPORT_RULES["small"]
 
 
 def make_run(truth, found, threshold=0.3) -> Run:
-    metrics = run_metrics(truth, found, PROTOCOL, "pycocotools")
+    metrics = run_metrics(truth, found, RULES, "pycocotools")
     return Run("run", analyze_run(truth, found), metrics, threshold)
 
 
@@ -28,7 +28,7 @@ def test_many_classes_are_shown_by_their_confusions():
     truth = ground_truth(range(40), boxes, range(40), 40, 40)
     labels = [{30: 31, 31: 30}.get(k, k) for k in range(40)]
     run = make_run(truth, detections(range(40), boxes, labels, [0.9] * 40))
-    data = summarize([run], PROTOCOL)
+    data = summarize([run], RULES)
     assert len(data["confusionClasses"]) == 24 and {30, 31} <= set(data["confusionClasses"])
     (reduced,) = np.array(data["confusion"])
     assert reduced.shape == (26, 26)
@@ -43,14 +43,14 @@ def test_classes_without_anything_are_the_last_to_be_shown():
     boxes = [[10 * k, 0, 10 * k + 8, 8] for k in range(3)]
     truth = ground_truth(range(3), boxes, (37, 38, 39), 40, 40)
     run = make_run(truth, detections(range(2), boxes[:2], (37, 38), [0.9] * 2))
-    data = summarize([run], PROTOCOL)
+    data = summarize([run], RULES)
     assert data["confusionClasses"][-3:] == [37, 38, 39]
     assert np.array(data["confusion"])[0][24].sum() == 0
 
 
 def test_curves_follow_the_order_of_the_menu():
     truth, found = random_data(2)
-    data = summarize([make_run(truth, found)], PROTOCOL)
+    data = summarize([make_run(truth, found)], RULES)
     choices = len(data["areas"]) + len(data["classes"])
     for name in ("precision", "accuracy", "histogram"):
         assert len(data[name][0]) == choices
@@ -73,8 +73,8 @@ def test_what_only_one_run_found_is_counted_by_image():
     counted = [
         [sum(n for (kind, *_), n in c.items() if kind == ONLY_HERE) for c in counters]
         for counters in (
-            image_counters(first, PROTOCOL, second),
-            image_counters(second, PROTOCOL, first),
+            image_counters(first, RULES, second),
+            image_counters(second, RULES, first),
         )
     ]
     expected = changes([first, second], len(truth.images))

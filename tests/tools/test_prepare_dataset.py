@@ -107,6 +107,8 @@ def test_aitod(tmp_path):
     run("aitod", "--source", tmp_path, output=tmp_path / "out")
     report = json.loads((tmp_path / "out" / "aitod_v2_test.report.json").read_text())
     assert report["problem_counts"] == {"unexpected_classes": 1}
+    description = json.loads((tmp_path / "out" / "aitod_v2_test.dataset.json").read_text())
+    assert description["protocol"] == "aitod"
 
 
 def test_coco_by_file_and_by_folder(coco, tmp_path, capsys):
@@ -144,7 +146,7 @@ def test_errors_are_one_sentence(coco, tmp_path, capsys):
         ("coco", "--source", tmp_path / "no"): "--source: '",
         ("coco", "--source", images, "--images", images): "which is a folder",
         ("coco", "--source", images): "has none of annotations/instances_*.json",
-        ("tt100k", "--source", json_file): "is not a folder",
+        ("tt100k", "--source", json_file): "is laid out as coco, not tt100k",
         ("tt100k", "--source", tmp_path): "neither annotations.json",
         ("visdrone", "--source", tmp_path): "has none of the splits train, val, test-dev",
         ("visdrone", "--source", tmp_path, "--splits", "all"): "--splits has 'all'",

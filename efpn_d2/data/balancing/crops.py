@@ -20,7 +20,7 @@ from efpn_d2.data.converters.prepare import prepare
 from efpn_d2.data.converters.source import RawDataset
 from efpn_d2.data.datasets.prepared import PreparedFiles, protocol_metadata
 from efpn_d2.data.image_reading import read_image
-from efpn_d2.data.validation import Report
+from efpn_d2.data.validation import ValidationReport
 from efpn_d2.data.validation.image_files import inspect_images
 from efpn_d2.utils.files import read_json, write_atomically, write_json
 
@@ -72,7 +72,7 @@ def balance_dataset(
     raw = RawDataset(
         result, image_dir, metadata["protocol"], evaluated_classes=metadata.get("evaluated_classes")
     )
-    report = Report(files.name, str(json_file))
+    report = ValidationReport(files.name, str(json_file))
     prepare(raw, files, report, strict=True, workers=workers, progress=False)
     logger.info("Wrote %d crops to %s", len(crops), image_dir)
     return result

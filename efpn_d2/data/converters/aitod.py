@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from efpn_d2.data.converters.coco_json import read_coco
-from efpn_d2.data.converters.source import RawDataset
-from efpn_d2.data.validation import Report
+from efpn_d2.data.converters.source import (
+    Converter,
+    NamedReader,
+    Option,
+    RawDataset,
+    Selection,
+    choose_splits,
+)
+from efpn_d2.data.validation import ValidationReport
 
-__all__ = ["CLASS_NAMES", "SPLITS", "VERSIONS", "find_aitod", "read_aitod"]
+__all__ = ["AITOD", "CLASS_NAMES", "SPLITS", "VERSIONS", "find_aitod", "read_aitod"]
 
 VERSIONS = ("v1", "v2")
 SPLITS = ("train", "val", "trainval", "test")
@@ -70,7 +78,7 @@ def _image_dir(source: Path, split: str, json_file: Path) -> Path:
     )
 
 
-def read_aitod(json_file: Path, image_root: Path, report: Report) -> RawDataset:
+def read_aitod(json_file: Path, image_root: Path, report: ValidationReport) -> RawDataset:
     """Read a split without checking it: a COCO JSON with known classes and image size.
 
     Args:
@@ -86,10 +94,10 @@ def read_aitod(json_file: Path, image_root: Path, report: Report) -> RawDataset:
     if isinstance(raw.coco, dict):
         _check_classes(raw.coco.get("categories"), json_file, report)
         _note_sizes(raw.coco.get("images"), report)
-    return replace(raw, protocol="aitod")
+    return raw
 
 
-def _check_classes(categories: Any, json_file: Path, report: Report) -> None:
+def _check_classes(categories: Any, json_file: Path, report: ValidationReport) -> None:
     members = categories if isinstance(categories, list) else ()
     names = {str(c.get("name")) for c in members if isinstance(c, dict)}
     if names != set(CLASS_NAMES):
@@ -99,10 +107,34 @@ def _check_classes(categories: Any, json_file: Path, report: Report) -> None:
         report.add("unexpected_classes", message, file=str(json_file), field="categories")
 
 
-def _note_sizes(images: Any, report: Report) -> None:
+def _note_sizes(images: Any, report: ValidationReport) -> None:
     for image in images if isinstance(images, list) else ():
         size = (image.get("width"), image.get("height")) if isinstance(image, dict) else None
         if size not in (None, (None, None), _IMAGE_SIZE):
             message = f"the size is {size[0]} x {size[1]}, but AI-TOD's images are 800 x 800"
             file = str(image.get("file_name"))
             report.add("unexpected_image_size", message, file=file, id=image.get("id"))
+
+
+def _recognises(source: Path) -> bool:
+    names = (name.format(split=split) for name in _FILE_NAMES.values() for split in SPLITS)
+    return any(any(source.rglob(name)) for name in names)
+
+
+def _find(source: Path, selection: Selection) -> Iterator[NamedReader]:
+    found = find_aitod(source, selection.options.get("version"))
+    there = [split for split in SPLITS if any(split == key[1] for key in found)]
+    splits = choose_splits(selection.splits, there, SPLITS, source)
+    for (version, split), (json_file, images) in found.items():
+        if split in splits:
+            yield f"aitod_{version}_{split}", partial(read_aitod, json_file, images)
+
+
+AITOD = Converter(
+    "aitod",
+    "AI-TOD v1 or v2",
+    _recognises,
+    _find,
+    protocol="aitod",
+    options=(Option("version", "default: by the names of the files", VERSIONS),),
+)

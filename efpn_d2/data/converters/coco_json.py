@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-from efpn_d2.data.converters.source import RawDataset
-from efpn_d2.data.validation import Report
+from efpn_d2.data.converters.source import (
+    Converter,
+    NamedReader,
+    Option,
+    RawDataset,
+    Selection,
+    choose_splits,
+)
+from efpn_d2.data.validation import ValidationReport
 from efpn_d2.utils.files import read_json
 
-__all__ = ["find_coco_splits", "read_coco"]
+__all__ = ["COCO", "find_coco_splits", "read_coco"]
 
 
 def find_coco_splits(source: Path) -> dict[str, tuple[Path, Path]]:
@@ -33,7 +42,7 @@ def find_coco_splits(source: Path) -> dict[str, tuple[Path, Path]]:
     return splits
 
 
-def read_coco(json_file: Path, image_root: Path, report: Report) -> RawDataset:
+def read_coco(json_file: Path, image_root: Path, report: ValidationReport) -> RawDataset:
     """Read a COCO JSON without checking it.
 
     Args:
@@ -53,3 +62,37 @@ def read_coco(json_file: Path, image_root: Path, report: Report) -> RawDataset:
         message = f"the key '{key}' occurs more than once in an object; only the last is read"
         report.add("repeated_key", message, file=str(json_file), field=key)
     return RawDataset(content, image_root)
+
+
+def _recognises(source: Path) -> bool:
+    if source.is_file():
+        return source.suffix == ".json"
+    return any((source / "annotations").glob("instances_*.json"))
+
+
+def _find(source: Path, selection: Selection) -> Iterator[NamedReader]:
+    images, name = selection.options.get("images"), selection.options.get("name")
+    if not source.is_dir():
+        if images is None:
+            raise ValueError("--source is a file, so --images must be the folder of its images.")
+        if selection.splits:
+            raise ValueError("--splits is for a folder as --source; a file is one data set.")
+        yield name or source.stem, partial(read_coco, source, images)
+        return
+    if images or name:
+        raise ValueError("--images and --name are for a JSON as --source, which is a folder.")
+    found = find_coco_splits(source)
+    for split in choose_splits(selection.splits, list(found), list(found), source):
+        yield f"{source.resolve().name}_{split}", partial(read_coco, *found[split])
+
+
+COCO = Converter(
+    "coco",
+    "COCO, or any file in its format",
+    _recognises,
+    _find,
+    options=(
+        Option("images", "image folder, with a JSON as source", type=Path),
+        Option("name", "of the data set, with a JSON as source"),
+    ),
+)

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from efpn_d2.data.validation import KINDS, Report
+from efpn_d2.data.validation import KINDS, ValidationReport
 
 __all__ = ["likely_cause"]
 
@@ -18,7 +18,10 @@ _NAMES, _FILES = 20, 100_000
 
 
 def likely_cause(
-    content: dict[str, Any], image_root: Path, kept: Sequence[dict[str, Any]], report: Report
+    content: dict[str, Any],
+    image_root: Path,
+    kept: Sequence[dict[str, Any]],
+    report: ValidationReport,
 ) -> str:
     """Find the most likely reason why the parts of a dataset do not match.
 

@@ -7,7 +7,7 @@ from typing import Any
 from efpn_d2.data.converters.mismatch import likely_cause
 from efpn_d2.data.converters.source import RawDataset
 from efpn_d2.data.datasets.prepared import PreparedFiles, write_prepared
-from efpn_d2.data.validation import Report, clean_coco, counted
+from efpn_d2.data.validation import ValidationReport, clean_coco, counted
 from efpn_d2.utils.files import write_json
 
 __all__ = ["NothingLeftError", "ProblemsFoundError", "prepare"]
@@ -24,7 +24,7 @@ class NothingLeftError(ProblemsFoundError):
 def prepare(
     raw: RawDataset,
     files: PreparedFiles,
-    report: Report,
+    report: ValidationReport,
     *,
     strict: bool = False,
     decode: bool = False,
@@ -73,7 +73,7 @@ def prepare(
 
 
 def _check_something_left(
-    raw: RawDataset, coco: dict[str, Any], report: Report, files: PreparedFiles
+    raw: RawDataset, coco: dict[str, Any], report: ValidationReport, files: PreparedFiles
 ) -> None:
     lost = [part for part in ("images", "annotations") if report.read[part] and not coco[part]]
     if not lost:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-__all__ = ["RawDataset"]
+from efpn_d2.data.validation import ValidationReport
+
+__all__ = ["Converter", "NamedReader", "Option", "RawDataset", "Selection", "choose_splits"]
 
 
 @dataclass(frozen=True)
@@ -18,9 +21,9 @@ class RawDataset:
         coco: the lists images, annotations and categories. Extra entries: an image or annotation
             may have ``_source``, the file and id to report; an annotation ``_problem``, the kind,
             field and message of what makes it unusable; an image ``_finding``, the arguments of
-            :meth:`Report.add` if the image is kept.
+            :meth:`ValidationReport.add` if the image is kept.
         image_root: folder to which the file names are relative.
-        protocol: usual evaluation protocol; one of ``prepared.PROTOCOLS``.
+        protocol: usual evaluation protocol; converters set their own.
         evaluated_classes: names of the evaluated classes; None: all.
         finish: maps checked annotations to those that are written; None: no change.
     """
@@ -30,3 +33,90 @@ class RawDataset:
     protocol: str = "coco"
     evaluated_classes: Sequence[str] | None = None
     finish: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] | None = None
+
+
+# A data set's name, and what reads it; reading adds its findings to the report.
+NamedReader = tuple[str, Callable[[ValidationReport], RawDataset]]
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option that one converter alone has, ``--<name>`` on the command line."""
+
+    name: str
+    help: str
+    choices: Sequence[str] | None = None
+    default: Any = None
+    type: Callable[[str], Any] = str
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which data sets of a source are wanted.
+
+    Attributes:
+        splits: names of splits; None: those that are there.
+        options: values of the converter's own options by their names.
+    """
+
+    splits: Sequence[str] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Converter:
+    """A format of data sets.
+
+    Attributes:
+        name: of the format, as commands have it.
+        description: of the data set, for people.
+        recognises: whether a folder (or file) is laid out in this format.
+        find: gives the data sets of a source by name, each with the function that reads it in
+            COCO's format; may raise a ``ValueError`` or an ``OSError`` with a sentence.
+        protocol: how results are usually measured; a value of ``EVALUATION.PROTOCOL``.
+        options: of its own.
+    """
+
+    name: str
+    description: str
+    recognises: Callable[[Path], bool]
+    find: Callable[[Path, Selection], Iterable[NamedReader]]
+    protocol: str = "coco"
+    options: Sequence[Option] = ()
+
+    def datasets(self, source: Path, selection: Selection) -> Iterator[NamedReader]:
+        """What ``find`` gives, with the converter's protocol.
+
+        Raises: as ``find``.
+        """
+        for name, read in self.find(source, selection):
+            yield name, partial(self._read, read)
+
+    def _read(
+        self, read: Callable[[ValidationReport], RawDataset], report: ValidationReport
+    ) -> RawDataset:
+        return replace(read(report), protocol=self.protocol)
+
+
+def choose_splits(
+    wanted: Sequence[str] | None, there: Sequence[str], known: Sequence[str], source: Path
+) -> Sequence[str]:
+    """The splits to convert.
+
+    Args:
+        wanted: those asked for; None: all that are there.
+        there: those that the source has.
+        known: those that the data set has.
+        source: for messages.
+
+    Raises:
+        ValueError: one that is wanted is unknown.
+        FileNotFoundError: nothing is wanted and none is there.
+    """
+    for split in wanted or ():
+        if split not in known:
+            raise ValueError(f"--splits has '{split}': choose from {', '.join(known) or 'none'}.")
+    if not wanted and not there:
+        splits = f"the splits {', '.join(known)}" if known else "annotations/instances_*.json"
+        raise FileNotFoundError(f"--source '{source}' has none of {splits}.")
+    return wanted or there

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from efpn_d2.data.converters.source import RawDataset
-from efpn_d2.data.validation import Report
+from efpn_d2.data.converters.source import (
+    Converter,
+    NamedReader,
+    Option,
+    RawDataset,
+    Selection,
+    choose_splits,
+)
+from efpn_d2.data.validation import ValidationReport
 from efpn_d2.utils.files import read_json, read_text
 
-__all__ = ["EVALUATED_CLASSES", "find_version", "read_tt100k", "tt100k_name"]
+__all__ = ["EVALUATED_CLASSES", "TT100K", "find_version", "read_tt100k", "tt100k_name"]
 
 ANNOTATION_FILES = {"2016": "annotations.json", "2021": "annotations_all.json"}
 SPLITS = ("train", "test", "other")
@@ -58,7 +67,7 @@ def find_version(source: Path) -> str:
 
 
 def read_tt100k(
-    source: Path, version: str, split: str, report: Report, *, only_45: bool = False
+    source: Path, version: str, split: str, report: ValidationReport, *, only_45: bool = False
 ) -> RawDataset:
     """Read a split in COCO format without checking it.
 
@@ -103,11 +112,11 @@ def read_tt100k(
         "annotations": kept,
         "categories": [{"id": number, "name": name} for name, number in category_ids.items()],
     }
-    return RawDataset(coco, source, "tt100k", EVALUATED_CLASSES[version])
+    return RawDataset(coco, source, evaluated_classes=EVALUATED_CLASSES[version])
 
 
 def _read_images(
-    entries: dict[str, Any], source: Path, split: str, path: Path, report: Report
+    entries: dict[str, Any], source: Path, split: str, path: Path, report: ValidationReport
 ) -> list[dict[str, Any]]:
     images = []
     list_file = str(source / split / "ids.txt")
@@ -196,7 +205,7 @@ def _check_content(content: Any, path: Path, version: str) -> list[str]:
 
 
 def _split_ids(
-    entries: dict[str, Any], source: Path, split: str, path: Path, report: Report
+    entries: dict[str, Any], source: Path, split: str, path: Path, report: ValidationReport
 ) -> list[str]:
     lists = {name: source / name / "ids.txt" for name in SPLITS}
     if not lists[split].is_file():
@@ -227,3 +236,50 @@ def _path(entry: Any, image_id: str, file: Path) -> str:
     if not isinstance(path, str):
         raise ValueError(f"'{file}' has no path for the image '{image_id}': get it again.")
     return os.path.normpath(path)
+
+
+def _recognises(source: Path) -> bool:
+    folders = (source, source / "data")
+    return any(
+        (folder / file).is_file() for folder in folders for file in ANNOTATION_FILES.values()
+    )
+
+
+def _find(source: Path, selection: Selection) -> Iterator[NamedReader]:
+    if not source.is_dir():
+        raise FileNotFoundError(f"--source '{source}' is no folder.")
+    if (source / "data").is_dir() and not (source / "train").is_dir():
+        source = source / "data"
+    version = selection.options.get("version") or find_version(source)
+    only_45 = selection.options.get("classes") == "45"
+    there = [split for split in SPLITS if (source / split / "ids.txt").is_file()]
+    if "test" in there and not only_45:
+        there.append("test45")
+    for split in choose_splits(selection.splits, there, (*SPLITS, "test45"), source):
+        read = partial(_read, source, version, split, only_45)
+        yield tt100k_name(version, split, only_45), read
+
+
+def _read(
+    source: Path, version: str, split: str, only_45: bool, report: ValidationReport
+) -> RawDataset:
+    return read_tt100k(source, version, split, report, only_45=only_45)
+
+
+TT100K = Converter(
+    "tt100k",
+    "Tsinghua-Tencent 100K of 2016 or 2021",
+    _recognises,
+    _find,
+    protocol="tt100k",
+    options=(
+        Option("version", "default: by the names of the files", tuple(ANNOTATION_FILES)),
+        Option(
+            "classes",
+            "all: train, test and other with all classes, and test45 with the objects of the 45 "
+            "evaluated ones; 45: a data set that has only those",
+            ("all", "45"),
+            "all",
+        ),
+    ),
+)

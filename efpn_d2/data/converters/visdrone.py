@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from efpn_d2.data.converters.source import RawDataset
-from efpn_d2.data.validation import Report
+from efpn_d2.data.converters.source import (
+    Converter,
+    NamedReader,
+    RawDataset,
+    Selection,
+    choose_splits,
+)
+from efpn_d2.data.validation import ValidationReport
 from efpn_d2.utils.files import read_text
 
-__all__ = ["CLASS_NAMES", "IGNORED_REGION", "OTHERS", "SPLITS", "find_split", "read_visdrone"]
+__all__ = [
+    "CLASS_NAMES",
+    "IGNORED_REGION",
+    "OTHERS",
+    "SPLITS",
+    "VISDRONE",
+    "find_split",
+    "read_visdrone",
+]
 
 SPLITS = ("train", "val", "test-dev")
 # Categories 1 to 10.
@@ -43,7 +58,7 @@ def find_split(source: Path, split: str) -> Path | None:
     return None
 
 
-def read_visdrone(folder: Path, report: Report) -> RawDataset:
+def read_visdrone(folder: Path, report: ValidationReport) -> RawDataset:
     """Read a split in COCO format without checking it.
 
     Annotations that the official protocol ignores are ``iscrowd``: objects with score 0 for their
@@ -87,10 +102,10 @@ def read_visdrone(folder: Path, report: Report) -> RawDataset:
         "annotations": annotations,
         "categories": [{"id": i, "name": name} for i, name in enumerate(CLASS_NAMES, start=1)],
     }
-    return RawDataset(coco, image_dir, "visdrone", finish=_ignore_for_all_classes)
+    return RawDataset(coco, image_dir, finish=_ignore_for_all_classes)
 
 
-def _check_pairs(images: set[str], texts: set[str], folder: Path, report: Report) -> None:
+def _check_pairs(images: set[str], texts: set[str], folder: Path, report: ValidationReport) -> None:
     for stem in sorted(texts - images):
         message = "there is no image of that name, so all its lines are dropped"
         file = str(folder / "annotations" / f"{stem}.txt")
@@ -167,3 +182,21 @@ def _ignore_for_all_classes(annotations: list[dict[str, Any]]) -> list[dict[str,
     for number, annotation in enumerate(result, start=1):
         annotation["id"] = number
     return result
+
+
+def _recognises(source: Path) -> bool:
+    folders = (find_split(source, split) for split in SPLITS)
+    return any(
+        folder is not None and any((folder / "annotations").glob("*.txt")) for folder in folders
+    )
+
+
+def _find(source: Path, selection: Selection) -> Iterator[NamedReader]:
+    folders = {split: find_split(source, split) for split in SPLITS}
+    there = [split for split, folder in folders.items() if folder is not None]
+    for split in choose_splits(selection.splits, there, SPLITS, source):
+        folder = folders[split] or source / f"VisDrone2019-DET-{split}"
+        yield f"visdrone_det_{split.replace('-', '_')}", partial(read_visdrone, folder)
+
+
+VISDRONE = Converter("visdrone", "VisDrone-DET", _recognises, _find, protocol="visdrone")

@@ -16,20 +16,16 @@ from efpn_d2.data.coco.keypoints import common_keypoints, keypoint_metadata
 from efpn_d2.data.coco.names import unique_names
 from efpn_d2.data.datasets.loading import load_coco
 from efpn_d2.data.paths import dataset_root
-from efpn_d2.data.validation import Report
+from efpn_d2.data.validation import ValidationReport
 from efpn_d2.utils.files import read_json, write_json
 
 __all__ = [
-    "PROTOCOLS",
     "PreparedFiles",
     "prepared_image_root",
     "protocol_metadata",
     "register_prepared",
     "write_prepared",
 ]
-
-# Usual evaluation protocols of a dataset; the metadata's field "protocol".
-PROTOCOLS = ("coco", "aitod", "tt100k", "visdrone")
 
 
 @dataclass(frozen=True)
@@ -67,7 +63,7 @@ class PreparedFiles:
 def write_prepared(
     files: PreparedFiles,
     coco: dict[str, Any],
-    report: Report,
+    report: ValidationReport,
     *,
     image_root: Path,
     protocol: str = "coco",
@@ -80,7 +76,8 @@ def write_prepared(
         coco: the dataset.
         report: report of its validation.
         image_root: folder to which its file names are relative.
-        protocol: one of :data:`PROTOCOLS`.
+        protocol: usual evaluation protocol, a value of ``EVALUATION.PROTOCOL``; the metadata's
+            field of that name.
         evaluated_classes: names of the evaluated classes; None: all.
     """
     files.description.unlink(missing_ok=True)

@@ -19,6 +19,7 @@ from efpn_d2.data.synthetic.config import SyntheticConfig, synthetic_paths
 from efpn_d2.data.synthetic.glyphs import CLASS_NAMES
 from efpn_d2.data.synthetic.layout import plan_layout
 from efpn_d2.data.synthetic.scene import annotate, capture, render_scene
+from efpn_d2.utils.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ def generate_synthetic(
             images, description, config.num_images, unit="image", disable=not progress
         ):
             results.append(result)
-    _write_atomically(json_file, json.dumps(_coco_dict(config, results)).encode())
+    write_atomically(json_file, json.dumps(_coco_dict(config, results)).encode())
     logger.info("Wrote %d images and %s", config.num_images, json_file)
     return json_file
 
@@ -84,7 +85,7 @@ def make_image(config: SyntheticConfig, image_dir: Path, index: int) -> list[dic
         _, encoded = cv2.imencode(
             path.suffix, image, quality if config.image_format == "jpg" else []
         )
-        _write_atomically(path, encoded.tobytes())
+        write_atomically(path, encoded.tobytes())
     return annotate(config, layout)
 
 
@@ -106,17 +107,11 @@ def _is_whole_image(path: Path, size: int) -> bool:
         return False
 
 
-def _write_atomically(path: Path, content: bytes) -> None:
-    partial_path = path.with_name(f".{path.name}.partial")
-    partial_path.write_bytes(content)
-    os.replace(partial_path, path)
-
-
 def _claim_folder(config: SyntheticConfig, image_dir: Path, options_file: Path) -> None:
     """Write the options beside the JSON, or check that existing images were made with them."""
     options = {"generator_version": GENERATOR_VERSION, **config.image_options()}
     if not options_file.exists() or not any(image_dir.iterdir()):
-        _write_atomically(options_file, json.dumps(options, indent=1).encode())
+        write_atomically(options_file, json.dumps(options, indent=1).encode())
         return
     noted = json.loads(options_file.read_text())
     changed = [

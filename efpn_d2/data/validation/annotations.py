@@ -10,7 +10,7 @@ from typing import Any, TypeGuard
 
 from efpn_d2.data.validation.image_files import rotate_points
 from efpn_d2.data.validation.images import CheckedImages
-from efpn_d2.data.validation.report import Report
+from efpn_d2.data.validation.report import ValidationReport
 
 __all__ = ["AnnotationChecks", "is_json"]
 
@@ -42,7 +42,9 @@ class AnnotationChecks:
         dropped: maps the id of a kept image to the kinds of findings of its dropped annotations.
     """
 
-    def __init__(self, images: CheckedImages, category_ids: set[int], report: Report) -> None:
+    def __init__(
+        self, images: CheckedImages, category_ids: set[int], report: ValidationReport
+    ) -> None:
         """
         Args:
             images: checked images of the dataset.

@@ -6,12 +6,12 @@ from collections import Counter
 from typing import Any
 
 from efpn_d2.data.coco.names import unique_names
-from efpn_d2.data.validation.report import Report
+from efpn_d2.data.validation.report import ValidationReport
 
 __all__ = ["check_categories"]
 
 
-def check_categories(categories: list[Any], report: Report) -> list[dict[str, Any]]:
+def check_categories(categories: list[Any], report: ValidationReport) -> list[dict[str, Any]]:
     """Check the categories; their ids are kept, including gaps, which Detectron2 removes.
 
     The id is appended to names that occur more than once.
@@ -54,7 +54,7 @@ def check_categories(categories: list[Any], report: Report) -> list[dict[str, An
     return [dict(category, name=name) for category, name in zip(categories, names, strict=True)]
 
 
-def _note_gaps(ids: list[int], report: Report) -> None:
+def _note_gaps(ids: list[int], report: ValidationReport) -> None:
     if ids == list(range(1, len(ids) + 1)):
         return
     missing = sorted(set(range(1, ids[-1] + 1)) - set(ids))

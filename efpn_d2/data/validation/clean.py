@@ -10,7 +10,7 @@ from efpn_d2.data.coco.box_format import suspect_boxes
 from efpn_d2.data.validation.annotations import AnnotationChecks, is_json
 from efpn_d2.data.validation.categories import check_categories
 from efpn_d2.data.validation.images import check_images
-from efpn_d2.data.validation.report import Report
+from efpn_d2.data.validation.report import ValidationReport
 
 __all__ = ["clean_coco"]
 
@@ -18,7 +18,7 @@ __all__ = ["clean_coco"]
 def clean_coco(
     content: Any,
     image_root: Path,
-    report: Report,
+    report: ValidationReport,
     *,
     decode: bool = False,
     workers: int = 4,
@@ -84,7 +84,7 @@ def _check_structure(content: Any, source: str) -> None:
 
 
 def _note_empty_images(
-    coco: dict[str, Any], dropped: Mapping[int | str, Sequence[str]], report: Report
+    coco: dict[str, Any], dropped: Mapping[int | str, Sequence[str]], report: ValidationReport
 ) -> None:
     with_objects = {annotation["image_id"] for annotation in coco["annotations"]}
     for image in coco["images"]:
@@ -100,7 +100,7 @@ def _note_empty_images(
         report.add("empty_image", message, file=image["file_name"], id=image["id"])
 
 
-def _drop_what_is_not_finite(coco: dict[str, Any], report: Report) -> None:
+def _drop_what_is_not_finite(coco: dict[str, Any], report: ValidationReport) -> None:
     """Remove NaN and infinity, which JSON does not allow, outside of the annotations."""
     for part in ("info", "licenses"):
         if part in coco and not is_json(coco[part]):
@@ -113,6 +113,6 @@ def _drop_what_is_not_finite(coco: dict[str, Any], report: Report) -> None:
                 _report_not_finite(report, report.source, record["id"], field)
 
 
-def _report_not_finite(report: Report, file: str, id: Any, field: str) -> None:
+def _report_not_finite(report: ValidationReport, file: str, id: Any, field: str) -> None:
     message = "it holds NaN or infinity and was removed"
     report.add("not_finite", message, file=file, id=id, field=field, action="corrected")

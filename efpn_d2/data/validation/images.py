@@ -8,7 +8,7 @@ from typing import Any
 
 from efpn_d2.data.coco.record_checks import check_same_kind
 from efpn_d2.data.validation.image_files import ImageFacts, inspect_images
-from efpn_d2.data.validation.report import Report
+from efpn_d2.data.validation.report import ValidationReport
 
 __all__ = ["CheckedImages", "check_images"]
 
@@ -39,7 +39,7 @@ class CheckedImages:
 def check_images(
     records: list[Any],
     image_root: Path,
-    report: Report,
+    report: ValidationReport,
     *,
     decode: bool = False,
     workers: int = 4,
@@ -85,7 +85,9 @@ def check_images(
     return checked
 
 
-def _distinct(records: list[Any], checked: CheckedImages, report: Report) -> list[dict[str, Any]]:
+def _distinct(
+    records: list[Any], checked: CheckedImages, report: ValidationReport
+) -> list[dict[str, Any]]:
     """Return the valid records with a unique id and a unique file."""
     by_id: dict[int | str, dict[str, Any]] = {}
     by_file: dict[str, int | str] = {}
@@ -126,7 +128,7 @@ def _record_problem(record: Any) -> str:
 
 
 def _compare_size(
-    record: dict[str, Any], facts: ImageFacts, checked: CheckedImages, report: Report
+    record: dict[str, Any], facts: ImageFacts, checked: CheckedImages, report: ValidationReport
 ) -> None:
     said, place = (record.get("width"), record.get("height")), {"file": record["file_name"]}
     shown = (facts.width, facts.height)
@@ -154,7 +156,7 @@ def _compare_size(
         )
 
 
-def _note_pixels(record: dict[str, Any], facts: ImageFacts, report: Report) -> None:
+def _note_pixels(record: dict[str, Any], facts: ImageFacts, report: ValidationReport) -> None:
     place = {"file": record["file_name"], "id": record["id"]}
     if facts.mode in ("1", "L", "LA"):
         report.add("grayscale_image", f"its pixels have Pillow's mode {facts.mode}", **place)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["KINDS", "NOTES", "Finding", "Report", "counted"]
+from efpn_d2.utils.size_labels import size_labels
+
+__all__ = ["KINDS", "NOTES", "Finding", "ValidationReport", "counted"]
 
 # Problems: errors in the source.
 KINDS = {
@@ -85,7 +87,7 @@ class Finding:
     action: str
 
 
-class Report:
+class ValidationReport:
     """Findings and counts of one dataset, to be written as JSON and printed.
 
     Attributes:
@@ -127,7 +129,7 @@ class Report:
         names = {category["id"]: category["name"] for category in coco["categories"]}
         rows: dict[int, Counter[str]] = {i: Counter() for i in names}
         long_side: Counter[str] = Counter()
-        sizes, long_sides = size_labels(SIZE_EDGES), size_labels(LONG_SIDE_EDGES)
+        sizes, long_sides = _labels(SIZE_EDGES), _labels(LONG_SIDE_EDGES)
         for annotation in coco["annotations"]:
             row = rows[annotation["category_id"]]
             if annotation["iscrowd"]:
@@ -175,7 +177,7 @@ class Report:
     def summary(self, examples: int = 3) -> str:
         """Return a text with counts, and the number and examples of each kind of finding."""
         counts, total = self.counts, self.counts["total"]
-        sizes = ", ".join(f"{label} px: {total[label]}" for label in size_labels(SIZE_EDGES))
+        sizes = ", ".join(f"{label} px: {total[label]}" for label in _labels(SIZE_EDGES))
         lines = [
             f"{self.name}: {counted(counts['images'], 'image')} "
             f"({counts['images_without_object']} without an object), "
@@ -198,17 +200,13 @@ class Report:
         return "\n".join(lines)
 
 
+def _labels(edges: Sequence[int]) -> list[str]:
+    return size_labels([0, *edges], "short")
+
+
 def counted(number: int, noun: str, plural: str | None = None) -> str:
     """Return the number and the noun in singular or plural: "1 problem", "2 problems"."""
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
-
-
-def size_labels(edges: Iterable[int]) -> list[str]:
-    """Return names of the half-open bins between 0, the edges and infinity: "0-8", ..., "96+"."""
-    edges = [0, *edges]
-    return [f"{low}-{high}" for low, high in zip(edges, edges[1:], strict=False)] + [
-        f"{edges[-1]}+"
-    ]
 
 
 def _summarize(findings: list[Finding], kinds: dict[str, str], examples: int) -> list[str]:

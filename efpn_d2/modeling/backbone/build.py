@@ -16,6 +16,7 @@ from efpn_d2.config import require_node
 from efpn_d2.modeling.checks import check_extended, check_features, differs_in_width
 from efpn_d2.modeling.lazy import build_lazy_computation
 from efpn_d2.modeling.presets import get_texture
+from efpn_d2.modeling.stock_names import EXTENDED
 
 from .efpn import EFPN, refuse_bottom_up
 from .enhanced_fpn import build_pyramid
@@ -111,10 +112,10 @@ def _check_readers(cfg: CfgNode, backbone: EFPN) -> None:
     if cfg.MODEL.PROPOSAL_GENERATOR.NAME in ("RPN", "EFPNRPN"):
         check_features("MODEL.RPN.IN_FEATURES", cfg.MODEL.RPN.IN_FEATURES, backbone.output_shape())
     heads = cfg.MODEL.ROI_HEADS.NAME
-    if heads in ("StandardROIHeads", "CascadeROIHeads") and not cfg.MODEL.EFPN.RPN_ON_P2_PRIME:
+    own_heads = EXTENDED["MODEL.ROI_HEADS.NAME"].get(heads)
+    if own_heads and not cfg.MODEL.EFPN.RPN_ON_P2_PRIME:
         logger.warning(
-            f"MODEL.ROI_HEADS.NAME is {heads}, which does not read P'2: to use it, set "
-            f"{heads.replace('Standard', 'EFPN').replace('Cascade', 'EFPNCascade')}."
+            f"MODEL.ROI_HEADS.NAME is {heads}, which does not read P'2: to use it, set {own_heads}."
         )
 
 

@@ -9,6 +9,7 @@ from detectron2.layers import ShapeSpec
 from torch import Tensor, nn
 
 from efpn_d2.config import require_node
+from efpn_d2.modeling.stock_names import ENHANCED_BUILDERS
 
 from .cem import build_cem
 from .fbsm import build_fbsm
@@ -21,12 +22,6 @@ __all__ = [
     "check_enhancement",
     "is_enhanced",
 ]
-
-# Detectron2's builders, which insert nothing, and ours that do.
-ENHANCED_BUILDERS = {
-    "build_resnet_fpn_backbone": "build_resnet_enhanced_fpn_backbone",
-    "build_retinanet_resnet_fpn_backbone": "build_retinanet_resnet_enhanced_fpn_backbone",
-}
 
 # In the order in which they run: context comes before the masks that are to tell what stands out in
 # it. Each entry: name of the child that it becomes, and a function of (cfg, output_shape of the

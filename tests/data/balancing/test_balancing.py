@@ -12,7 +12,7 @@ from efpn_d2.data.balancing import crops as crops_module
 from efpn_d2.data.converters.prepare import prepare
 from efpn_d2.data.converters.source import RawDataset
 from efpn_d2.data.datasets.prepared import PreparedFiles, register_prepared
-from efpn_d2.data.validation import Report
+from efpn_d2.data.validation import ValidationReport
 from tests.data.conftest import catalogs  # noqa: F401
 from tests.data.trees import truncate
 
@@ -59,7 +59,7 @@ def prepared(tmp_path):
         Image.fromarray(pixels).save(folder / image["file_name"])
     files = PreparedFiles(tmp_path / "sets" / "prepared", "signs")
     raw = RawDataset(coco, folder, "tt100k", evaluated_classes=["class1"])
-    prepare(raw, files, Report("signs", "test"), progress=False)
+    prepare(raw, files, ValidationReport("signs", "test"), progress=False)
     return files
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from efpn_d2.data.coco.box_format import suspect_boxes
-from efpn_d2.data.validation import Report, clean_coco
+from efpn_d2.data.validation import ValidationReport, clean_coco
 from tests.data.trees import write_image
 
 pytestmark = pytest.mark.fast
@@ -88,7 +88,7 @@ def test_a_validation_says_so(tmp_path, boxes, expected):
         ],
         "categories": [{"id": 1, "name": "a"}],
     }
-    report = Report("set", "set.json")
+    report = ValidationReport("set", "set.json")
     report.count(clean_coco(content, tmp_path, report, progress=False))
     hints = [f for f in report.problems if f.kind.startswith("boxes_like")]
     assert [f.kind for f in hints] == [expected] * (expected is not None)

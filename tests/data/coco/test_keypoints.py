@@ -10,7 +10,7 @@ from efpn_d2.data.coco.keypoints import keypoint_metadata
 from efpn_d2.data.datasets import register_coco_sets, register_datasets
 from efpn_d2.data.datasets.prepared import PreparedFiles, register_prepared, write_prepared
 from efpn_d2.data.mappers import build_train_mapper
-from efpn_d2.data.validation import Report
+from efpn_d2.data.validation import ValidationReport
 
 pytestmark = pytest.mark.fast
 
@@ -132,7 +132,9 @@ def test_a_prepared_set_keeps_them(catalogs, write, tmp_path, monkeypatch):
     _, json_file, images = write(NAMES)
     content = json.loads(Path(json_file).read_text())
     files = PreparedFiles(None, "prepared_faces")
-    write_prepared(files, content, Report("prepared_faces", json_file), image_root=Path(images))
+    write_prepared(
+        files, content, ValidationReport("prepared_faces", json_file), image_root=Path(images)
+    )
     assert register_prepared("prepared_faces")
     metadata = MetadataCatalog.get("prepared_faces")
     assert metadata.keypoint_names == tuple(NAMES)

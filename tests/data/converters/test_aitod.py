@@ -5,7 +5,7 @@ import pytest
 from efpn_d2.data.converters.aitod import CLASS_NAMES, find_aitod, read_aitod
 from efpn_d2.data.converters.prepare import prepare
 from efpn_d2.data.datasets.prepared import PreparedFiles
-from efpn_d2.data.validation import Report
+from efpn_d2.data.validation import ValidationReport
 from tests.data.trees import kinds, write_image
 
 pytestmark = pytest.mark.fast
@@ -40,7 +40,7 @@ def write(root, name="aitod_trainval_v1.json", images="trainval/images", **optio
 
 
 def run(json_file, images, out):
-    report = Report("set", str(json_file))
+    report = ValidationReport("set", str(json_file))
     prepare(
         read_aitod(json_file, images, report), PreparedFiles(out, "set"), report, progress=False
     )
@@ -77,7 +77,6 @@ def test_a_split_stays_as_it_is_without_ignore(tmp_path, first_id):
         "iscrowd": 0,
     }
     description = json.loads((tmp_path / "out" / "set.dataset.json").read_text())
-    assert description["protocol"] == "aitod"
     assert description["classes"] == list(CLASS_NAMES)
 
 

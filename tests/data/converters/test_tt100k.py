@@ -3,11 +3,12 @@ import json
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from efpn_d2.data.converters import CONVERTERS, Selection
 from efpn_d2.data.converters.prepare import ProblemsFoundError, prepare
 from efpn_d2.data.converters.tt100k import EVALUATED_CLASSES, find_version, read_tt100k
 from efpn_d2.data.datasets import register_datasets
 from efpn_d2.data.datasets.prepared import PreparedFiles
-from efpn_d2.data.validation import Report
+from efpn_d2.data.validation import ValidationReport
 from tests.data.trees import kinds, sign, truncate, write_image, write_tt100k
 
 pytestmark = pytest.mark.fast
@@ -26,7 +27,7 @@ def write(root, version="2021", **splits):
 
 
 def read(root, version="2021", split="train", **options):
-    report = Report("set", str(root))
+    report = ValidationReport("set", str(root))
     return read_tt100k(root, version, split, report, **options), report
 
 
@@ -70,7 +71,6 @@ def test_train_has_all_classes_and_test45_the_objects_of_45(tmp_path):
     assert [image["id"] for image in evaluated.coco["images"]] == [2, 3]
     assert evaluated.coco["info"]["objects_of_classes_not_evaluated"] == 2
     assert evaluated.evaluated_classes == EVALUATED_CLASSES["2021"]
-    assert evaluated.protocol == "tt100k"
 
 
 def test_a_data_set_of_the_45_alone(tmp_path):
@@ -239,9 +239,10 @@ def test_strict_writes_the_report_alone(tmp_path):
 def test_prepared_sets_are_used_by_name(catalogs, cfg, tmp_path, monkeypatch):
     source = write(tmp_path / "source", test={"2": [sign("p13", 9, 9, 20, 20)], "3": []})
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "sets"))
-    for split in ("train", "test45"):
-        raw, report = read(source, split=split)
-        prepare(raw, PreparedFiles(None, f"tt100k_2021_{split}"), report, progress=False)
+    selection = Selection(("train", "test45"))
+    for name, reader in CONVERTERS["tt100k"].datasets(source, selection):
+        report = ValidationReport(name, "test")
+        prepare(reader(report), PreparedFiles(None, name), report, progress=False)
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("tt100k_2021_train",), ("tt100k_2021_test45",)
     with pytest.raises(ValueError, match="has 47 classes"):
         register_datasets(cfg)

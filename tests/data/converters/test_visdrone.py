@@ -6,7 +6,7 @@ from detectron2.data.datasets import load_coco_json
 from efpn_d2.data.converters.prepare import prepare
 from efpn_d2.data.converters.visdrone import CLASS_NAMES, find_split, read_visdrone
 from efpn_d2.data.datasets.prepared import PreparedFiles
-from efpn_d2.data.validation import Report
+from efpn_d2.data.validation import ValidationReport
 from tests.data.trees import kinds, truncate, write_image
 
 pytestmark = pytest.mark.fast
@@ -23,7 +23,7 @@ def write(root, images: dict[str, str], split="train"):
 
 
 def run(folder, tmp_path):
-    report = Report("set", str(folder))
+    report = ValidationReport("set", str(folder))
     files = PreparedFiles(tmp_path / "out", "set")
     prepare(read_visdrone(folder, report), files, report, progress=False)
     return json.loads(files.json_file.read_text()), report
@@ -186,7 +186,7 @@ def test_splits_are_found_and_test_challenge_is_refused(tmp_path):
     challenge = tmp_path / "VisDrone2019-DET-test-challenge"
     write_image(challenge / "images" / "a.jpg")
     with pytest.raises(FileNotFoundError, match="test-challenge has no annotations"):
-        read_visdrone(challenge, Report("set", "x"))
+        read_visdrone(challenge, ValidationReport("set", "x"))
 
 
 def test_ten_classes():

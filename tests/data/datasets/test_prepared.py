@@ -6,7 +6,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from efpn_d2.data.datasets import register_coco_sets, register_synthetic
 from efpn_d2.data.datasets.prepared import PreparedFiles, register_prepared, write_prepared
 from efpn_d2.data.image_annotations import load_records
-from efpn_d2.data.validation import Report, clean_coco
+from efpn_d2.data.validation import ValidationReport, clean_coco
 from tests.data.trees import write_image
 
 pytestmark = pytest.mark.fast
@@ -25,7 +25,7 @@ def prepare_set(tmp_path):
             "annotations": [box | {"area": 16, "iscrowd": 0}],
             "categories": [{"id": 1, "name": "stop"}],
         }
-        report = Report(name, "test")
+        report = ValidationReport(name, "test")
         coco = clean_coco(content, images, report, progress=False)
         files = PreparedFiles(tmp_path / root / "prepared", name)
         write_prepared(files, coco, report, image_root=images, **options)

@@ -7,7 +7,7 @@ from detectron2.data.datasets import load_coco_json
 from detectron2.data.detection_utils import transform_instance_annotations
 from PIL import Image
 
-from efpn_d2.data.validation import Report, clean_coco
+from efpn_d2.data.validation import ValidationReport, clean_coco
 from tests.data.trees import truncate, write_image
 
 pytestmark = pytest.mark.fast
@@ -35,7 +35,7 @@ def clean(tmp_path):
             "categories": categories or [{"id": 1, "name": "stop"}],
             **more,
         }
-        report = Report("set", "set.json")
+        report = ValidationReport("set", "set.json")
         result = clean_coco(content, tmp_path, report, progress=False)
         report.count(result)
         json_file = tmp_path / "clean.json"
@@ -332,7 +332,7 @@ def test_equal_names_are_told_apart_by_their_ids(clean):
 @pytest.mark.parametrize("content", [[], {"images": []}, {"images": {}, "annotations": []}])
 def test_content_that_is_no_coco(content, tmp_path):
     with pytest.raises(ValueError, match="COCO-format dataset .*annotations"):
-        clean_coco(content, tmp_path, Report("set", "set.json"), progress=False)
+        clean_coco(content, tmp_path, ValidationReport("set", "set.json"), progress=False)
 
 
 def test_empty_images_are_kept_and_named(clean):

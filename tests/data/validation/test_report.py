@@ -2,8 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from efpn_d2.data.validation import KINDS, NOTES, Report
-from efpn_d2.data.validation.report import size_labels
+from efpn_d2.data.validation import KINDS, NOTES, ValidationReport
 
 pytestmark = pytest.mark.fast
 
@@ -22,9 +21,9 @@ def test_every_kind_is_documented_as_it_is_printed():
 def test_bins_are_half_open(side, label):
     box = {"image_id": 1, "category_id": 1, "iscrowd": 0, "bbox": [0, 0, side, side]}
     categories = [{"id": 1, "name": "a"}]
-    report = Report("set", "set.json")
+    report = ValidationReport("set", "set.json")
     report.count({"images": [{"id": 1}], "categories": categories, "annotations": [box]})
-    assert size_labels((8, 16, 32, 96)) == ["0-8", "8-16", "16-32", "32-96", "96+"]
+    assert report.counts["total"].keys() >= {"0-8", "8-16", "16-32", "32-96", "96+"}
     assert report.counts["total"][label] == 1
 
 
@@ -44,7 +43,7 @@ def test_counts_by_class_size_and_what_is_ignored():
             box(2, 9, 7, 7, iscrowd=1),
         ],
     }
-    report = Report("set", "set.json")
+    report = ValidationReport("set", "set.json")
     report.count(coco)
     counts = report.counts
     assert (counts["images"], counts["images_without_object"]) == (3, 2)

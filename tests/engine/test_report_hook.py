@@ -10,7 +10,19 @@ from detectron2.structures import Boxes, Instances
 from PIL import Image
 
 from efpn_d2 import get_config
-from efpn_d2.evaluation import build_evaluator
+from efpn_d2.data.coco import record_checks
+from efpn_d2.engine import EFPNTrainer
+from efpn_d2.engine.report_hook import RESULTS
+from efpn_d2.evaluation import (
+    COCO_PROTOCOLS,
+    build_evaluator,
+    coco_arrays,
+    coco_backends,
+    coco_metrics,
+    protocol_evaluator,
+)
+from efpn_d2.evaluation.coco_arrays import ground_truth
+from efpn_d2.report import REPORT_RULES, Evaluated, ReportOptions, write_report
 
 pytestmark = pytest.mark.fast
 
@@ -56,7 +68,7 @@ def evaluate(evaluator):
 
 
 def test_the_page_stands_beside_the_predictions(cfg, tmp_path):
-    evaluator = build_evaluator(cfg, NAME)
+    evaluator = EFPNTrainer.build_evaluator(cfg, NAME)
     assert isinstance(evaluator, DatasetEvaluators)
     results = evaluate(evaluator)
     assert results["bbox"]["AP_8_inf"] == pytest.approx(100)
@@ -71,13 +83,52 @@ def test_the_page_stands_beside_the_predictions(cfg, tmp_path):
 def test_it_is_off_by_default(cfg, tmp_path):
     assert not get_config("Base-RCNN-EFPN.yaml").EVALUATION.REPORT
     cfg.EVALUATION.REPORT = False
-    evaluate(build_evaluator(cfg, NAME))
+    evaluate(EFPNTrainer.build_evaluator(cfg, NAME))
     assert not list((tmp_path / "output" / "inference").glob("report*"))
 
 
 def test_a_report_that_fails_costs_no_numbers(cfg, tmp_path, caplog):
-    evaluator = build_evaluator(cfg, NAME)
-    (tmp_path / "val.json").write_text("{}")
+    evaluator = EFPNTrainer.build_evaluator(cfg, NAME)
+    folder = tmp_path / "output" / "inference" / "report_report_hook_test_val"
+    folder.mkdir(parents=True)
+    (folder / "mine.txt").write_text("mine")
     assert evaluate(evaluator)["bbox"]["AP"] == pytest.approx(100)
     assert f"There is no report on '{NAME}': " in caplog.text
-    assert "val.json is not a COCO JSON" in caplog.text
+    assert "holds files and no report" in caplog.text
+
+
+@pytest.mark.parametrize("protocol", ["coco", "tinyperson", "visdrone"])
+def test_the_file_is_checked_once_and_ap_computed_once(cfg, tmp_path, monkeypatch, protocol):
+    checks, runs = [], []
+
+    def check(content, source, **fields):
+        checks.append(source)
+        record_checks.check_content(content, source, **fields)
+
+    def accumulate(*args):
+        runs.append(args)
+        return coco_backends.accumulate(*args)
+
+    for module in (protocol_evaluator, coco_metrics, coco_arrays):
+        monkeypatch.setattr(module, "check_content", check)
+    monkeypatch.setattr(coco_metrics, "accumulate", accumulate)
+    cfg.EVALUATION.PROTOCOL = protocol
+    cfg.EVALUATION.SIZE_BINS = []
+    evaluate(EFPNTrainer.build_evaluator(cfg, NAME))
+    assert checks == [str(tmp_path / "val.json")]
+    assert len(runs) == (len(COCO_PROTOCOLS["tinyperson"].areas) if protocol == "tinyperson" else 1)
+    assert list((tmp_path / "output" / "inference").glob("report*/index.html"))
+
+
+def test_a_report_by_other_rules_than_the_evaluation_is_refused(cfg, tmp_path):
+    evaluator = build_evaluator(cfg, NAME, str(tmp_path / "output"))
+    evaluate(evaluator)
+    evaluated = Evaluated(
+        ground_truth(evaluator.dataset, "val.json"), evaluator.coco_results["bbox"]
+    )
+    files = ([tmp_path / "output" / RESULTS], tmp_path / "val.json", tmp_path, tmp_path / "r")
+    with pytest.raises(ValueError, match=r"by other rules \(coco\) than the report \(aitod\)"):
+        write_report(*files, ReportOptions(rules=REPORT_RULES["aitod"]), evaluated)
+    two = ([files[0][0]] * 2, *files[1:])
+    with pytest.raises(ValueError, match="of one run, but the report is on two"):
+        write_report(*two, evaluated=evaluated)

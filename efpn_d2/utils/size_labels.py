@@ -1,0 +1,44 @@
+"""How bins of object sizes are named: in metrics, in tables and in sentences."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal
+
+__all__ = ["Style", "size_label", "size_labels"]
+
+Style = Literal["key", "short", "range", "text"]
+
+# Of a bin with an upper end and of one without.
+_TEMPLATES: dict[Style, tuple[str, str]] = {
+    "key": ("{low:g}_{high:g}", "{low:g}_inf"),
+    "short": ("{low:g}-{high:g}", "{low:g}+"),
+    "range": ("{low} to {high}", "{low} and more"),
+    "text": ("{low} to {high} px", "{low} px and more"),
+}
+
+
+def size_label(low: float, high: float, style: Style = "text") -> str:
+    """The name of one bin.
+
+    Args:
+        low, high: its ends in pixels; ``high`` may be infinite.
+        style: "key" ("8_16", "32_inf"), as in names of metrics; "short" ("8-16", "32+"), for heads
+            of tables; "range" ("8 to 16", "32 and more"), also of areas; or "text" ("8 to 16 px",
+            "32 px and more").
+    """
+    bounded, unbounded = _TEMPLATES[style]
+    template = unbounded if math.isinf(high) else bounded
+    if style in ("range", "text"):
+        return template.format(low=_number(low), high=_number(high))
+    return template.format(low=low, high=high)
+
+
+def size_labels(edges: Sequence[float], style: Style = "text") -> list[str]:
+    """Names of the bins between ascending edges, and of the one from the last edge on."""
+    return [size_label(*ends, style) for ends in pairwise([*edges, math.inf])]
+
+
+def _number(value: float) -> str:
+    """Four digits, but no powers of ten."""
+    return f"{value:.4g}" if value < 1e4 else f"{value:.0f}"
