@@ -14,8 +14,6 @@ from torch.nn import functional as F
 import efpn_d2
 from efpn_d2.modeling.stock_names import STOCK_FASTER_RCNN
 
-__all__ = ["DETECTORS", "Detector", "build_detector", "make_run"]
-
 NUM_SMALL, NUM_LARGE = 300, 700  # proposals per image
 _TILE = 64  # pixels: what "active area" is counted in, 32 cells of P'2
 _STOCK = [text for option in STOCK_FASTER_RCNN.items() for text in option]

@@ -13,24 +13,6 @@ from equal_cost_rows import SCALES
 from pyramids import BASELINE
 from records import Records, metric
 
-__all__ = [
-    "ENTRIES",
-    "FPN_2X",
-    "FPN_LINE",
-    "SGDM_LINE",
-    "SLIM",
-    "SPEED",
-    "STEPS",
-    "WIDE",
-    "Entry",
-    "Point",
-    "Points",
-    "make_points",
-    "neighbours",
-    "over_line",
-    "timed_line",
-]
-
 # Records of the times.
 SPEED = "speed/equal_cost/R_50_800_cpu"
 STEPS = "train_step/detectors_R_50_640_cpu"

@@ -8,8 +8,6 @@ from detectron2.modeling import Backbone, build_backbone
 
 import efpn_d2
 
-__all__ = ["BASELINE", "PYRAMIDS", "SGDM", "Pyramid", "build_pyramid"]
-
 BASELINE = "FPN"
 """The pyramid and the detector that costs are multiples of."""
 

@@ -9,19 +9,6 @@ from typing import Any
 
 from ablation_rows import pixels_per_student_pixel
 
-__all__ = [
-    "ABLATION",
-    "RESULTS",
-    "Record",
-    "Records",
-    "differences",
-    "load_records",
-    "metric",
-    "read_record",
-    "recovered",
-    "with_seeds_of",
-]
-
 RESULTS = Path(__file__).resolve().parent / "results"
 ABLATION = RESULTS / "ablation"
 SMALL = "AP_0_16"

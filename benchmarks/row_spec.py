@@ -5,8 +5,6 @@ from typing import Any
 
 from efpn_d2.modeling.stock_names import STOCK_FASTER_RCNN
 
-__all__ = ["PROTOCOLS", "VARIANTS", "Protocol", "Row"]
-
 VARIANTS = ("native1x", "native2x")
 
 

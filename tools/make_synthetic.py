@@ -1,8 +1,6 @@
 #!/usr/bin/env python
 """Write the synthetic small-sign dataset to disk. An interrupted run can be continued."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 

@@ -19,16 +19,6 @@ from rendering.markdown import (
     table,
 )
 
-__all__ = [
-    "SHOWN",
-    "SLIM",
-    "render_finding",
-    "render_provenance",
-    "render_recovered",
-    "render_rows",
-    "size_bins",
-]
-
 # All but the lines of the figure at equal cost.
 _POINTS = {entry.row for entry in ENTRIES.values() if entry.row.startswith("fpn")}
 SLIM = tuple(

@@ -4,8 +4,6 @@ from records import Record
 
 from rendering.markdown import commit_of, table
 
-__all__ = ["render_assignment"]
-
 
 def render_assignment(record: Record) -> str:
     """Positive anchors per object, and the IoU of the best one, by the object's size in pixels."""

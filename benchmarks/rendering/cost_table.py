@@ -5,8 +5,6 @@ from records import Record
 
 from rendering.markdown import commit_of, table
 
-__all__ = ["render_cost"]
-
 
 def render_cost(record: Record) -> str:
     """Parameters and multiply-accumulates of bottom-up network and pyramid."""

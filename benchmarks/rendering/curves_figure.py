@@ -16,7 +16,6 @@ from rendering.markdown import ABSENT
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["render_curves", "training_curve", "write_training_curves"]
 
 DRAWN = ("base", "fpn_1x", "fpn_2x", "efpn", "finetune_rpn", "scratch_rpn", "slim")
 

@@ -20,8 +20,6 @@ from records import Record, Records
 from rendering.markdown import NONE, NOT_RUN, differences_text, mean_and_spread, table
 from rendering.speed_tables import provenance
 
-__all__ = ["multiple", "render_equal_cost", "render_points", "render_slim_targets"]
-
 SMALL, LARGE = "AP_0_16", "AP_16_inf"
 COLUMNS = {SMALL: "AP 0-16", LARGE: "AP 16+", "AP": "AP"}
 

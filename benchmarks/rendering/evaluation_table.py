@@ -4,8 +4,6 @@ from records import Record
 
 from rendering.markdown import commit_of, table
 
-__all__ = ["render_evaluation"]
-
 
 def render_evaluation(record: Record) -> str:
     """Render the times of the backends."""

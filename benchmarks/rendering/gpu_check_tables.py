@@ -6,8 +6,6 @@ from records import Record
 from rendering.markdown import table
 from rendering.speed_tables import measured
 
-__all__ = ["render_gpu_check"]
-
 PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 
 

@@ -4,8 +4,6 @@ from records import Record
 
 from rendering.markdown import commit_of, table
 
-__all__ = ["render_levels", "render_noise"]
-
 MISSING = "–"
 NOISE = "high 0.1"
 BLOCKS = {

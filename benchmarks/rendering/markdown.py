@@ -4,8 +4,6 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["ABSENT", "NONE", "NOT_RUN", "commit_of", "differences_text", "mean_and_spread", "table"]
-
 NOT_RUN = "not run"
 NONE = "-"
 """In a cell without a number."""

@@ -8,8 +8,6 @@ from records import Record, Records, differences, metric, with_seeds_of
 
 from rendering.markdown import ABSENT, NOT_RUN, table
 
-__all__ = ["render_options"]
-
 COLUMNS = {
     "AP": "AP",
     "AP_0_16": "AP 0-16",

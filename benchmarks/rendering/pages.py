@@ -13,8 +13,6 @@ from rendering.mapping_tables import render_levels, render_noise
 from rendering.markdown import mean_and_spread, table
 from rendering.speed_tables import render_speed
 
-__all__ = ["PAGES", "fill_blocks", "render_demo", "render_summary"]
-
 # The detectors of the comparison at equal cost that the README shows.
 SUMMARY = ("FPN 1x", "FPN + SGDM 1x", SLIM, WIDE, "EFPN, the paper's recipe", "FPN 2x")
 

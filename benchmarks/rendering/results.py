@@ -58,8 +58,6 @@ from rendering.speed_tables import (
     render_train_step,
 )
 
-__all__ = ["fill", "render_value"]
-
 # Comments of one record: its folder, and what makes Markdown of it.
 RECORD_BLOCKS: dict[str, tuple[str, Callable[[Record], str]]] = {
     "assignment": ("", render_assignment),

@@ -8,21 +8,6 @@ from records import RESULTS, Record
 
 from rendering.markdown import ABSENT, NONE, NOT_RUN, commit_of, table
 
-__all__ = [
-    "load_speed_records",
-    "measured",
-    "provenance",
-    "render_detector_steps",
-    "render_growth",
-    "render_imports",
-    "render_lazy_accuracy",
-    "render_loading",
-    "render_parts",
-    "render_speed",
-    "render_targets",
-    "render_train_step",
-]
-
 # Of the time of FPN 1x with the same backbone: what we want at most.
 TARGETS = {
     "ResNet-50": {"EFPN paper, lazy, 10 % active": 1.60},

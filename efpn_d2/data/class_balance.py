@@ -1,14 +1,10 @@
 """Repeat factors that balance the classes seen in training."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-
-__all__ = ["class_balance_factors", "count_instances"]
 
 
 def count_instances(records: Sequence[dict[str, Any]]) -> Counter[int]:

@@ -11,8 +11,6 @@ from efpn_d2.data.datasets.categories import category_names
 from efpn_d2.data.datasets.loading import load_coco
 from efpn_d2.data.datasets.prepared import register_prepared
 
-__all__ = ["find_records", "load_records"]
-
 
 def load_records(source: str, coco_sets: Sequence[Sequence[str]] = ()) -> list[dict[str, Any]]:
     """Load a dataset in Detectron2's format.

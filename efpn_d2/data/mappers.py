@@ -1,7 +1,5 @@
 """Dataset mappers for training: Detectron2's mapper with the options of ``cfg.DATA``."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from typing import Any
@@ -17,8 +15,6 @@ from efpn_d2.data.augmentation import (
 )
 from efpn_d2.data.datasets.loading import float_coordinates
 from efpn_d2.data.image_reading import check_pixels
-
-__all__ = ["DetectionMapper", "build_distillation_mapper", "build_train_mapper"]
 
 Mapper = Callable[[dict[str, Any]], dict[str, Any]]
 

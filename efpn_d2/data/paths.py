@@ -1,7 +1,5 @@
 """Paths of datasets."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -12,16 +12,6 @@ from efpn_d2.dataset_advice.anchors import AnchorLevel
 from efpn_d2.dataset_advice.detector import P2_PRIME, DetectorGeometry
 from efpn_d2.dataset_advice.objects import ObjectTable
 
-__all__ = [
-    "ScaleAdvice",
-    "advise_anchor_sizes",
-    "advise_detections",
-    "advise_input_scale",
-    "advise_small_box_size",
-    "present_anchor_sizes",
-    "sure_size",
-]
-
 Settings = dict[str, Any]
 
 # Eq. 2 with minimum level 1: below this size FPN's rule would choose the level under P2.

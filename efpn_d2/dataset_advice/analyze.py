@@ -21,8 +21,6 @@ from efpn_d2.dataset_advice.detector import DetectorGeometry, describe_detector
 from efpn_d2.dataset_advice.objects import ObjectTable, read_objects
 from efpn_d2.dataset_advice.similarity import SimilarityConstants, similarity_constants
 
-__all__ = ["DatasetAnalysis", "analyze_dataset", "measure_anchors"]
-
 
 @dataclass(frozen=True)
 class DatasetAnalysis:

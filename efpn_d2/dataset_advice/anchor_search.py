@@ -9,8 +9,6 @@ from efpn_d2.dataset_advice.anchors import best_overlaps, grid_sizes
 from efpn_d2.dataset_advice.detector import anchor_levels
 from efpn_d2.dataset_advice.objects import ObjectTable
 
-__all__ = ["EQUAL", "AnchorSearch", "octave_weights", "overlap_score"]
-
 _STEPS_PER_OCTAVE = 4
 _LEAST_RATIO = 2**0.5  # ratio of one level's size to that of the next finer level
 EQUAL = 1e-6  # scores closer than this are considered equal

@@ -10,8 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["AnchorLevel", "Overlaps", "best_overlaps", "count_overlaps", "measure_overlaps"]
-
 _ROUNDING = 1e-6  # tolerance in cells at the ends of a range
 
 

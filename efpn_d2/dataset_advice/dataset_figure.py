@@ -11,7 +11,6 @@ if TYPE_CHECKING:  # imported lazily
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["AnchorCurve", "LevelBand", "draw_dataset_figure"]
 
 _WIDTH = 8.0  # inches
 _NOTE_SIZE = 8.5  # points

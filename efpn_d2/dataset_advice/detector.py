@@ -19,8 +19,6 @@ from efpn_d2.modeling.presets import get_preset
 from efpn_d2.modeling.roi_heads.routing import is_small_box
 from efpn_d2.modeling.roi_heads.small_head import SmallHeadMixin
 
-__all__ = ["P2_PRIME", "DetectorGeometry", "anchor_levels", "describe_detector"]
-
 P2_PRIME = "p2_prime"
 
 # ``StandardROIHeads`` does not pass these to ``ROIPooler``, so they are its defaults.

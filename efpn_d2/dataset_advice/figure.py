@@ -9,8 +9,6 @@ from efpn_d2.dataset_advice.dataset_figure import AnchorCurve, LevelBand, draw_d
 from efpn_d2.dataset_advice.detector import P2_PRIME, DetectorGeometry
 from efpn_d2.visualization.figures import write_figure
 
-__all__ = ["level_bands", "write_analysis_figure"]
-
 
 def write_analysis_figure(path: str | Path, analysis: DatasetAnalysis) -> None:
     """Draw object sizes, levels and anchors.

@@ -10,8 +10,6 @@ from efpn_d2.dataset_advice.analyze import DatasetAnalysis
 from efpn_d2.dataset_advice.anchors import AnchorLevel
 from efpn_d2.utils.size_labels import size_label
 
-__all__ = ["format_analysis", "format_settings", "octave_edges"]
-
 _QUANTILES = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 
 

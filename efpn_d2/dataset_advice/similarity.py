@@ -8,8 +8,6 @@ from efpn_d2.dataset_advice.anchors import grid_sizes
 from efpn_d2.dataset_advice.detector import DetectorGeometry
 from efpn_d2.dataset_advice.objects import ObjectTable
 
-__all__ = ["SimilarityConstants", "nwd_constant", "simd_constants", "similarity_constants"]
-
 
 class SimilarityConstants(NamedTuple):
     """``MODEL.EFPN.SIMILARITY_CONSTANTS`` of each similarity."""

@@ -24,8 +24,6 @@ from efpn_d2.model_zoo import get_config_file
 from efpn_d2.modeling.meta_arch import check_multi_scale_test
 from efpn_d2.utils.tool_support import draw_without_window, error_text
 
-__all__ = ["parse_args", "refusals_as_sentences", "setup"]
-
 
 def parse_args(epilog: str | None) -> argparse.Namespace:
     """Detectron2's arguments and those that name data sets.

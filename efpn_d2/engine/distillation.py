@@ -18,7 +18,6 @@ from efpn_d2.modeling.freezing import freeze_all_but
 if TYPE_CHECKING:
     from fvcore.common.checkpoint import _IncompatibleKeys
 
-__all__ = ["STAGES", "DistillationTrainer", "StageError"]
 
 STAGES = ("", "base", "distill", "head", "joint", "finetune", "add_on")
 

@@ -14,8 +14,6 @@ from efpn_d2.evaluation.coco_protocols import COCO_PROTOCOLS
 from efpn_d2.evaluation.protocol_evaluator import ProtocolEvaluator
 from efpn_d2.utils.tool_support import error_text
 
-__all__ = ["RESULTS", "ReportEvaluator", "add_report"]
-
 logger = logging.getLogger(__name__)
 
 RESULTS = "coco_instances_results.json"

@@ -9,8 +9,6 @@ from detectron2.config import CfgNode
 from efpn_d2.model_zoo import get_config
 from efpn_d2.utils.files import write_atomically
 
-__all__ = ["note_training", "output_path", "record_path", "same_training"]
-
 # What tells a later run which training this is. Others write config.yaml too, such as an evaluation
 # with this OUTPUT_DIR.
 _NOTE, _CONFIG = "stage.yaml", "config.yaml"

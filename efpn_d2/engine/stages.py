@@ -17,12 +17,10 @@ from efpn_d2.data.mappers import build_distillation_mapper, build_train_mapper
 from efpn_d2.engine.distillation import STAGES, DistillationTrainer, StageError
 from efpn_d2.engine.stage_folder import note_training, output_path, record_path, same_training
 from efpn_d2.engine.training_loop import training_options
-from efpn_d2.modeling.backbone import ENHANCED_BUILDERS, is_enhanced
-from efpn_d2.modeling.stock_names import stock_name
+from efpn_d2.modeling.backbone import is_enhanced
+from efpn_d2.modeling.stock_names import ENHANCED_BUILDERS, stock_name
 from efpn_d2.utils.logs import without_messages
 from efpn_d2.utils.run_record import collect_run_record, peak_memory_gib, write_json
-
-__all__ = ["run_stages", "stage_configs"]
 
 logger = logging.getLogger(__name__)
 

@@ -31,14 +31,6 @@ from torch.optim import Optimizer
 
 from efpn_d2.config import add_efpn_config
 
-__all__ = [
-    "AMPMicroBatchTrainer",
-    "MicroBatchTrainer",
-    "TrainingOptions",
-    "build_training_loop",
-    "training_options",
-]
-
 logger = logging.getLogger(__name__)
 
 PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}

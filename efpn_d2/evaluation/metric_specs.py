@@ -12,8 +12,6 @@ import numpy as np
 
 from efpn_d2.evaluation.coco_protocols import AreaBin, CocoProtocol
 
-__all__ = ["METRICS", "CocoSlice", "MetricSpec", "mean_percent", "metric_specs", "register_metric"]
-
 
 @dataclass(frozen=True)
 class CocoSlice:

@@ -4,8 +4,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-__all__ = ["REDUCTIONS", "reduce_channels"]
-
 # Description of each reduction for the label of a color bar.
 REDUCTIONS = {
     "deviation": "L2 distance to target's mean cell",

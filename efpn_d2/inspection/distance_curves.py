@@ -15,13 +15,6 @@ if TYPE_CHECKING:  # imported lazily
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = [
-    "Curve",
-    "draw_distance_curves",
-    "read_distances",
-    "running_mean",
-    "write_distance_curves",
-]
 
 logger = logging.getLogger(__name__)
 

@@ -16,8 +16,6 @@ from efpn_d2.inspection.image_figures import (
     write_image_figures,
 )
 
-__all__ = ["ComparisonOptions", "compare_features", "comparison_lines"]
-
 # Labels of each level: the extended features, the target, and stock FPN's features at 1x.
 _NAMES = {
     "p2_prime": ("P'2", "FPN P2, 2x image", "FPN P2, 1x image"),

@@ -12,7 +12,6 @@ if TYPE_CHECKING:  # imported lazily
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-__all__ = ["FeatureLine", "FeaturePanel", "color_limits", "draw_feature_figure"]
 
 # Lengths in inches.
 _PANEL_WIDTH, _LEAST_HEIGHT = 1.9, 1.1  # lower panels are widened

@@ -20,8 +20,6 @@ from efpn_d2.layers import nearest_up2
 from efpn_d2.losses import foreground_background_balanced_loss
 from efpn_d2.modeling.meta_arch.views import halve_instances, make_views
 
-__all__ = ["STRIDES", "Distance", "FeatureMapExtractor", "FeatureMaps", "measure_distance"]
-
 logger = logging.getLogger(__name__)
 
 # Strides of the distilled levels, in pixels of the student's image.

@@ -24,8 +24,6 @@ from efpn_d2.inspection.pyramids import PyramidSource, build_detector, load_weig
 from efpn_d2.losses.foreground_mask import foreground_contrast
 from efpn_d2.modeling.backbone import ForegroundBackgroundSeparationModule
 
-__all__ = ["ForegroundMaskExtractor", "ForegroundMasks", "draw_masks"]
-
 
 class ForegroundMasks(NamedTuple):
     """Masks of one image without padding; positions in pixels of the network's input."""

@@ -12,7 +12,6 @@ from efpn_d2.visualization.figures import check_figure_path, write_figure
 if TYPE_CHECKING:  # imported lazily
     from matplotlib.figure import Figure
 
-__all__ = ["Crop", "crop_window", "image_caption", "write_image_figures"]
 
 Crop = tuple[float, float, float, float]  # XYXY
 

@@ -11,8 +11,6 @@ from torch import Tensor
 from efpn_d2.data.image_reading import read_image
 from efpn_d2.data.mappers import DetectionMapper
 
-__all__ = ["build_test_mapper", "check_image", "cut_padding"]
-
 
 def build_test_mapper(cfg: CfgNode, scale: int = 1) -> DetectionMapper:
     """Build a mapper that loads images and their boxes at ``scale`` times the test scale.

@@ -10,7 +10,6 @@ from efpn_d2.inspection.feature_figure import FeatureLine, FeaturePanel, draw_fe
 if TYPE_CHECKING:  # imported lazily
     from matplotlib.figure import Figure
 
-__all__ = ["LevelMask", "draw_mask_figure", "mask_line"]
 
 _OPACITY = 0.6  # edges of the image are visible, and colors distinguishable
 _BOX_SCALE = 0.5  # the line of a box hides cells beside small objects

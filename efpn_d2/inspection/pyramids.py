@@ -15,13 +15,6 @@ from efpn_d2.modeling.backbone import EFPN
 if TYPE_CHECKING:
     from fvcore.common.checkpoint import _IncompatibleKeys
 
-__all__ = [
-    "PyramidSource",
-    "build_detector",
-    "load_pyramid",
-    "load_weights",
-    "parse_pyramid_source",
-]
 
 _BACKBONE, _EXTENSION = "backbone.", "backbone.extension."
 

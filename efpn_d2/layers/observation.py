@@ -3,8 +3,6 @@
 import torch
 from torch import nn
 
-__all__ = ["is_recorded", "is_watched"]
-
 
 def is_recorded() -> bool:
     """Return whether autograd, tracing, scripting or a compiler records the computation.

@@ -3,9 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .conv import conv_layer
-
-__all__ = ["BRANCH_GAIN", "ResidualBlock"]
+from efpn_d2.layers.conv import conv_layer
 
 # Residual branches start at a tenth of Kaiming's scale. Without normalization each branch at full
 # scale would double the variance, which made a training from scratch diverge.

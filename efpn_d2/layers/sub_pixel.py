@@ -5,8 +5,6 @@ from detectron2.layers import Conv2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["SubPixelUpsample", "eq4_permutation", "nearest_up2"]
-
 
 def nearest_up2(x: Tensor) -> Tensor:
     """Upsample (N, C, H, W) to (N, C, 2H, 2W) by nearest neighbor, as in FPN's top-down pathway."""

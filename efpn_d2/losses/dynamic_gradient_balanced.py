@@ -17,8 +17,6 @@ from torch.nn import functional as F
 
 from efpn_d2.utils.size_labels import size_labels
 
-__all__ = ["DynamicGradientBalancedLoss", "SampleLoss", "gradient_norms"]
-
 # : ``loss(predictions, rows)`` returns the sum of the plain losses of some samples, given by
 # ``rows`` (n,), with the network's ``predictions`` (n, ...) for them.
 SampleLoss = Callable[[Tensor, Tensor], Tensor]

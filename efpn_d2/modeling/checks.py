@@ -7,15 +7,6 @@ from detectron2.layers import ShapeSpec
 
 from efpn_d2.modeling.stock_names import EXTENDED
 
-__all__ = [
-    "check_extended",
-    "check_features",
-    "check_objectness",
-    "check_positive",
-    "differs_in_width",
-    "pick_levels",
-]
-
 _PYRAMID_LEVELS = ("p2_prime", *(f"p{level}" for level in range(2, 8)))
 
 

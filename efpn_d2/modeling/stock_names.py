@@ -1,7 +1,5 @@
 """Registered names of Detectron2's parts and of what takes their place: the one table of them."""
 
-__all__ = ["ENHANCED_BUILDERS", "EXTENDED", "STOCK_FASTER_RCNN", "stock_name"]
-
 #: By config key: the parts that Detectron2 has, and those of this package that know P'2. Of several
 #: stock names with one counterpart the first is the one that it goes back to.
 EXTENDED: dict[str, dict[str, str]] = {

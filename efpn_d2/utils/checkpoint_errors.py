@@ -3,8 +3,6 @@
 import re
 from pathlib import Path
 
-__all__ = ["explain_unreadable"]
-
 _REFUSED = re.compile(r"Unsupported (?:global: GLOBAL|class) ([\w.]+)")
 _HEAD_BYTES = 512
 

@@ -1,15 +1,11 @@
 """Read and write dataset files, with clear errors and atomic writes."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
-
-__all__ = ["open_atomically", "read_json", "read_text", "write_atomically", "write_json"]
 
 
 def read_json(path: str | os.PathLike[str]) -> tuple[Any, list[str]]:

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
 
-__all__ = ["Style", "size_label", "size_labels"]
-
 Style = Literal["key", "short", "range", "text"]
 
 # Of a bin with an upper end and of one without.

@@ -1,7 +1,5 @@
 """Copy-paste augmentation: copy small objects to other places of the same image."""
 
-from __future__ import annotations
-
 import copy
 import math
 from typing import Any, NamedTuple
@@ -11,8 +9,6 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetMapper
 from detectron2.data import transforms as T
 from detectron2.structures import BoxMode, polygons_to_bitmask
-
-__all__ = ["CopyPasteMapper", "Paste", "PasteTransform", "SmallObjectCopyPaste"]
 
 # Maximum number of places tried for a copy.
 _TRIES = 50
@@ -90,7 +86,7 @@ class SmallObjectCopyPaste:
         self._max_cover = max_cover
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> SmallObjectCopyPaste | None:
+    def from_config(cls, cfg: CfgNode) -> "SmallObjectCopyPaste | None":
         """Build from ``cfg.DATA``; None if copy-paste is disabled."""
         node = cfg.DATA
         if node.COPY_PASTE_PROBABILITY == 0:

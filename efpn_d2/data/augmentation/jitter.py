@@ -1,11 +1,7 @@
 """Color and scale jitter, built on Detectron2's augmentations."""
 
-from __future__ import annotations
-
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
-
-__all__ = ["color_jitter", "with_scale_jitter"]
 
 
 def color_jitter(strength: float, key: str = "DATA.COLOR_JITTER") -> list[T.Augmentation]:

@@ -1,7 +1,5 @@
 """Write planned crops as a prepared dataset: multi-threaded, atomic and resumable."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json
@@ -23,8 +21,6 @@ from efpn_d2.data.image_reading import read_image
 from efpn_d2.data.validation import ValidationReport
 from efpn_d2.data.validation.image_files import inspect_images
 from efpn_d2.utils.files import read_json, write_atomically, write_json
-
-__all__ = ["balance_dataset"]
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,5 @@
 """Plan crops that bring every class to about the same number of objects."""
 
-from __future__ import annotations
-
 import itertools
 from collections import Counter, defaultdict
 from dataclasses import dataclass
@@ -10,8 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from efpn_d2.data.coco.names import unique_names
-
-__all__ = ["BalanceOptions", "Crop", "count_by_class", "plan_crops"]
 
 # Maximum number of windows tried to find one that cuts no object; otherwise the best is used.
 _TRIES = 20

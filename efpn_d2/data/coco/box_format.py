@@ -1,15 +1,11 @@
 """Detect boxes that are valid as [x, y, width, height], but seem to have another format."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from efpn_d2.data.coco.record_checks import BOX
-
-__all__ = ["Suspicion", "suspect_boxes"]
 
 # Fewer boxes are not enough evidence.
 _LEAST_BOXES = 2

@@ -1,7 +1,5 @@
 """Read a COCO JSON once: its classes, and problems that would fail a training or evaluation."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections import Counter
@@ -29,8 +27,6 @@ from efpn_d2.data.coco.record_checks import (
     check_same_kind,
     one_of,
 )
-
-__all__ = ["ImageEntry", "JsonSummary", "read_summary"]
 
 # Fields that evaluation reads, besides the box and the ids that training needs, too.
 _EVALUATED_KEYS = ("area", "iscrowd")

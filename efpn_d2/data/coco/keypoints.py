@@ -1,14 +1,10 @@
 """Keypoints of a COCO JSON: their names, and the pairs that are swapped by a horizontal flip."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-
-__all__ = ["check_keypoints", "common_keypoints", "keypoint_metadata"]
 
 _SIDES = (("left", "right"), ("Left", "Right"), ("LEFT", "RIGHT"))
 # Number of keypoint sigmas that COCO's evaluation has by default.

@@ -1,7 +1,5 @@
 """AI-TOD and AI-TOD-v2: COCO JSONs for images of 800 x 800 pixels."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -17,8 +15,6 @@ from efpn_d2.data.converters.source import (
     choose_splits,
 )
 from efpn_d2.data.validation import ValidationReport
-
-__all__ = ["AITOD", "CLASS_NAMES", "SPLITS", "VERSIONS", "find_aitod", "read_aitod"]
 
 VERSIONS = ("v1", "v2")
 SPLITS = ("train", "val", "trainval", "test")

@@ -1,7 +1,5 @@
 """COCO, and any dataset in its format."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -16,8 +14,6 @@ from efpn_d2.data.converters.source import (
 )
 from efpn_d2.data.validation import ValidationReport
 from efpn_d2.utils.files import read_json
-
-__all__ = ["COCO", "find_coco_splits", "read_coco"]
 
 
 def find_coco_splits(source: Path) -> dict[str, tuple[Path, Path]]:

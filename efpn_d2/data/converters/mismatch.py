@@ -1,7 +1,5 @@
 """Explain why nothing of a dataset is left after validation."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -10,8 +8,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from efpn_d2.data.validation import KINDS, ValidationReport
-
-__all__ = ["likely_cause"]
 
 # Files are searched only for the first names, and among at most this many files.
 _NAMES, _FILES = 20, 100_000

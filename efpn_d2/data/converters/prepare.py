@@ -1,7 +1,5 @@
 """Check a dataset and write it with its report."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from efpn_d2.data.converters.mismatch import likely_cause
@@ -9,8 +7,6 @@ from efpn_d2.data.converters.source import RawDataset
 from efpn_d2.data.datasets.prepared import PreparedFiles, write_prepared
 from efpn_d2.data.validation import ValidationReport, clean_coco, counted
 from efpn_d2.utils.files import write_json
-
-__all__ = ["NothingLeftError", "ProblemsFoundError", "prepare"]
 
 
 class ProblemsFoundError(ValueError):

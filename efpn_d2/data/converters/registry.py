@@ -1,14 +1,10 @@
 """The formats of data sets that can be converted: what ``tools/prepare_dataset.py`` offers."""
 
-from __future__ import annotations
-
 from efpn_d2.data.converters.aitod import AITOD
 from efpn_d2.data.converters.coco_json import COCO
 from efpn_d2.data.converters.source import Converter
 from efpn_d2.data.converters.tt100k import TT100K
 from efpn_d2.data.converters.visdrone import VISDRONE
-
-__all__ = ["CONVERTERS", "register_converter"]
 
 #: By name.
 CONVERTERS = {converter.name: converter for converter in (TT100K, AITOD, VISDRONE, COCO)}

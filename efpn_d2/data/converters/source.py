@@ -1,7 +1,5 @@
 """The result of all dataset readers."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -9,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from efpn_d2.data.validation import ValidationReport
-
-__all__ = ["Converter", "NamedReader", "Option", "RawDataset", "Selection", "choose_splits"]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """Tsinghua-Tencent 100K, versions 2016 and 2021."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from functools import partial
@@ -18,8 +16,6 @@ from efpn_d2.data.converters.source import (
 )
 from efpn_d2.data.validation import ValidationReport
 from efpn_d2.utils.files import read_json, read_text
-
-__all__ = ["EVALUATED_CLASSES", "TT100K", "find_version", "read_tt100k", "tt100k_name"]
 
 ANNOTATION_FILES = {"2016": "annotations.json", "2021": "annotations_all.json"}
 SPLITS = ("train", "test", "other")

@@ -1,7 +1,5 @@
 """VisDrone-DET: one text file per image."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from functools import partial
@@ -17,16 +15,6 @@ from efpn_d2.data.converters.source import (
 )
 from efpn_d2.data.validation import ValidationReport
 from efpn_d2.utils.files import read_text
-
-__all__ = [
-    "CLASS_NAMES",
-    "IGNORED_REGION",
-    "OTHERS",
-    "SPLITS",
-    "VISDRONE",
-    "find_split",
-    "read_visdrone",
-]
 
 SPLITS = ("train", "val", "test-dev")
 # Categories 1 to 10.

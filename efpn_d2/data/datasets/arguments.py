@@ -1,7 +1,5 @@
 """Command-line options to train or evaluate on COCO-format files without editing a config."""
 
-from __future__ import annotations
-
 import argparse
 import logging
 from pathlib import Path

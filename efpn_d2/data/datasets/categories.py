@@ -1,7 +1,5 @@
 """Compare the classes of a COCO JSON with those of a model."""
 
-from __future__ import annotations
-
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.utils.file_io import PathManager

@@ -1,7 +1,5 @@
 """Check datasets at startup, so that a training does not fail late."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from detectron2.config import CfgNode

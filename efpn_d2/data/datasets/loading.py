@@ -1,15 +1,11 @@
 """Load COCO JSONs with Detectron2, with exact coordinates."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from detectron2.data import MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 
 from efpn_d2.data.coco.names import unique_names
-
-__all__ = ["float_coordinates", "load_coco"]
 
 
 def load_coco(json_file: str, image_root: str, name: str | None) -> list[dict[str, Any]]:

@@ -1,7 +1,5 @@
 """Prepared datasets: a checked COCO JSON, its report, and a description to use it by name."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Sequence
@@ -18,14 +16,6 @@ from efpn_d2.data.datasets.loading import load_coco
 from efpn_d2.data.paths import dataset_root
 from efpn_d2.data.validation import ValidationReport
 from efpn_d2.utils.files import read_json, write_json
-
-__all__ = [
-    "PreparedFiles",
-    "prepared_image_root",
-    "protocol_metadata",
-    "register_prepared",
-    "write_prepared",
-]
 
 
 @dataclass(frozen=True)

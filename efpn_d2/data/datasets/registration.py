@@ -1,7 +1,5 @@
 """Register datasets with Detectron2's catalogs on request."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Iterable, Sequence

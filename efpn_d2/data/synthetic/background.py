@@ -3,8 +3,6 @@
 All functions paint into a (H, W, 3) uint8 BGR canvas in place, in scene pixels.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from efpn_d2.data.synthetic.glyphs import BLUE, RED, WHITE, YELLOW, Layer, box, disc, paint

@@ -1,7 +1,5 @@
 """Configuration and paths of a synthetic dataset."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path

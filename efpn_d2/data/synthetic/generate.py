@@ -1,7 +1,5 @@
 """Write a split of the synthetic dataset to disk: parallel, atomic and resumable."""
 
-from __future__ import annotations
-
 import json
 import logging
 import math

@@ -5,8 +5,6 @@ is its own mirror image, because horizontal flips are Detectron2's default augme
 a right arrow would become the same class.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -5,8 +5,6 @@ when a generation is resumed instead of being stored beside the images. Coordina
 pixels, i.e. half a student pixel.
 """
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

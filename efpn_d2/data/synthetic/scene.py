@@ -1,7 +1,5 @@
 """Render a layout to an image and to COCO annotations."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Validation of annotations."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections import defaultdict
@@ -11,8 +9,6 @@ from typing import Any, TypeGuard
 from efpn_d2.data.validation.image_files import rotate_points
 from efpn_d2.data.validation.images import CheckedImages
 from efpn_d2.data.validation.report import ValidationReport
-
-__all__ = ["AnnotationChecks", "is_json"]
 
 # Tolerance in pixels: sums of rounded coordinates may leave the image by this much.
 _ROUNDING = 0.01

@@ -1,14 +1,10 @@
 """Validation of categories."""
 
-from __future__ import annotations
-
 from collections import Counter
 from typing import Any
 
 from efpn_d2.data.coco.names import unique_names
 from efpn_d2.data.validation.report import ValidationReport
-
-__all__ = ["check_categories"]
 
 
 def check_categories(categories: list[Any], report: ValidationReport) -> list[dict[str, Any]]:

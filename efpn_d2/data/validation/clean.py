@@ -1,7 +1,5 @@
 """Clean a COCO-format dataset so that Detectron2 can load it, and report all changes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +9,6 @@ from efpn_d2.data.validation.annotations import AnnotationChecks, is_json
 from efpn_d2.data.validation.categories import check_categories
 from efpn_d2.data.validation.images import check_images
 from efpn_d2.data.validation.report import ValidationReport
-
-__all__ = ["clean_coco"]
 
 
 def clean_coco(

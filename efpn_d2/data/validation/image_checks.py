@@ -1,7 +1,5 @@
 """Check the headers of image files that would fail a training or an evaluation."""
 
-from __future__ import annotations
-
 import logging
 from collections import defaultdict
 from collections.abc import Sequence
@@ -13,8 +11,6 @@ from efpn_d2.data.coco.json_summary import ImageEntry
 from efpn_d2.data.image_reading import vanishes
 from efpn_d2.data.validation import KINDS, counted
 from efpn_d2.data.validation.image_files import ImageFacts, inspect_images
-
-__all__ = ["check_images", "image_sizes"]
 
 logger = logging.getLogger(__name__)
 

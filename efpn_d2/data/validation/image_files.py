@@ -1,7 +1,5 @@
 """Inspect image files, by their headers if possible."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 from collections.abc import Iterable, Iterator
@@ -11,8 +9,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from efpn_d2.data.image_reading import mode_problem
-
-__all__ = ["ImageFacts", "inspect_images", "rotate_points"]
 
 _EXIF_ORIENTATION = 0x0112
 # Markers at the end of a complete file; other formats are decoded to check completeness.

@@ -1,7 +1,5 @@
 """Validation of image records, against each other and against the files."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any
@@ -9,8 +7,6 @@ from typing import Any
 from efpn_d2.data.coco.record_checks import check_same_kind
 from efpn_d2.data.validation.image_files import ImageFacts, inspect_images
 from efpn_d2.data.validation.report import ValidationReport
-
-__all__ = ["CheckedImages", "check_images"]
 
 # At COCO's usual input of 1333 px, objects of images with longer sides shrink more than 7.5 times.
 _LARGE_SIDE = 10000

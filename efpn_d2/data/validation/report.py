@@ -1,7 +1,5 @@
 """Validation report: every bad record with its file, id and field, and counts."""
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_right
 from collections import Counter
@@ -10,8 +8,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from efpn_d2.utils.size_labels import size_labels
-
-__all__ = ["KINDS", "NOTES", "Finding", "ValidationReport", "counted"]
 
 # Problems: errors in the source.
 KINDS = {

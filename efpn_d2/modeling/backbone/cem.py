@@ -16,8 +16,6 @@ from efpn_d2.config import require_node
 from efpn_d2.layers import BRANCH_GAIN, conv_layer
 from efpn_d2.modeling.checks import check_positive, pick_levels
 
-__all__ = ["ContextEnhancementModule", "build_cem"]
-
 
 class ContextEnhancementModule(nn.Module):
     """Add context ``E_l``, computed from the high levels, to each low level.

@@ -9,19 +9,10 @@ from detectron2.layers import ShapeSpec
 from torch import Tensor, nn
 
 from efpn_d2.config import require_node
+from efpn_d2.modeling.backbone.cem import build_cem
+from efpn_d2.modeling.backbone.fbsm import build_fbsm
+from efpn_d2.modeling.backbone.sgdm import build_sgdm_on_levels
 from efpn_d2.modeling.stock_names import ENHANCED_BUILDERS
-
-from .cem import build_cem
-from .fbsm import build_fbsm
-from .sgdm import build_sgdm_on_levels
-
-__all__ = [
-    "ENHANCED_BUILDERS",
-    "PyramidEnhancement",
-    "build_enhancement",
-    "check_enhancement",
-    "is_enhanced",
-]
 
 # In the order in which they run: context comes before the masks that are to tell what stands out in
 # it. Each entry: name of the child that it becomes, and a function of (cfg, output_shape of the

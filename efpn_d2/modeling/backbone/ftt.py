@@ -16,8 +16,6 @@ from torch import Tensor, nn
 from efpn_d2.layers import BRANCH_GAIN, ResidualBlock, SubPixelUpsample, conv_layer, nearest_up2
 from efpn_d2.modeling.presets import ExtensionPreset, get_preset
 
-__all__ = ["ESPCN", "FeatureTextureTransfer", "NearestUpsample", "Upsampler", "build_upsampler"]
-
 UPSAMPLERS = ("ftt", "espcn", "nearest")
 
 _LEAKY_SLOPE = 0.1

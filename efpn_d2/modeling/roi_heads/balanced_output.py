@@ -14,8 +14,6 @@ from efpn_d2.modeling.gradient_balance import (
     object_sizes,
 )
 
-__all__ = ["BalancedOutputLayers", "balance_predictors"]
-
 
 class BalancedOutputLayers(FastRCNNOutputLayers):
     """``FastRCNNOutputLayers`` with DCLoss [reconstruction from the abstract of E-FPN-BS].
