@@ -82,8 +82,9 @@ def _efpn_node() -> CN:
     # Channels of P'2; 0: the preset's share of MODEL.FPN.OUT_CHANNELS. Where they are not those of
     # the other levels, P'2 has a dense head of its own.
     node.P2_PRIME_CHANNELS = 0
-    # How P'3 is made from P3: "ftt" (Eq. 3), "espcn" (sub-pixel network on P3 alone) or "nearest".
-    # The last two are the paper's ablations (Tables II and III).
+    # How P'3 is made from P3: "ftt" (Eq. 3), "espcn" (sub-pixel network on P3 alone) or "nearest",
+    # of which the last two are the paper's ablations (Tables II and III), or the name of a class in
+    # UPSAMPLER_REGISTRY.
     node.UPSAMPLER = "ftt"
     # Channels inside FTT; 0: the preset's own (those of P'2; reference: twice those).
     node.WIDTH = 0
@@ -101,6 +102,9 @@ def _efpn_node() -> CN:
     # NMS merges), "none" (P'2 is built but no head reads it: exactly the stock heads), or "auto":
     # the preset's ("duplicate" for reference, else "reassign").
     node.ROUTING = "auto"
+    # What says which boxes are small: "SizeRouter", by SMALL_BOX_SIZE, or the name of another class
+    # in BOX_ROUTER_REGISTRY.
+    node.ROUTER = "SizeRouter"
     # The maps that the heads of small boxes pool from, and concatenate: ["p2_prime"], or
     # ["stem_map", "p2_prime"]. []: the latter where the texture is the stem's, else the former.
     node.SMALL_IN_FEATURES = []
@@ -218,11 +222,9 @@ def _efpn_bs_node() -> CN:
 
 def _distill_node() -> CN:
     node = CN()
-    # What is trained [paper IV-A3]: "" (the detector's own losses, everything at once), "base" (the
-    # stock FPN detector), "distill" (the extension alone, by Eq. 5 alone), "head" (the heads on P'2
-    # alone, with hard example mining), "joint" (the detector's losses and Eq. 5 together),
-    # "finetune" (the detector's losses, after other stages) or "add_on" (the detector's losses, but
-    # only what EFPN adds is trained).
+    # The stage that is trained [paper IV-A3], a row of efpn_d2/stage_table.py: "base" (the stock
+    # detector), "distill", "head", "joint", "finetune" or "add_on"; "": everything at once, by the
+    # detector's own losses.
     node.STAGE = ""
 
     # For tools/run_stages.py: the stages in their order, each [stage, iterations, learning rate].

@@ -9,7 +9,7 @@ from typing import Any
 from efpn_d2.report.gallery import script_json
 from efpn_d2.report.protocol import ReportProtocol, area_text, bin_text
 from efpn_d2.report.run import Run
-from efpn_d2.report.tables import class_table, error_table, evaluation_table, size_table
+from efpn_d2.report.tables import METRIC_TABLES, error_table, evaluation_table
 
 _SCRIPTS = ("dom", "axes", "charts", "panels", "labels", "boxes", "gallery", "viewer", "main")
 
@@ -46,8 +46,7 @@ def build_page(
         style=asset("page.css"),
         facts="".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in rules),
         iou=f"{protocol.iou:g}",
-        size_table=size_table(runs, protocol),
-        class_table=class_table(runs, protocol),
+        metric_tables="\n  ".join(table(runs, protocol) for table in METRIC_TABLES),
         evaluation=_evaluation(runs, evaluations),
         error_table=error_table(runs, protocol),
         data=script_json(data),

@@ -176,6 +176,13 @@ def class_table(runs: Sequence[Run], protocol: ReportProtocol) -> str:
     return table("By class (click a heading to sort)", headings, rows, "classes")
 
 
+METRIC_TABLES: tuple[Callable[[Sequence[Run], ReportProtocol], str], ...] = (
+    size_table,
+    class_table,
+)
+"""The tables of the report's section of metrics, in their order."""
+
+
 def _bin_columns(protocol: ReportProtocol) -> list[Metric]:
     return [
         Metric(

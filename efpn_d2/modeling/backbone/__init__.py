@@ -1,3 +1,4 @@
+from efpn_d2.modeling.backbone.bottom_up import ExtendedBottomUp
 from efpn_d2.modeling.backbone.build import (
     build_efpn,
     build_resnet_efpn_backbone,
@@ -30,6 +31,7 @@ from efpn_d2.modeling.backbone.sgdm import (
     add_sgdm_after_stages,
     build_sgdm,
 )
+from efpn_d2.modeling.backbone.upsampler import UPSAMPLER_REGISTRY, Upsampler
 
 __all__ = [
     "EFPN",
@@ -37,6 +39,7 @@ __all__ = [
     "ESPCN",
     "ContextEnhancementModule",
     "EnhancedFPN",
+    "ExtendedBottomUp",
     "ExtendedResNet",
     "FeatureTextureTransfer",
     "ForegroundBackgroundSeparationModule",
@@ -47,6 +50,8 @@ __all__ = [
     "PyramidSGDM",
     "RazorDynamicConv",
     "StaticGuidedDynamicModule",
+    "UPSAMPLER_REGISTRY",
+    "Upsampler",
     "add_sgdm_after_stages",
     "build_efpn",
     "build_enhanced_fpn",

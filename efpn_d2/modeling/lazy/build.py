@@ -72,7 +72,7 @@ class LazyComputation:
         if profile is None:
             self.warn_once(
                 "stage 2 or the extension has a module that reads its whole input (a group "
-                "normalisation or SGDM), too far, or where its input says"
+                "normalisation or SGDM), too far, or where its input or the position says"
             )
         return profile
 

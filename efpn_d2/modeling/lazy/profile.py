@@ -98,7 +98,8 @@ def profile_extension(stage2: nn.Module, extension: "PyramidExtension") -> Exten
     """Profile the steps from the stock maps to P'2; None: one reads its whole input, or too far.
 
     A step like that (a group normalisation, a global pool) cannot be computed in tiles, nor one
-    that reads where its input says (a deformable convolution).
+    that reads where its input says (a deformable convolution), or that depends on where in the map
+    a cell is (an interpolation with aligned corners).
 
     Args:
         stage2: stage 2 of the bottom-up network.
@@ -151,7 +152,7 @@ def profile_step(
         scale: side of the output as a multiple of the inputs'.
 
     Returns:
-        None if a NaN spreads over any distance.
+        None if a NaN spreads over any distance, or the output depends on the position in the map.
     """
     # In double precision, of which PyTorch's own convolution shares no sums among cells, as faster
     # ones do, which would spread a NaN too far.
@@ -163,8 +164,26 @@ def profile_step(
                 distances = [_spread(module, call, channels, k, side) for k in range(len(channels))]
             halos = tuple(-(-distance // scale) for distance in distances)
             if max(halos) < side // 2 - 1:
+                if not _is_stationary(module, call, channels, scale, max(halos)):
+                    return None
                 return StepProfile(halos, sum(macs) // (len(channels) * side**2))
     return None
+
+
+def _is_stationary(
+    module: nn.Module, call: Callable[..., Tensor], channels: Sequence[int], scale: int, halo: int
+) -> bool:
+    """Whether the output over a window of the inputs is that of the whole, beyond the halo."""
+    margin = halo + halo % 2 + 2  # even: some steps read an input at half the resolution
+    side = 3 * margin
+    generator = torch.Generator().manual_seed(0)
+    inputs = [
+        torch.randn(1, c, side, side, dtype=torch.double, generator=generator) for c in channels
+    ]
+    whole = call(module, *inputs)[..., scale * 2 * margin :, scale * 2 * margin :]
+    windows = [x[..., margin:, margin:] for x in inputs]
+    found = call(module, *windows)[..., scale * margin :, scale * margin :]
+    return torch.allclose(found, whole, rtol=1e-6, atol=1e-9)
 
 
 def _spread(
