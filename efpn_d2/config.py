@@ -81,7 +81,8 @@ def _efpn_node() -> CN:
     # that of the other levels, P'2 has its own dense head.
     node.P2_PRIME_CHANNELS = 0
     # How P'3 is computed from P3: "ftt" (Eq. 3), "espcn" (sub-pixel network on P3 alone) or
-    # "nearest". The last two are the paper's ablations (Tables II and III).
+    # "nearest", the last two being the paper's ablations (Tables II and III), or the name of a
+    # class in UPSAMPLER_REGISTRY.
     node.UPSAMPLER = "ftt"
     # Number of channels inside FTT; 0: chosen by the preset (those of P'2; reference: twice those).
     node.WIDTH = 0
@@ -101,6 +102,9 @@ def _efpn_node() -> CN:
     # NMS merges the results), "none" (P'2 is built but not read: the stock heads), or "auto"
     # (chosen by the preset: "duplicate" for reference, otherwise "reassign").
     node.ROUTING = "auto"
+    # Rule that says which boxes are small: "SizeRouter", by SMALL_BOX_SIZE, or the name of another
+    # class in BOX_ROUTER_REGISTRY.
+    node.ROUTER = "SizeRouter"
     # Features that the small heads pool and concatenate: ["p2_prime"], or ["stem_map", "p2_prime"].
     # []: the latter if the texture is "stem_map", otherwise the former.
     node.SMALL_IN_FEATURES = []
@@ -225,10 +229,9 @@ def _efpn_bs_node() -> CN:
 
 def _distill_node() -> CN:
     node = CN()
-    # Training stage [paper IV-A3]: "" (the detector's losses), "base" (the stock FPN detector),
-    # "distill" (only the extension, by Eq. 5 alone), "head" (only the heads on P'2, with online
-    # hard example mining), "joint" (the detector's losses and Eq. 5), "finetune" (the detector's
-    # losses, after other stages) or "add_on" (the detector's losses, training only what EFPN adds).
+    # Training stage [paper IV-A3], a row of efpn_d2/modeling/stage_table.py: "base" (the stock
+    # detector), "distill", "head", "joint", "finetune" or "add_on"; "": everything at once, by the
+    # detector's own losses.
     node.STAGE = ""
 
     # For tools/run_stages.py: the stages in order, each as [stage, iterations, learning rate].

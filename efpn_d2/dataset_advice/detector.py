@@ -15,8 +15,7 @@ from detectron2.structures import Boxes
 from torch import nn
 
 from efpn_d2.dataset_advice.anchors import AnchorLevel
-from efpn_d2.modeling.presets import get_preset
-from efpn_d2.modeling.roi_heads.routing import is_small_box
+from efpn_d2.modeling.roi_heads.routing import BoxRouter, SizeRouter, build_box_router
 from efpn_d2.modeling.roi_heads.small_head import SmallHeadMixin
 
 P2_PRIME = "p2_prime"
@@ -34,12 +33,17 @@ class DetectorGeometry(NamedTuple):
     thresholds: tuple[float, float]  # IoU: background below the first, foreground from the second
     pooled: tuple[str, ...]  # levels that the stock heads pool from; empty: no heads
     pooled_strides: tuple[int, ...]
-    small_box_size: float | None  # smaller boxes are pooled from P'2; None: no such head
+    router: BoxRouter | None  # selects the boxes pooled from P'2; None: no such head
+
+    @property
+    def small_box_size(self) -> float | None:
+        """Boxes below this size are pooled from P'2; None: no box is, or by another rule."""
+        return self.router.small_box_size if isinstance(self.router, SizeRouter) else None
 
     @property
     def read_levels(self) -> list[str]:
         """All levels that boxes are pooled from, fine to coarse; empty for a dense detector."""
-        return [*([P2_PRIME] if self.small_box_size else []), *self.pooled]
+        return [*([P2_PRIME] if self.router is not None else []), *self.pooled]
 
     def assign_levels(self, boxes: np.ndarray) -> np.ndarray:
         """Assign boxes (R, 4) XYXY to levels and return indices (R,) into ``read_levels``."""
@@ -48,8 +52,8 @@ class DetectorGeometry(NamedTuple):
         levels = assign_boxes_to_levels(
             [Boxes(tensor)], low, high, _CANONICAL_BOX_SIZE, _CANONICAL_LEVEL
         )
-        if self.small_box_size:
-            levels = torch.where(is_small_box(tensor, self.small_box_size), 0, levels + 1)
+        if self.router is not None:
+            levels = torch.where(self.router(tensor), 0, levels + 1)
         return levels.numpy()
 
 
@@ -73,7 +77,7 @@ def describe_detector(cfg: CfgNode) -> DetectorGeometry:
         backbone = build_backbone(cfg)
     shapes = backbone.output_shape()
     pooled: tuple[str, ...] = ()
-    small: float | None = None
+    router: BoxRouter | None = None
     if issubclass(arch, RetinaNet):
         names = list(cfg.MODEL.RETINANET.IN_FEATURES)
         generator = build_anchor_generator(cfg, [shapes[name] for name in names])
@@ -82,14 +86,14 @@ def describe_detector(cfg: CfgNode) -> DetectorGeometry:
         parts = _proposal_generator(cfg).from_config(cfg, shapes)
         names, generator = list(parts["in_features"]), parts["anchor_generator"]
         thresholds = cfg.MODEL.RPN.IOU_THRESHOLDS
-        pooled, small = tuple(cfg.MODEL.ROI_HEADS.IN_FEATURES), _small_box_size(cfg)
+        pooled, router = tuple(cfg.MODEL.ROI_HEADS.IN_FEATURES), _box_router(cfg)
     return DetectorGeometry(
         anchors=anchor_levels(generator, names),
         size_divisibility=backbone.size_divisibility,
         thresholds=(min(thresholds), max(thresholds)),
         pooled=pooled,
         pooled_strides=tuple(shapes[name].stride for name in pooled),
-        small_box_size=small,
+        router=router,
     )
 
 
@@ -123,9 +127,8 @@ def anchor_levels(
     return levels
 
 
-def _small_box_size(cfg: CfgNode) -> float | None:
-    node = cfg.MODEL.EFPN
+def _box_router(cfg: CfgNode) -> BoxRouter | None:
     if not issubclass(ROI_HEADS_REGISTRY.get(cfg.MODEL.ROI_HEADS.NAME), SmallHeadMixin):
         return None
-    routing = get_preset(node.PRESET).routing if node.ROUTING == "auto" else node.ROUTING
-    return None if routing == "none" else node.SMALL_BOX_SIZE
+    router = build_box_router(cfg)
+    return None if router.mode == "none" else router

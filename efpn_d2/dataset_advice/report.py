@@ -98,7 +98,7 @@ def _read_levels(analysis: DatasetAnalysis) -> str:
         [name, count, f"{count / total:.1%}", f"{after / total:.1%}"]
         for name, count, after in zip(now.read_levels, *counts, strict=True)
     ]
-    rule = f", p2_prime below {now.small_box_size:g} px" if now.small_box_size else ""
+    rule = "" if now.router is None else f", p2_prime {now.router.describe()}"
     title = f"Levels that objects are assigned to (Detectron2's assignment{rule}):"
     return f"{title}\n{_table(rows, ['level', 'objects', 'share', 'advised'])}"
 

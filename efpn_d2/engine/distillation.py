@@ -1,4 +1,4 @@
-"""The stages of training: base, distill, head, or all in one (paper IV-A3); add-on (ours)."""
+"""The trainer of a stage, and the checkpoints that it starts from."""
 
 import os
 import weakref
@@ -14,39 +14,22 @@ from efpn_d2.data.mappers import build_distillation_mapper
 from efpn_d2.engine.resumable_loader import build_resumable_train_loader
 from efpn_d2.engine.trainer import EFPNTrainer
 from efpn_d2.modeling.freezing import freeze_all_but
+from efpn_d2.modeling.stage_table import SMALL_RPN_HEAD, StageError, get_stage
 
 if TYPE_CHECKING:
     from fvcore.common.checkpoint import _IncompatibleKeys
 
 
-STAGES = ("", "base", "distill", "head", "joint", "finetune", "add_on")
-
-# Stages that train the configured detector as it is.
-_PLAIN = ("", "base", "finetune")
-# Stages that compare P'3 and P'2 with a teacher's maps.
-_DISTILLED = ("distill", "joint")
-
-_EXTENSION, _SMALL_HEADS = "backbone.extension.", "roi_heads.small_"
-_SMALL_RPN_HEAD = "proposal_generator.rpn_head.small_"
-_FTT = "backbone.extension.upsampler."
 _PYRAMID = ("backbone.bottom_up.", "backbone.fpn_")
-_HEADS = ("proposal_generator.", "roi_heads.box_", "roi_heads.mask_", "roi_heads.keypoint_")
-_DETECTOR = (*_PYRAMID, *_HEADS)
 # Batch normalisation does not compute with it, and a frozen network that goes on does not have it.
 _UNUSED = ".num_batches_tracked"
-
-
-class StageError(ValueError):
-    """A stage that cannot be trained as it is configured; the message says what to do."""
 
 
 class DistillationTrainer(EFPNTrainer):
     """:class:`EFPNTrainer` of the stage ``DISTILL.STAGE``. Only ``build_*`` methods differ.
 
-    ``base``, ``finetune`` and the empty stage train the configured detector as it is. ``distill``
-    trains ``backbone.extension`` by Eq. 5 alone, ``head`` the heads on P'2 alone, ``joint``
-    everything by all losses, ``add_on`` the extension and the heads on P'2 by the detector's
-    losses. Every stage's checkpoints are plain detector checkpoints.
+    :mod:`efpn_d2.modeling.stage_table` says what each stage trains, and by which losses. The
+    checkpoints of every stage are plain detector checkpoints.
     """
 
     @classmethod
@@ -56,24 +39,19 @@ class DistillationTrainer(EFPNTrainer):
         Raises:
             StageError: the stage is unknown or does not fit the configured detector.
         """
-        stage = cfg.DISTILL.STAGE
+        name = cfg.DISTILL.STAGE
+        stage = get_stage(name)
         model: Any = super().build_model(stage_config(cfg))  # of whatever class ``cfg`` names
-        if stage not in _PLAIN and not hasattr(model.backbone, "extension"):
+        if not stage.is_plain and not hasattr(model.backbone, "extension"):
             raise StageError(
-                f"DISTILL.STAGE {stage} trains P'2, which {cfg.MODEL.BACKBONE.NAME} does not have: "
+                f"DISTILL.STAGE {name} trains P'2, which {cfg.MODEL.BACKBONE.NAME} does not have: "
                 "set MODEL.BACKBONE.NAME to build_resnet_efpn_backbone."
             )
-        if stage in _DISTILLED:
-            _check_width(stage, model.backbone)
-        if stage == "distill":
-            # Eq. 5 of P'3 alone reaches nothing behind it.
-            freeze_all_but(model, (_EXTENSION if "p2_prime" in cfg.DISTILL.LEVELS else _FTT,))
-        elif stage == "head":
-            trained = (_SMALL_HEADS, _EXTENSION)
-            freeze_all_but(model, trained if cfg.DISTILL.UNFREEZE_EXTENSION else trained[:1])
-        elif stage == "add_on":
-            freeze_all_but(model, (_EXTENSION, _SMALL_HEADS, _SMALL_RPN_HEAD))
-        if stage in _DISTILLED and cfg.DISTILL.TEACHER_WEIGHTS:
+        if stage.distills:
+            _check_width(name, model.backbone)
+        if stage.trained is not None:
+            freeze_all_but(model, stage.trained(cfg))
+        if stage.distills and cfg.DISTILL.TEACHER_WEIGHTS:
             teacher = nn.ModuleDict({"backbone": build_backbone(cfg)})
             _TeacherCheckpointer(teacher).load(cfg.DISTILL.TEACHER_WEIGHTS)
             model.set_teacher(teacher["backbone"])
@@ -82,7 +60,7 @@ class DistillationTrainer(EFPNTrainer):
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> DataLoader[Any]:
         """As :class:`EFPNTrainer`'s, with the teacher's view where there is a teacher."""
-        if cfg.DISTILL.STAGE in _DISTILLED:
+        if get_stage(cfg.DISTILL.STAGE).distills:
             return build_resumable_train_loader(cfg, mapper=build_distillation_mapper(cfg))
         return super().build_train_loader(cfg)
 
@@ -103,30 +81,26 @@ def stage_config(cfg: CfgNode) -> CfgNode:
     Raises:
         StageError: the stage is unknown or does not fit the configured detector.
     """
-    stage = cfg.DISTILL.STAGE
-    if stage not in STAGES:
-        raise StageError(
-            f"DISTILL.STAGE is '{stage}', which does not exist: use '' or one of "
-            f"{', '.join(STAGES[1:])}."
-        )
-    if stage in _PLAIN:
+    name = cfg.DISTILL.STAGE
+    stage = get_stage(name)
+    if stage.is_plain:
         return cfg
     heads, meta_architecture = cfg.MODEL.ROI_HEADS.NAME, cfg.MODEL.META_ARCHITECTURE
     if meta_architecture != "GeneralizedRCNN":
         raise StageError(
-            f"DISTILL.STAGE {stage} trains two-stage detectors, but MODEL.META_ARCHITECTURE is "
+            f"DISTILL.STAGE {name} trains two-stage detectors, but MODEL.META_ARCHITECTURE is "
             f"{meta_architecture}: use GeneralizedRCNN or DISTILL.STAGE ''."
         )
-    if stage == "head" and heads != "EFPNROIHeads":
+    if stage.roi_heads is not None and heads != stage.roi_heads[0]:
         raise StageError(
-            f"DISTILL.STAGE head trains EFPNROIHeads, but MODEL.ROI_HEADS.NAME is {heads}: train "
-            "it with DISTILL.STAGE joint."
+            f"DISTILL.STAGE {name} trains {stage.roi_heads[0]}, but MODEL.ROI_HEADS.NAME is "
+            f"{heads}: train it with DISTILL.STAGE joint."
         )
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.META_ARCHITECTURE = "DistillationRCNN"
-    if stage == "head":
-        cfg.MODEL.ROI_HEADS.NAME = "OHEMSmallROIHeads"
+    if stage.roi_heads is not None:
+        cfg.MODEL.ROI_HEADS.NAME = stage.roi_heads[1]
     return cfg
 
 
@@ -176,13 +150,6 @@ class _TeacherCheckpointer(EFPNCheckpointer):
 class StageCheckpointer(EFPNCheckpointer):
     """:class:`EFPNCheckpointer` that loads only what the stage can start from."""
 
-    _NEEDS = {
-        "distill": ("base", _DETECTOR),
-        "head": ("distill", (*_DETECTOR, _EXTENSION)),
-        # Neither trained nor in the file, what is inserted into the pyramid would stay at random.
-        "add_on": ("base", (*_DETECTOR, "backbone.enhancement.")),
-    }
-
     def __init__(self, model: nn.Module, save_dir: str = "", *, stage: str, **kwargs: Any) -> None:
         """
         Args:
@@ -190,7 +157,7 @@ class StageCheckpointer(EFPNCheckpointer):
             model, save_dir, kwargs: those of :class:`EFPNCheckpointer`.
         """
         super().__init__(model, save_dir, **kwargs)
-        self._stage = stage
+        self._name, self._stage = stage, get_stage(stage)
         self._path = ""
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
@@ -200,22 +167,20 @@ class StageCheckpointer(EFPNCheckpointer):
             StageError: the file, or its absence, is not what the stage starts from.
         """
         self._path = path
-        if not path and self._stage in self._NEEDS:
+        if not path and self._stage.starts_from:
             self._refuse("MODEL.WEIGHTS is empty")
         return super().load(path, checkpointables)
 
     def _initialize_new_parts(self, incompatible: "_IncompatibleKeys") -> None:
         # Before new parts are made of stock ones, while it shows what the file held.
-        _, needed = self._NEEDS.get(self._stage, ("", ()))
-        for prefix in needed:
+        for prefix in self._stage.needs:
             absent = missing(incompatible, (prefix,))
-            if any(not key.startswith(_SMALL_RPN_HEAD) for key in absent):
+            if any(not key.startswith(SMALL_RPN_HEAD) for key in absent):
                 self._refuse(f"'{self._path}' lacks fitting weights below {prefix.rstrip('.')}")
         super()._initialize_new_parts(incompatible)
 
     def _refuse(self, reason: str) -> None:
-        before, _ = self._NEEDS[self._stage]
         raise StageError(
-            f"DISTILL.STAGE {self._stage} starts from the output of stage {before}, but {reason}: "
-            "set MODEL.WEIGHTS to that output."
+            f"DISTILL.STAGE {self._name} starts from the output of stage "
+            f"{self._stage.starts_from}, but {reason}: set MODEL.WEIGHTS to that output."
         )

@@ -7,6 +7,7 @@ import yaml
 from detectron2.config import CfgNode
 
 from efpn_d2.model_zoo import get_config
+from efpn_d2.modeling.stage_table import STAGES, get_stage
 from efpn_d2.utils.files import write_atomically
 
 # What tells a later run which training this is. Others write config.yaml too, such as an evaluation
@@ -26,10 +27,6 @@ _WITHOUT_EFFECT = (
     "TRAINING.ACCUMULATE_GRADIENTS",
     "VIS_PERIOD",
 )
-_OF_HEAD = {"OHEM_BATCH", "OHEM_POSITIVE_FRACTION", "UNFREEZE_EXTENSION"}
-_OF_EQ_5 = {"LEVELS", "POSITIVE_WEIGHT", "LOSS_WEIGHT", "VIEW", "TEACHER_WEIGHTS", "COLOR_JITTER"}
-# Which options of DISTILL a stage does not read; the others read neither kind.
-_UNREAD = {"distill": _OF_HEAD, "joint": _OF_HEAD, "head": _OF_EQ_5}
 
 
 def record_path(cfg: CfgNode) -> Path:
@@ -70,6 +67,8 @@ def _values(cfg: CfgNode) -> dict[str, Any]:
         for parent in parents:
             node = node[parent]
         node.pop(name, None)
-    for name in _UNREAD.get(cfg.DISTILL.STAGE, _OF_HEAD | _OF_EQ_5):
-        values["DISTILL"].pop(name, None)
+    own = get_stage(cfg.DISTILL.STAGE).options
+    for stage in STAGES.values():
+        for name in set(stage.options).difference(own):
+            values["DISTILL"].pop(name, None)
     return values

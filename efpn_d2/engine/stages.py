@@ -10,14 +10,16 @@ from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
+from detectron2.modeling import BACKBONE_REGISTRY
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
 from efpn_d2.data.mappers import build_distillation_mapper, build_train_mapper
-from efpn_d2.engine.distillation import STAGES, DistillationTrainer, StageError
+from efpn_d2.engine.distillation import DistillationTrainer
 from efpn_d2.engine.stage_folder import note_training, output_path, record_path, same_training
 from efpn_d2.engine.training_loop import training_options
 from efpn_d2.modeling.backbone import is_enhanced
+from efpn_d2.modeling.stage_table import STAGES, StageError, get_stage
 from efpn_d2.modeling.stock_names import ENHANCED_BUILDERS, stock_name
 from efpn_d2.utils.logs import without_messages
 from efpn_d2.utils.run_record import collect_run_record, peak_memory_gib, write_json
@@ -29,7 +31,7 @@ def stage_configs(cfg: CfgNode) -> list[CfgNode]:
     """One config per entry of ``DISTILL.SCHEDULE``, each starting from the previous one's output.
 
     A stage's output is ``OUTPUT_DIR/<stage>``. The learning-rate steps and the warm-up keep their
-    place relative to the number of iterations; stage ``base`` trains the stock detector.
+    place relative to the number of iterations.
 
     Raises:
         StageError: the schedule is empty or an entry is not [stage, iterations, learning rate].
@@ -38,7 +40,7 @@ def stage_configs(cfg: CfgNode) -> list[CfgNode]:
     if not schedule or not all(_is_stage(entry) for entry in schedule):
         raise StageError(
             f"DISTILL.SCHEDULE is {schedule}: list the stages as [stage, iterations, learning "
-            f"rate], each stage one of {', '.join(STAGES[1:])}."
+            f"rate], each stage one of {', '.join(filter(None, STAGES))}."
         )
     configs = []
     weights = cfg.MODEL.WEIGHTS
@@ -55,7 +57,7 @@ def stage_configs(cfg: CfgNode) -> list[CfgNode]:
         own.SOLVER.STEPS = tuple(step for step in steps if step < iterations)
         own.SOLVER.WARMUP_ITERS = round(cfg.SOLVER.WARMUP_ITERS * share)
         own.SOLVER.BASE_LR = float(learning_rate)
-        if stage == "base":
+        if get_stage(stage).stock:
             _use_stock_names(own)
         own.freeze()
         configs.append(own)
@@ -67,12 +69,12 @@ def _is_stage(entry: Any) -> bool:
     if not isinstance(entry, list | tuple) or len(entry) != 3:
         return False
     stage, iterations, learning_rate = entry
-    known = stage in STAGES[1:] and isinstance(iterations, int)
+    known = stage in list(STAGES)[1:] and isinstance(iterations, int)
     return known and iterations > 0 and isinstance(learning_rate, int | float) and learning_rate > 0
 
 
 def _use_stock_names(cfg: CfgNode) -> None:
-    parts = ["BACKBONE"] if "RetinaNet" not in cfg.MODEL.META_ARCHITECTURE else []
+    parts = []
     if cfg.MODEL.EFPN_BS.DCLOSS_ENABLED or cfg.MODEL.EFPN_BS.FBSM_ENABLED:
         # The heads that know these, on the stock maps.
         cfg.MODEL.EFPN.ROUTING, cfg.MODEL.EFPN.RPN_ON_P2_PRIME = "none", False
@@ -84,6 +86,9 @@ def _use_stock_names(cfg: CfgNode) -> None:
         parts += ["PROPOSAL_GENERATOR", "ROI_HEADS"]
     for part in parts:
         cfg.MODEL[part].NAME = stock_name(f"MODEL.{part}.NAME", cfg.MODEL[part].NAME)
+    stock_builder = cfg.MODEL.BACKBONE.NAME.replace("_efpn_", "_fpn_")
+    if "RetinaNet" not in cfg.MODEL.META_ARCHITECTURE and stock_builder in BACKBONE_REGISTRY:
+        cfg.MODEL.BACKBONE.NAME = stock_builder
     if is_enhanced(cfg):
         # The stock pyramid with what is inserted into it, but for what would be on P'2.
         name = cfg.MODEL.BACKBONE.NAME
@@ -154,7 +159,7 @@ def _check_stage(
     on_cpu.MODEL.DEVICE = "cpu"
     if cfg.DISTILL.TEACHER_WEIGHTS in to_come:
         on_cpu.DISTILL.TEACHER_WEIGHTS = ""
-    distills = cfg.DISTILL.STAGE in ("distill", "joint")
+    distills = get_stage(cfg.DISTILL.STAGE).distills
     with _refusals_of(cfg.DISTILL.STAGE):
         # Which has every model that is built, page after page.
         with without_messages("detectron2.engine.defaults"):

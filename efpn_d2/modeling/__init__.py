@@ -3,8 +3,10 @@
 from efpn_d2.modeling.backbone import (
     EFPN,
     ESPCN,
+    UPSAMPLER_REGISTRY,
     ContextEnhancementModule,
     EnhancedFPN,
+    ExtendedBottomUp,
     ExtendedResNet,
     FeatureTextureTransfer,
     ForegroundBackgroundSeparationModule,
@@ -12,6 +14,7 @@ from efpn_d2.modeling.backbone import (
     PyramidExtension,
     RazorDynamicConv,
     StaticGuidedDynamicModule,
+    Upsampler,
     build_efpn,
     build_enhanced_fpn,
     build_resnet_efpn_backbone,
@@ -21,9 +24,18 @@ from efpn_d2.modeling.backbone import (
 )
 from efpn_d2.modeling.meta_arch import DistillationRCNN, EFPNRetinaNet, EFPNWithTTA
 from efpn_d2.modeling.proposal_generator import EFPNRPN
-from efpn_d2.modeling.roi_heads import EFPNCascadeROIHeads, EFPNROIHeads, OHEMSmallROIHeads
+from efpn_d2.modeling.roi_heads import (
+    BOX_ROUTER_REGISTRY,
+    BoxRouter,
+    EFPNCascadeROIHeads,
+    EFPNROIHeads,
+    OHEMSmallROIHeads,
+    SizeRouter,
+)
 
 __all__ = [
+    "BOX_ROUTER_REGISTRY",
+    "BoxRouter",
     "DistillationRCNN",
     "EFPN",
     "EFPNRPN",
@@ -34,6 +46,7 @@ __all__ = [
     "EFPNRetinaNet",
     "EFPNWithTTA",
     "EnhancedFPN",
+    "ExtendedBottomUp",
     "ExtendedResNet",
     "FeatureTextureTransfer",
     "ForegroundBackgroundSeparationModule",
@@ -41,7 +54,10 @@ __all__ = [
     "OHEMSmallROIHeads",
     "PyramidExtension",
     "RazorDynamicConv",
+    "SizeRouter",
     "StaticGuidedDynamicModule",
+    "UPSAMPLER_REGISTRY",
+    "Upsampler",
     "build_efpn",
     "build_enhanced_fpn",
     "build_resnet_efpn_backbone",

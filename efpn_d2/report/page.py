@@ -10,7 +10,7 @@ from efpn_d2.evaluation.coco_backends import backend_version
 from efpn_d2.report.gallery import script_json
 from efpn_d2.report.rules import ReportRules, area_text, bin_text
 from efpn_d2.report.run import Run
-from efpn_d2.report.tables import class_table, error_table, evaluation_table, size_table
+from efpn_d2.report.tables import METRIC_TABLES, error_table, evaluation_table
 
 _SCRIPTS = ("dom", "axes", "charts", "panels", "labels", "boxes", "gallery", "viewer", "main")
 
@@ -47,8 +47,7 @@ def build_page(
         style=asset("page.css"),
         facts="".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in shown),
         iou=f"{rules.iou:g}",
-        size_table=size_table(runs, rules),
-        class_table=class_table(runs, rules),
+        metric_tables="\n  ".join(table(runs, rules) for table in METRIC_TABLES),
         evaluation=_evaluation(runs, evaluations),
         error_table=error_table(runs, rules),
         data=script_json(data),

@@ -158,6 +158,13 @@ def class_table(runs: Sequence[Run], rules: ReportRules) -> str:
     return table("By class (click a heading to sort)", headings, rows, "classes")
 
 
+METRIC_TABLES: tuple[Callable[[Sequence[Run], ReportRules], str], ...] = (
+    size_table,
+    class_table,
+)
+"""The tables of the report's section of metrics, in their order."""
+
+
 def _bin_columns(rules: ReportRules) -> list[Metric]:
     def precision(size: int) -> MetricValue:
         """AP in a size bin, whatever the row is."""

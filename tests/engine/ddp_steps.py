@@ -58,8 +58,8 @@ def train(model: str, output_dir: Path) -> dict[str, object]:
     cfg = tiny_config("ddp_test", output_dir, *MODELS[model], "SOLVER.IMS_PER_BATCH", 4, "SEED", -1)
     trainer = DistillationTrainer(cfg)
     heads = trainer.model.module.roi_heads
-    if hasattr(heads, "small_box_size"):
-        heads.small_box_size = (0.0, 1e6)[comm.get_rank()]
+    if hasattr(heads, "router"):
+        heads.router.small_box_size = (0.0, 1e6)[comm.get_rank()]
     without_gradient = set()
     with EventStorage():
         for trainer.iter in range(2):

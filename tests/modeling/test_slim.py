@@ -222,8 +222,9 @@ def test_detectron2s_retinanet_cannot_read_two_widths():
 
 
 @pytest.mark.parametrize("upsampler", ["espcn", "nearest"])
-def test_other_up_samplers_leave_no_parameter_without_gradient(upsampler):
-    model = build(**{"MODEL.EFPN.UPSAMPLER": upsampler})
+@pytest.mark.parametrize("name", [FASTER, RETINANET])
+def test_other_up_samplers_leave_no_parameter_without_gradient(name, upsampler):
+    model = build(name, **{"MODEL.EFPN.UPSAMPLER": upsampler})
     sum(losses(model).values()).backward()
     assert without_gradient(model) == []
 

@@ -1,3 +1,4 @@
+from efpn_d2.modeling.backbone.bottom_up import ExtendedBottomUp
 from efpn_d2.modeling.backbone.build import (
     build_efpn,
     build_resnet_efpn_backbone,
@@ -29,12 +30,14 @@ from efpn_d2.modeling.backbone.sgdm import (
     add_sgdm_after_stages,
     build_sgdm,
 )
+from efpn_d2.modeling.backbone.upsampler import UPSAMPLER_REGISTRY, Upsampler
 
 __all__ = [
     "EFPN",
     "ESPCN",
     "ContextEnhancementModule",
     "EnhancedFPN",
+    "ExtendedBottomUp",
     "ExtendedResNet",
     "FeatureTextureTransfer",
     "ForegroundBackgroundSeparationModule",
@@ -45,6 +48,8 @@ __all__ = [
     "PyramidSGDM",
     "RazorDynamicConv",
     "StaticGuidedDynamicModule",
+    "UPSAMPLER_REGISTRY",
+    "Upsampler",
     "add_sgdm_after_stages",
     "build_efpn",
     "build_enhanced_fpn",

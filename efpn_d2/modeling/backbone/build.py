@@ -13,12 +13,14 @@ from detectron2.modeling.backbone.resnet import build_resnet_backbone
 from torch import nn
 
 from efpn_d2.config import require_node
-from efpn_d2.modeling.backbone.efpn import EFPN, refuse_bottom_up
+from efpn_d2.modeling.backbone.bottom_up import check_bottom_up
+from efpn_d2.modeling.backbone.efpn import EFPN
 from efpn_d2.modeling.backbone.enhanced_fpn import build_pyramid
 from efpn_d2.modeling.backbone.extended_resnet import ExtendedResNet
 from efpn_d2.modeling.backbone.extension import PyramidExtension
 from efpn_d2.modeling.backbone.lazy_efpn import LazyEFPN
 from efpn_d2.modeling.backbone.sgdm import add_sgdm_after_stages
+from efpn_d2.modeling.backbone.upsampler import get_upsampler
 from efpn_d2.modeling.checks import check_extended, check_features, differs_in_width
 from efpn_d2.modeling.lazy import build_lazy_computation
 from efpn_d2.modeling.presets import get_texture
@@ -37,7 +39,7 @@ def build_efpn(
 
     Args:
         cfg: a config.
-        bottom_up: see :class:`EFPN`; changed in place by :func:`add_sgdm_after_stages`.
+        bottom_up: an :class:`ExtendedBottomUp`; changed in place by :func:`add_sgdm_after_stages`.
         top_block: see Detectron2's ``FPN``.
         pyramid_class: :class:`EFPN`, which is :class:`LazyEFPN` where ``MODEL.EFPN.LAZY`` asks for
             it, or a subclass with the same constructor.
@@ -47,20 +49,18 @@ def build_efpn(
     """
     node = require_node(cfg, "MODEL.EFPN")
     add_sgdm_after_stages(cfg, bottom_up)
-    shapes = bottom_up.output_shape()
     texture = get_texture(node.TEXTURE, node.PRESET)
-    if not shapes.keys() >= {"res2", *({texture} - {"none"})}:
-        refuse_bottom_up(shapes, texture)
+    check_bottom_up(bottom_up, () if texture == "none" else (texture,))
+    shapes = bottom_up.output_shape()
+    upsampler = get_upsampler(node.UPSAMPLER)
     extension = PyramidExtension(
         shapes["res2"].channels,
         cfg.MODEL.FPN.OUT_CHANNELS,
         texture_channels=0 if texture == "none" else shapes[texture].channels,
         p2_prime_channels=node.P2_PRIME_CHANNELS,
         preset=node.PRESET,
-        upsampler=node.UPSAMPLER,
-        width=node.WIDTH,
-        content_blocks=node.CONTENT_BLOCKS,
-        texture_blocks=node.TEXTURE_BLOCKS,
+        upsampler=upsampler,
+        upsampler_options=upsampler.from_config(cfg),
         norm=node.NORM,
         fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
         own_level2="res2" not in cfg.MODEL.FPN.IN_FEATURES,
@@ -73,7 +73,9 @@ def build_efpn(
         lazy = build_lazy_computation(cfg, bottom_up, extension)
     if lazy is not None:
         pyramid_class = functools.partial(LazyEFPN, lazy=lazy)
-    return build_pyramid(cfg, pyramid_class, bottom_up, top_block, extension=extension)
+    return build_pyramid(
+        cfg, pyramid_class, bottom_up, top_block, extension=extension, texture=texture
+    )
 
 
 def build_extended_resnet(cfg: CfgNode, input_shape: ShapeSpec) -> ExtendedResNet:

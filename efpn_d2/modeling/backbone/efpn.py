@@ -1,11 +1,9 @@
 """The extended feature pyramid network."""
 
-from typing import NoReturn
-
-from detectron2.layers import ShapeSpec
 from detectron2.modeling.backbone import Backbone
 from torch import Tensor, nn
 
+from efpn_d2.modeling.backbone.bottom_up import check_bottom_up
 from efpn_d2.modeling.backbone.enhanced_fpn import EnhancedFPN, EnhancementBuilder
 from efpn_d2.modeling.backbone.extended_resnet import ExtendedResNet
 from efpn_d2.modeling.backbone.extension import PyramidExtension
@@ -32,24 +30,28 @@ class EFPN(EnhancedFPN):
         square_pad: int = 0,
         *,
         extension: PyramidExtension | None = None,
+        texture: str = "auto",
         enhancement: EnhancementBuilder | None = None,
     ) -> None:
         """
         Args: those of Detectron2's ``FPN``, and
-            bottom_up: must return ``c2_prime`` or ``stem_map`` too, as :class:`ExtendedResNet`
-                does, unless the extension has no lateral convolution.
+            bottom_up: an :class:`ExtendedBottomUp`; without a texture if the extension has no
+                lateral convolution.
             in_features: must begin with ``res2`` or ``res3`` and contain ``res3``.
             extension: the modules behind P'3 and P'2, with ``own_level2`` if ``in_features``
                 begins with ``res3``; None: those of the preset ``paper``.
+            texture: ``c2_prime`` or ``stem_map``, which the extension reads; ``auto``: the first of
+                them that ``bottom_up`` returns. Without a lateral convolution none is read.
             enhancement: see :class:`EnhancedFPN`.
 
         Raises:
             ValueError: ``bottom_up``, ``in_features`` or ``extension`` is not as said above.
         """
-        shapes = bottom_up.output_shape()
-        texture = next((name for name in TEXTURES if name in shapes), "none")
+        textures = TEXTURES if texture == "auto" else (texture,)
         has_texture = extension is None or extension.lateral is not None
-        own_level2 = _check_inputs(shapes, in_features, texture if has_texture else None)
+        read = check_bottom_up(bottom_up, textures if has_texture else ())
+        shapes = bottom_up.output_shape()
+        own_level2 = _begins_at_level3(in_features)
         super().__init__(
             bottom_up, in_features, out_channels, norm, top_block, fuse_type, square_pad
         )
@@ -58,7 +60,7 @@ class EFPN(EnhancedFPN):
             extension = PyramidExtension(
                 c2_channels,
                 out_channels,
-                texture_channels=shapes[texture].channels,
+                texture_channels=shapes[read].channels,
                 fuse_type=fuse_type,
                 own_level2=own_level2,
             )
@@ -69,7 +71,7 @@ class EFPN(EnhancedFPN):
             )
         self.extension = extension
         self._own_level2 = own_level2
-        self.texture = texture if extension.lateral is not None else "none"
+        self.texture = read
         self._out_features = ["p2_prime", *self._stock_features]
         self._out_feature_channels["p2_prime"] = extension.channels
         self._out_feature_strides["p2_prime"] = shapes["res2"].stride // 2
@@ -145,37 +147,11 @@ class EFPN(EnhancedFPN):
         return outputs
 
 
-def _check_inputs(
-    shapes: dict[str, ShapeSpec], in_features: list[str], texture: str | None
-) -> bool:
-    """Whether level 2 must be made by the extension, because the pyramid begins at level 3.
-
-    Args:
-        shapes: of the bottom-up network.
-        in_features: of the pyramid.
-        texture: the one that the network returns; None: the extension reads none.
-    """
-    if texture == "none" or "res2" not in shapes:
-        refuse_bottom_up(shapes, " or ".join(TEXTURES))
+def _begins_at_level3(in_features: list[str]) -> bool:
+    """Whether the extension must make level 2, because the pyramid begins at level 3."""
     if list(in_features[:2]) != ["res2", "res3"] and list(in_features[:1]) != ["res3"]:
         raise ValueError(
             f"EFPN: MODEL.FPN.IN_FEATURES is {list(in_features)}, but the extension reads levels 2 "
             "and 3: begin it with res2, res3 or with res3."
         )
     return in_features[0] == "res3"
-
-
-def refuse_bottom_up(shapes: dict[str, ShapeSpec], texture: str) -> NoReturn:
-    """
-    Args:
-        shapes: of the bottom-up network.
-        texture: what the extension reads.
-
-    Raises:
-        ValueError: always; the message says what the network lacks.
-    """
-    raise ValueError(
-        f"EFPN: the bottom-up network returns {', '.join(shapes)}, but the extension reads "
-        f"{texture}, and res2, too: use ExtendedResNet, or "
-        "ExtendedResNet.from_resnet(your_resnet)."
-    )

@@ -1,5 +1,6 @@
 """The extension of the pyramid: all modules between the stock FPN and P'2."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import fvcore.nn.weight_init as weight_init
@@ -7,7 +8,8 @@ from detectron2.layers import Conv2d
 from torch import Tensor, nn
 
 from efpn_d2.layers import conv_layer, nearest_up2
-from efpn_d2.modeling.backbone.ftt import build_upsampler
+from efpn_d2.modeling.backbone.ftt import FeatureTextureTransfer
+from efpn_d2.modeling.backbone.upsampler import Upsampler
 from efpn_d2.modeling.presets import get_preset
 
 
@@ -31,11 +33,11 @@ class PyramidExtension(nn.Module):
         texture_channels: int | None = None,
         p2_prime_channels: int = 0,
         preset: str = "paper",
-        upsampler: str = "ftt",
+        upsampler: type[Upsampler] | None = None,
+        upsampler_options: Mapping[str, Any] | None = None,
         norm: str = "",
         fuse_type: str = "sum",
         own_level2: bool = False,
-        **ftt_options: Any,
     ) -> None:
         """
         Args:
@@ -45,15 +47,14 @@ class PyramidExtension(nn.Module):
                 is no texture and no lateral convolution.
             p2_prime_channels: C', channels of P'2, of P'3 and inside; 0: the preset's share of C.
             preset: a key of :data:`efpn_d2.modeling.presets.PRESETS`.
-            upsampler: ``ftt``, ``espcn`` or ``nearest``.
+            upsampler: makes P'3; None: :class:`FeatureTextureTransfer` of the preset.
+            upsampler_options: arguments of ``upsampler`` besides its number of channels.
             norm: normalisation after the convolutions, as in ``FPN``.
             fuse_type: ``sum`` (Eq. 1) or ``avg``, the same as the pyramid's.
             own_level2: the pyramid ends at level 3 (RetinaNet): make merged2 here.
-            ftt_options: ``width``, ``content_blocks`` and ``texture_blocks``, see
-                :class:`FeatureTextureTransfer`.
 
         Raises:
-            ValueError: unknown preset or upsampler, or P'2 has no channel or more than the pyramid.
+            ValueError: unknown preset, or P'2 has no channel or more than the pyramid.
         """
         super().__init__()
         spec = get_preset(preset)
@@ -63,21 +64,25 @@ class PyramidExtension(nn.Module):
                 f"MODEL.EFPN.P2_PRIME_CHANNELS is {p2_prime_channels}, but the pyramid has "
                 f"{channels} channels: use 0 for the preset's share of them, or 1 to {channels}."
             )
+        if upsampler is None:
+            upsampler = FeatureTextureTransfer
+            upsampler_options = {"preset": preset, "norm": norm, **(upsampler_options or {})}
         self.channels = own
         self.reduce3 = _fpn_conv(channels, own, 1, norm=norm) if own != channels else None
         self.reduce2 = None
         self.level2_lateral = None
         if own_level2:
             self.level2_lateral = _fpn_conv(c2_channels, own, 1, norm=norm)
-        elif own != channels and upsampler == "ftt":  # the others read level 3 alone
+        elif own != channels and upsampler.reads_level2:
             self.reduce2 = _fpn_conv(channels, own, 1, norm=norm)
-        self.upsampler = build_upsampler(upsampler, own, preset=preset, norm=norm, **ftt_options)
+        self.upsampler = upsampler(own, **(upsampler_options or {}))
         options = {"norm": norm, "bias": not spec.reference_code}
         if texture_channels is None:
             texture_channels = c2_channels
         self.lateral = _fpn_conv(texture_channels, own, 1, **options) if texture_channels else None
         self.output = _fpn_conv(own, own, 3, **options)
         self.average = fuse_type == "avg"
+        self._ties_level2 = own_level2 and not upsampler.reads_level2
 
     def forward(
         self, texture: Tensor | None, merged2: Tensor, merged3: Tensor
@@ -104,7 +109,11 @@ class PyramidExtension(nn.Module):
             merged2 = self._fuse(self.level2_lateral(merged2), merged3)
         elif self.reduce2 is not None:
             merged2 = self.reduce2(merged2)
-        return self.upsampler(merged3, merged2)
+        p3_prime = self.upsampler(merged3, merged2)
+        if self._ties_level2:
+            # Exactly nothing, but with a gradient path to a convolution that nothing reads.
+            p3_prime = p3_prime + merged2[:0].sum()
+        return p3_prime
 
     def p2_prime(self, texture: Tensor | None, p3_prime: Tensor) -> Tensor:
         """P'2 (N, C', 4H, 4W); see :meth:`forward`."""

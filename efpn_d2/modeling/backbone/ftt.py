@@ -1,50 +1,24 @@
 """Feature texture transfer [paper III-B] and the alternatives it is compared with.
 
-All upsamplers have the interface ``forward(p3, p2) -> p3_prime``: the inputs are the features of
-levels 3 and 2, the output has the semantics of level 3 at the resolution of level 2. Inside the
-pyramid they receive the features *before* the 3x3 output convolutions (``merged3``, ``merged2``),
-as in the authors' code. The part that depends only on p3 is a separate step, ``upsample``, followed
-by ``transfer``.
+Inside the pyramid they receive the features *before* the 3x3 output convolutions (``merged3``,
+``merged2``), as in the authors' code.
 """
 
 from dataclasses import replace
 from typing import Any
 
 import torch
+from detectron2.config import CfgNode
 from torch import Tensor, nn
 
 from efpn_d2.layers import BRANCH_GAIN, ResidualBlock, SubPixelUpsample, conv_layer, nearest_up2
+from efpn_d2.modeling.backbone.upsampler import UPSAMPLER_REGISTRY, Upsampler
 from efpn_d2.modeling.presets import ExtensionPreset, get_preset
-
-UPSAMPLERS = ("ftt", "espcn", "nearest")
 
 _LEAKY_SLOPE = 0.1
 
 
-class Upsampler(nn.Module):
-    """Base class of modules that compute P'3."""
-
-    def forward(self, p3: Tensor, p2: Tensor) -> Tensor:
-        """Compute P'3.
-
-        Args:
-            p3: level-3 features (N, C, H, W), stride 8.
-            p2: level-2 features (N, C, 2H, 2W), stride 4.
-
-        Returns:
-            P'3 (N, C, 2H, 2W), stride 4.
-        """
-        return self.transfer(self.upsample(p3), p2, p3)
-
-    def upsample(self, p3: Tensor) -> Tensor:
-        """Compute the content of p3 (N, C, H, W) at twice the resolution: (N, C_up, 2H, 2W)."""
-        raise NotImplementedError
-
-    def transfer(self, up: Tensor, p2: Tensor, p3: Tensor) -> Tensor:
-        """Compute P'3 from :meth:`upsample` of p3, the texture of p2, and p3 itself."""
-        raise NotImplementedError
-
-
+@UPSAMPLER_REGISTRY.register()
 class FeatureTextureTransfer(Upsampler):
     """Compute P'3 from P3 (content) and P2 (texture reference) [paper Eq. 3].
 
@@ -98,6 +72,18 @@ class FeatureTextureTransfer(Upsampler):
         # None: the output is Eq. 3.
         self.tail = _tail(width, channels) if spec.reference_code else None
 
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """The arguments of the constructor but ``channels``, from ``cfg.MODEL.EFPN``."""
+        node = cfg.MODEL.EFPN
+        return {
+            "preset": node.PRESET,
+            "width": node.WIDTH,
+            "content_blocks": node.CONTENT_BLOCKS,
+            "texture_blocks": node.TEXTURE_BLOCKS,
+            "norm": node.NORM,
+        }
+
     def upsample(self, p3: Tensor) -> Tensor:
         """Compute the content of p3 (N, C, H, W) at twice the resolution: (N, width, 2H, 2W)."""
         return self.sub_pixel(self.content_extractor(p3))
@@ -110,12 +96,15 @@ class FeatureTextureTransfer(Upsampler):
         return p3_prime
 
 
+@UPSAMPLER_REGISTRY.register()
 class ESPCN(Upsampler):
     """Three-layer sub-pixel network on P3 alone, the paper's baseline for FTT [Table II].
 
     It is conv5x5 - tanh - conv3x3 - tanh - sub-pixel convolution, with 64 and 32 hidden channels as
-    in the ESPCN article; ``p2`` is not used.
+    in the ESPCN article.
     """
+
+    reads_level2 = False
 
     def __init__(self, channels: int, *, hidden: tuple[int, int] = (64, 32)) -> None:
         """
@@ -141,8 +130,18 @@ class ESPCN(Upsampler):
         return up
 
 
+@UPSAMPLER_REGISTRY.register()
 class NearestUpsample(Upsampler):
     """Nearest-neighbor upsampling of P3: the pyramid "without FTT" of the paper's Table III."""
+
+    reads_level2 = False
+
+    def __init__(self, channels: int) -> None:
+        """
+        Args:
+            channels: C of p3 and p3_prime, for the sake of one interface.
+        """
+        super().__init__()
 
     def upsample(self, p3: Tensor) -> Tensor:
         """Upsample p3 (N, C, H, W) to P'3 (N, C, 2H, 2W)."""
@@ -151,29 +150,6 @@ class NearestUpsample(Upsampler):
     def transfer(self, up: Tensor, p2: Tensor, p3: Tensor) -> Tensor:
         """Return ``up`` unchanged."""
         return up
-
-
-def build_upsampler(name: str, channels: int, **ftt_options: Any) -> Upsampler:
-    """Build the module that computes P'3.
-
-    Args:
-        name: ``ftt``, ``espcn`` or ``nearest``.
-        channels: C of p3, p2 and p3_prime.
-        ftt_options: options of :class:`FeatureTextureTransfer`; ignored by the others.
-
-    Raises:
-        ValueError: if the name is unknown, or see :class:`FeatureTextureTransfer`.
-    """
-    if name == "ftt":
-        return FeatureTextureTransfer(channels, **ftt_options)
-    if name == "espcn":
-        return ESPCN(channels)
-    if name == "nearest":
-        return NearestUpsample()
-    raise ValueError(
-        f"MODEL.EFPN.UPSAMPLER is '{name}', which does not exist: use one of "
-        f"{', '.join(UPSAMPLERS)}."
-    )
 
 
 class _Skip(nn.Sequential):

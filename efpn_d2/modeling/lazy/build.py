@@ -74,7 +74,7 @@ class LazyComputation:
         if profile is None:
             self.warn_once(
                 "stage 2 or the extension has a module whose receptive field is unbounded (a "
-                "group normalization or SGDM), too large, or depends on the input"
+                "group normalization or SGDM), too large, or depends on the input or the position"
             )
         return profile
 

@@ -98,7 +98,8 @@ def profile_extension(stage2: nn.Module, extension: "PyramidExtension") -> Exten
     """Profile the steps from the stock features to P'2.
 
     A step cannot be computed in tiles if it reads its whole input (a group normalization, a global
-    pool) or if the input determines where it reads (a deformable convolution).
+    pool), if the input determines where it reads (a deformable convolution), or if it depends on
+    the position of a cell (an interpolation with aligned corners).
 
     Args:
         stage2: stage 2 of the bottom-up network.
@@ -154,7 +155,7 @@ def profile_step(
         scale: side of the output as a multiple of the inputs'.
 
     Returns:
-        The profile; None if a NaN spreads without bound.
+        The profile; None if a NaN spreads without bound, or the output depends on the position.
     """
     # Double precision uses PyTorch's own convolution, which shares no sums among cells; faster
     # algorithms do, and would spread a NaN too far.
@@ -166,8 +167,26 @@ def profile_step(
                 distances = [_spread(module, call, channels, k, side) for k in range(len(channels))]
             halos = tuple(-(-distance // scale) for distance in distances)
             if max(halos) < side // 2 - 1:
+                if not _is_stationary(module, call, channels, scale, max(halos)):
+                    return None
                 return StepProfile(halos, sum(macs) // (len(channels) * side**2))
     return None
+
+
+def _is_stationary(
+    module: nn.Module, call: Callable[..., Tensor], channels: Sequence[int], scale: int, halo: int
+) -> bool:
+    """Whether the output over a window of the inputs is that of the whole, beyond the halo."""
+    margin = halo + halo % 2 + 2  # even: some steps read an input at half the resolution
+    side = 3 * margin
+    generator = torch.Generator().manual_seed(0)
+    inputs = [
+        torch.randn(1, c, side, side, dtype=torch.double, generator=generator) for c in channels
+    ]
+    whole = call(module, *inputs)[..., scale * 2 * margin :, scale * 2 * margin :]
+    windows = [x[..., margin:, margin:] for x in inputs]
+    found = call(module, *windows)[..., scale * margin :, scale * margin :]
+    return torch.allclose(found, whole, rtol=1e-6, atol=1e-9)
 
 
 def _spread(

@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from efpn_d2.losses import foreground_background_balanced_loss
 from efpn_d2.modeling.freezing import eval_frozen_modules
 from efpn_d2.modeling.meta_arch.views import VIEWS, halve_instances, make_views
+from efpn_d2.modeling.stage_table import get_stage
 
 
 @META_ARCH_REGISTRY.register()
@@ -77,9 +78,10 @@ class DistillationRCNN(GeneralizedRCNN):
         """The arguments of the constructor, from ``cfg.MODEL`` and ``cfg.DISTILL``."""
         ret = super().from_config(cfg)
         node = cfg.DISTILL
+        stage = get_stage(node.STAGE)
         ret.update(
-            detect=node.STAGE != "distill",
-            distill=node.STAGE in ("distill", "joint"),
+            detect=stage.detects,
+            distill=stage.distills,
             levels=node.LEVELS,
             positive_weight=node.POSITIVE_WEIGHT,
             loss_weight=node.LOSS_WEIGHT,

@@ -1,7 +1,7 @@
 """Multi-scale test: one image at several scales, whose detections become one [paper Table VI]."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import groupby
 from typing import Any
 
@@ -32,8 +32,9 @@ class EFPNWithTTA(GeneralizedRCNNWithTTA):
     * ``input``: the size in pixels of the network's input, as in training. ``SMALL_BOX_SIZE``,
       FPN's levels and the anchors do not grow with the scale, so an object is read from P'2 at 1x
       and from P2 at 2x, which is what P'2 imitates, and each head meets the sizes it has learned.
-    * ``object``: ``SMALL_BOX_SIZE`` grows with the scale, so P'2 has the same objects at every
-      scale, up to sizes that its heads have not met in training. FPN's levels and the anchors stay.
+    * ``object``: the router follows the scale (:meth:`BoxRouter.at_scale`), so P'2 has the same
+      objects at every scale, up to sizes that its heads have not met in training. FPN's levels and
+      the anchors stay.
 
     Images of different size are never batched together, as the core class does: padded to the
     largest, a small one would cost as much memory and see another border than by itself.
@@ -90,24 +91,17 @@ class EFPNWithTTA(GeneralizedRCNNWithTTA):
         outputs: list[Instances] = []
         for _, group in groupby(pairs, key=lambda pair: pair[0]["image"].shape):
             inputs, known = map(list, zip(*group, strict=True))
-            with self._routing_of(inputs[0]):
+            with self._routed_at_scale_of(inputs[0]):
                 found = super()._batch_inference(inputs, known if detected_instances else None)
             outputs.extend(found)
         return outputs
 
-    @contextlib.contextmanager
-    def _routing_of(self, record: Record) -> Iterator[None]:
+    def _routed_at_scale_of(self, record: Record) -> contextlib.AbstractContextManager[None]:
         """The detector as it routes boxes at the scale of a record."""
         heads = self.model.roi_heads
         if self.cfg.MULTI_SCALE_TEST.ROUTE_BY == "input" or not isinstance(heads, SmallHeadMixin):
-            yield
-            return
-        size = heads.small_box_size
-        heads.small_box_size = size * _scale(record, self.cfg)
-        try:
-            yield
-        finally:
-            heads.small_box_size = size
+            return contextlib.nullcontext()
+        return heads.routed_by(heads.router.at_scale(_scale(record, self.cfg)))
 
 
 def _scale(record: Record, cfg: CfgNode) -> float:

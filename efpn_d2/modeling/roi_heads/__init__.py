@@ -1,12 +1,21 @@
 from efpn_d2.modeling.roi_heads.efpn_roi_heads import EFPNCascadeROIHeads, EFPNROIHeads
 from efpn_d2.modeling.roi_heads.ohem import OHEMSmallROIHeads, select_hard_boxes
-from efpn_d2.modeling.roi_heads.routing import is_small_box, join_routes
+from efpn_d2.modeling.roi_heads.routes import join_routes
+from efpn_d2.modeling.roi_heads.routing import (
+    BOX_ROUTER_REGISTRY,
+    BoxRouter,
+    SizeRouter,
+    is_small_box,
+)
 from efpn_d2.modeling.roi_heads.small_head import SmallHeadMixin
 
 __all__ = [
+    "BOX_ROUTER_REGISTRY",
+    "BoxRouter",
     "EFPNCascadeROIHeads",
     "EFPNROIHeads",
     "OHEMSmallROIHeads",
+    "SizeRouter",
     "SmallHeadMixin",
     "is_small_box",
     "join_routes",

@@ -8,58 +8,82 @@ from detectron2.layers import cat
 from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.modeling.roi_heads import CascadeROIHeads, StandardROIHeads
 from detectron2.modeling.roi_heads.cascade_rcnn import _ScaleGradient
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
-from efpn_d2.modeling.roi_heads.routing import join_routes
-from efpn_d2.modeling.roi_heads.small_head import (
-    Features,
-    Predictions,
-    SmallHeadMixin,
+from efpn_d2.modeling.roi_heads.routes import (
+    append_small_boxes,
     append_small_copies,
     boxes_only,
-    split_by_route,
+    join_routes,
+    routes_of_copies,
+    split_boxes,
+    split_instances,
 )
+from efpn_d2.modeling.roi_heads.small_head import Features, Predictions, SmallHeadMixin
+from efpn_d2.modeling.scripting import renamed
 
 
 @ROI_HEADS_REGISTRY.register()
 class EFPNROIHeads(SmallHeadMixin, StandardROIHeads):
     """``StandardROIHeads`` with a small head on P'2 [paper IV-A3].
 
-    With ``routing="none"`` it is ``StandardROIHeads``, bitwise.
+    With a router of mode ``none`` it is ``StandardROIHeads``, bitwise.
     """
+
+    _stock_forward_box = renamed(StandardROIHeads._forward_box, "_stock_forward_box")
 
     @configurable
     def __init__(self, **kwargs: Any) -> None:
         """Args: those of :class:`SmallHeadMixin` and of ``StandardROIHeads``."""
         super().__init__(**kwargs)
 
+    def forward(
+        self,
+        images: ImageList,
+        features: Features,
+        proposals: list[Instances],
+        targets: list[Instances] | None = None,
+    ) -> tuple[list[Instances], dict[str, Tensor]]:
+        """As in the base class; a script has inference alone."""
+        if torch.jit.is_scripting():
+            detections = self._detect(features, proposals)
+            return self.forward_with_given_boxes(features, detections), {}
+        return super().forward(images, features, proposals, targets)
+
     def _forward_box(
         self, features: Features, proposals: list[Instances]
     ) -> dict[str, Tensor] | list[Instances]:
-        if self.routing == "none":
-            result = super()._forward_box(features, proposals)
-            return self._tie_unread_map(result, features)
-
-        boxes = [x.proposal_boxes for x in proposals]
-        routes = self._route(boxes)
-        scored = proposals
-        if self.training:
-            self._log_route(routes)
-        if self.routing == "duplicate":
-            scored, routes = append_small_copies(proposals, routes)
-            boxes = [x.proposal_boxes for x in scored]
-        predictions = self._predict(features, boxes, routes)
         if not self.training:
-            return self.box_predictor.inference(predictions, scored)[0]
+            return self._detect(features, proposals)
+        if self.router.mode == "none":
+            losses = self._stock_forward_box(features, proposals)
+            return self._tie_unread_map(losses, features)
+        routes = self._route([x.proposal_boxes for x in proposals])
+        self._log_route(routes)
+        scored = proposals
+        if self.router.mode == "duplicate":
+            scored, routes = append_small_copies(proposals, routes)
+        predictions = self._predict(features, [x.proposal_boxes for x in scored], routes)
         losses = self.box_predictor.losses(predictions, scored)
         if self.train_on_pred_boxes:
             self._use_predicted_boxes(predictions, scored, proposals)
         return losses
 
+    def _detect(self, features: Features, proposals: list[Instances]) -> list[Instances]:
+        """:meth:`_forward_box` at inference, and in scripts."""
+        if self.small_box_head is None:
+            return self._stock_forward_box(features, proposals)
+        routes = self._route([x.proposal_boxes for x in proposals])
+        if self.router.mode == "duplicate":
+            proposals = append_small_boxes(proposals, routes)
+            routes = routes_of_copies(routes)
+        predictions = self._predict(features, [x.proposal_boxes for x in proposals], routes)
+        return self.box_predictor.inference(predictions, proposals)[0]
+
     def _predict(self, features: Features, boxes: list[Boxes], routes: list[Tensor]) -> Predictions:
         """Class logits (R, K+1) and box deltas (R, 4K or 4) of all boxes, in their order."""
-        small, rest = split_by_route(boxes, routes)
+        small, rest = split_boxes(boxes, routes)
         pooled = self.box_pooler([features[f] for f in self.box_in_features], rest)
         rest_predictions = self.box_predictor(self.box_head(pooled))
         pooled = self._pool_small_boxes(features, small)
@@ -88,14 +112,12 @@ class EFPNCascadeROIHeads(SmallHeadMixin, CascadeROIHeads):
     def __init__(
         self,
         *,
-        routing: str = "auto",
         small_box_heads: list[nn.Module] | None = None,
         small_box_predictors: list[nn.Module] | None = None,
         **kwargs: Any,
     ) -> None:
         """
         Args:
-            routing: ``reassign``, ``none`` or ``auto``, see :class:`SmallHeadMixin`.
             small_box_heads, small_box_predictors: one per stage, like ``box_heads`` and
                 ``box_predictors``; None without routing.
             kwargs: those of :class:`SmallHeadMixin` and of ``CascadeROIHeads``.
@@ -103,20 +125,19 @@ class EFPNCascadeROIHeads(SmallHeadMixin, CascadeROIHeads):
         Raises:
             ValueError: ``duplicate`` routing, which a cascade has no stage-wise meaning for.
         """
-        if routing == "duplicate":
-            raise ValueError(
-                "EFPNCascadeROIHeads cannot duplicate boxes, because each stage routes anew: set "
-                "MODEL.EFPN.ROUTING to reassign or none."
-            )
         super().__init__(
-            routing=routing,
             small_box_head=nn.ModuleList(small_box_heads) if small_box_heads else None,
             small_box_predictor=(
                 nn.ModuleList(small_box_predictors) if small_box_predictors else None
             ),
             **kwargs,
         )
-        if self.routing != "none":
+        if self.router.mode == "duplicate":
+            raise ValueError(
+                "EFPNCascadeROIHeads cannot duplicate boxes, because each stage routes anew: set "
+                "MODEL.EFPN.ROUTING to reassign or none."
+            )
+        if self.router.mode != "none":
             # ``CascadeROIHeads`` hands the stages just the maps listed here.
             self.box_in_features: list[str] = [*self.small_in_features, *self.box_in_features]
 
@@ -127,12 +148,12 @@ class EFPNCascadeROIHeads(SmallHeadMixin, CascadeROIHeads):
         targets: list[Instances] | None = None,
     ) -> dict[str, Tensor] | list[Instances]:
         result = super()._forward_box(features, proposals, targets)
-        return self._tie_unread_map(result, features) if self.routing == "none" else result
+        return self._tie_unread_map(result, features) if self.router.mode == "none" else result
 
     def _run_stage(
         self, features: list[Tensor], proposals: list[Instances], stage: int
     ) -> Predictions:
-        if self.routing == "none":
+        if self.router.mode == "none":
             return super()._run_stage(features, proposals, stage)
         small_features = dict(zip(self.box_in_features, features, strict=True))
         stock_features = features[len(self.small_in_features) :]
@@ -141,7 +162,7 @@ class EFPNCascadeROIHeads(SmallHeadMixin, CascadeROIHeads):
             self._log_route(routes)
         # Boxes are all that the stages read: splitting whole instances would copy their masks.
         proposals = [boxes_only(x) for x in proposals]
-        small, rest = split_by_route(proposals, routes)
+        small, rest = split_instances(proposals, routes)
         rest_predictions = super()._run_stage(stock_features, rest, stage)
         pooled = self._pool_small_boxes(small_features, [x.proposal_boxes for x in small])
         if self.training:
@@ -154,5 +175,4 @@ class EFPNCascadeROIHeads(SmallHeadMixin, CascadeROIHeads):
 def join_predictions(routes: list[Tensor], small: Predictions, rest: Predictions) -> Predictions:
     """Class logits (R, K+1) and box deltas (R, 4K or 4) of both heads, in box order."""
     route = cat(routes)
-    scores, deltas = (join_routes(route, *pair) for pair in zip(small, rest, strict=True))
-    return scores, deltas
+    return join_routes(route, small[0], rest[0]), join_routes(route, small[1], rest[1])

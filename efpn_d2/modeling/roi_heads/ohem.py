@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from efpn_d2.modeling.roi_heads.efpn_roi_heads import EFPNROIHeads
-from efpn_d2.modeling.roi_heads.small_head import Features, Predictions, split_by_route
+from efpn_d2.modeling.roi_heads.routes import split_instances
+from efpn_d2.modeling.roi_heads.small_head import Features, Predictions
 
 
 def select_hard_boxes(
@@ -67,9 +68,9 @@ class OHEMSmallROIHeads(EFPNROIHeads):
             ValueError: there is no small head, or a count that selects nothing.
         """
         super().__init__(**kwargs)
-        if self.routing == "none":
+        if self.router.mode == "none":
             raise ValueError(
-                "DISTILL.STAGE head trains the heads on P'2, but MODEL.EFPN.ROUTING is none: set "
+                "OHEMSmallROIHeads trains the heads on P'2, but MODEL.EFPN.ROUTING is none: set "
                 "it to auto, reassign or duplicate."
             )
         if ohem_batch < 1 or not 0 <= ohem_positive_fraction <= 1:
@@ -102,7 +103,7 @@ class OHEMSmallROIHeads(EFPNROIHeads):
 
     def _only_small(self, proposals: list[Instances]) -> list[Instances]:
         routes = self._route([x.proposal_boxes for x in proposals])
-        return split_by_route(proposals, routes)[0]
+        return split_instances(proposals, routes)[0]
 
     def _forward_box(
         self, features: Features, proposals: list[Instances]

@@ -1,7 +1,8 @@
 """What the standard and the cascade heads share: the routing and the heads that read P'2."""
 
-from collections.abc import Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -12,19 +13,18 @@ from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
-from efpn_d2.config import SMALL_BOX_SIZE, require_node
+from efpn_d2.config import require_node
 from efpn_d2.modeling.checks import check_features, check_objectness
 from efpn_d2.modeling.lazy import LazyP2Prime
-from efpn_d2.modeling.presets import get_preset
 from efpn_d2.modeling.roi_heads.balanced_output import balance_predictors
-from efpn_d2.modeling.roi_heads.routing import is_small_box, join_routes
+from efpn_d2.modeling.roi_heads.routes import join_routes, small_share, split_instances
+from efpn_d2.modeling.roi_heads.routing import BoxRouter, SizeRouter, build_box_router, routing_mode
+from efpn_d2.modeling.scripting import renamed
 
-ROUTINGS = ("reassign", "duplicate", "none")
 P2_PRIME = "p2_prime"
 
 Features = dict[str, Tensor]
 Predictions = tuple[Tensor, Tensor]
-BoxesOrInstances = TypeVar("BoxesOrInstances", Boxes, Instances)
 
 
 class SmallHeadMixin(StandardROIHeads):
@@ -39,11 +39,15 @@ class SmallHeadMixin(StandardROIHeads):
     Detectron2's own.
     """
 
+    # For scripts, which have inference alone; subclasses inherit it, unlike an annotation.
+    __constants__ = ("training", "mask_on", "keypoint_on")
+
+    _stock_forward_mask = renamed(StandardROIHeads._forward_mask, "_stock_forward_mask")
+
     def __init__(
         self,
         *,
-        small_box_size: float = SMALL_BOX_SIZE,
-        routing: str = "auto",
+        router: BoxRouter | None = None,
         small_in_features: Sequence[str] = (P2_PRIME,),
         lazy_min_objectness: float = 0.0,
         small_box_pooler: nn.Module | None = None,
@@ -55,10 +59,7 @@ class SmallHeadMixin(StandardROIHeads):
     ) -> None:
         """
         Args:
-            small_box_size: boxes with sqrt(w * h) below it, in pixels of the network's input, are
-                small.
-            routing: ``reassign``: small boxes go to the small head only; ``duplicate``: to both
-                heads; ``none``: there is no small head; ``auto``: ``reassign`` if there is one.
+            router: says which boxes are small; None: :class:`SizeRouter`.
             small_in_features: the maps of stride 2 that the small heads pool from.
             lazy_min_objectness: least objectness, from 0 to 1, of a small proposal that a lazy map
                 is computed for; the others are dropped.
@@ -67,33 +68,28 @@ class SmallHeadMixin(StandardROIHeads):
             kwargs: of the Detectron2 class mixed with.
 
         Raises:
-            ValueError: ``small_box_size`` is not positive, ``routing`` is unknown, or
-                ``lazy_min_objectness`` is not from 0 to 1.
+            ValueError: ``router`` sends boxes to heads that are not there, or none to those that
+                are, or ``lazy_min_objectness`` is not from 0 to 1.
         """
         super().__init__(**kwargs)
-        if routing == "auto":
-            routing = "none" if small_box_head is None else "reassign"
-        if small_box_size <= 0:
+        if router is None:
+            router = SizeRouter(mode="none" if small_box_head is None else "reassign")
+        if (router.mode == "none") != (small_box_head is None):
             raise ValueError(
-                f"MODEL.EFPN.SMALL_BOX_SIZE is {small_box_size}, but it is a length in pixels: use "
-                "a positive number, or MODEL.EFPN.ROUTING none to send no box to P'2."
-            )
-        if routing not in ROUTINGS:
-            raise ValueError(
-                f"MODEL.EFPN.ROUTING is '{routing}', which does not exist: use auto or one of "
-                f"{', '.join(ROUTINGS)}."
+                f"{type(self).__name__}: the router's mode is {router.mode}, but there is "
+                f"{'no' if small_box_head is None else 'a'} small_box_head: use the mode none "
+                "without, and reassign or duplicate with one."
             )
         check_objectness("MODEL.EFPN.LAZY_MIN_OBJECTNESS", lazy_min_objectness)
         self.lazy_min_objectness = lazy_min_objectness
-        self.small_box_size = small_box_size
-        self.routing = routing
-        self.small_in_features = tuple(small_in_features)
-        self.small_box_pooler = small_box_pooler
-        # Any: one, or in a cascade one per stage; None without routing, when nothing reads them.
+        self.router = router
+        self.small_in_features = list(small_in_features)
+        # Any: None without routing, when nothing reads them; of heads, a cascade has one per stage.
+        self.small_box_pooler: Any = small_box_pooler
         self.small_box_head: Any = small_box_head
         self.small_box_predictor: Any = small_box_predictor
-        self.small_mask_pooler = small_mask_pooler
-        self.small_mask_head = small_mask_head
+        self.small_mask_pooler: Any = small_mask_pooler
+        self.small_mask_head: Any = small_mask_head
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
@@ -110,17 +106,16 @@ class SmallHeadMixin(StandardROIHeads):
                 "does not know it: set it to EFPNRPN."
             )
         ret = super().from_config(cfg, input_shape)
-        ret["small_box_size"] = node.SMALL_BOX_SIZE
-        ret["routing"] = _routing(cfg)
+        ret["router"] = build_box_router(cfg)
         ret["lazy_min_objectness"] = node.LAZY_MIN_OBJECTNESS
-        if ret["routing"] != "none":
+        if ret["router"].mode != "none":
             ret["small_in_features"] = _small_in_features(cfg, input_shape)
         return ret
 
     @classmethod
     def _init_box_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         ret = balance_predictors(super()._init_box_head(cfg, input_shape), cfg)
-        if _routing(cfg) != "none":
+        if routing_mode(cfg) != "none":
             small_cfg = _small_config(cfg, input_shape)
             small = super()._init_box_head(small_cfg, _joined_shape(cfg, input_shape))
             for head in small.get("box_heads", [small.get("box_head")]):
@@ -134,7 +129,7 @@ class SmallHeadMixin(StandardROIHeads):
     def _init_mask_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         ret = super()._init_mask_head(cfg, input_shape)
         # Without a pooler the mask head reads whole maps, and there is nothing to route.
-        if ret.get("mask_pooler") is not None and _routing(cfg) != "none":
+        if ret.get("mask_pooler") is not None and routing_mode(cfg) != "none":
             small_cfg = _small_config(cfg, input_shape)
             small = super()._init_mask_head(small_cfg, _joined_shape(cfg, input_shape))
             _balance_maps(small["mask_head"], _map_channels(cfg, input_shape))
@@ -161,13 +156,22 @@ class SmallHeadMixin(StandardROIHeads):
     def _worth_computing(self, proposals: Instances) -> Instances:
         if self.lazy_min_objectness == 0 or not proposals.has("objectness_logits"):
             return proposals
-        small = is_small_box(proposals.proposal_boxes.tensor, self.small_box_size)
+        small = self.router(proposals.proposal_boxes.tensor)
         seen = proposals.objectness_logits.sigmoid() >= self.lazy_min_objectness
         return proposals[seen | ~small]
 
     def _route(self, boxes: list[Boxes]) -> list[Tensor]:
         """One route per image, see :mod:`.routing`."""
-        return [is_small_box(b.tensor, self.small_box_size) for b in boxes]
+        return [self.router(b.tensor) for b in boxes]
+
+    @contextmanager
+    def routed_by(self, router: BoxRouter) -> Iterator[None]:
+        """Let another router, of the same mode, say which boxes are small, for a while."""
+        own, self.router = self.router, router
+        try:
+            yield
+        finally:
+            self.router = own
 
     def _log_route(self, routes: list[Tensor]) -> None:
         get_event_storage().put_scalar("roi_head/small_box_share", small_share(routes))
@@ -186,10 +190,16 @@ class SmallHeadMixin(StandardROIHeads):
 
     def _pool_small_boxes(self, features: Features, boxes: list[Boxes]) -> Tensor:
         """What the small box head reads, from all its maps: (number of boxes, C, S, S)."""
+        if torch.jit.is_scripting():  # a script hands no module over
+            maps = [features[x] for x in self.small_in_features]
+            return torch.cat([self.small_box_pooler([x], boxes) for x in maps], dim=1)
         return self._pool_all(self.small_box_pooler, features, boxes)
 
     def _pool_small_masks(self, features: Features, boxes: list[Boxes]) -> Tensor:
         """What the small mask head reads, from all its maps: (number of boxes, C, S, S)."""
+        if torch.jit.is_scripting():
+            maps = [features[x] for x in self.small_in_features]
+            return torch.cat([self.small_mask_pooler([x], boxes) for x in maps], dim=1)
         return self._pool_all(self.small_mask_pooler, features, boxes)
 
     def _pool_all(self, pooler: ROIPooler, features: Features, boxes: list[Boxes]) -> Tensor:
@@ -214,68 +224,41 @@ class SmallHeadMixin(StandardROIHeads):
         self, features: Features, instances: list[Instances]
     ) -> dict[str, Tensor] | list[Instances]:
         """Detectron2's, with the masks of small boxes made by the small mask head."""
+        if not self.training:
+            return self._predict_masks(features, instances)
         if not self.mask_on or self.small_mask_head is None:
-            return super()._forward_mask(features, instances)
-        if self.training:
-            instances, _ = select_foreground_proposals(instances, self.num_classes)
-        boxes = [x.proposal_boxes if self.training else x.pred_boxes for x in instances]
-        routes = self._route(boxes)
-        small, rest = split_by_route(instances, routes)
-        small_boxes = [x.proposal_boxes if self.training else x.pred_boxes for x in small]
-        pooled = self._pool_small_masks(features, small_boxes)
-        if self.training:
-            losses = super()._forward_mask(features, rest)
-            with get_event_storage().name_scope("small"):
-                small_losses = self.small_mask_head(pooled, small)
-            # The mean over all masks, as if one head had made them.
-            share = small_share(routes)
-            return {k: (1 - share) * v + share * small_losses[k] for k, v in losses.items()}
-        rest = super()._forward_mask(features, rest)
+            return self._stock_forward_mask(features, instances)
+        instances, _ = select_foreground_proposals(instances, self.num_classes)
+        routes = self._route([x.proposal_boxes for x in instances])
+        small, rest = split_instances(instances, routes)
+        pooled = self._pool_small_masks(features, [x.proposal_boxes for x in small])
+        losses = self._stock_forward_mask(features, rest)
+        with get_event_storage().name_scope("small"):
+            small_losses = self.small_mask_head(pooled, small)
+        # The mean over all masks, as if one head had made them.
+        share = small_share(routes)
+        return {k: (1 - share) * v + share * small_losses[k] for k, v in losses.items()}
+
+    def _predict_masks(self, features: Features, instances: list[Instances]) -> list[Instances]:
+        """:meth:`_forward_mask` at inference, and in scripts."""
+        if not self.mask_on or self.small_mask_head is None:
+            return self._stock_forward_mask(features, instances)
+        routes = self._route([x.pred_boxes for x in instances])
+        small, rest = split_instances(instances, routes)
+        pooled = self._pool_small_masks(features, [x.pred_boxes for x in small])
+        rest = self._stock_forward_mask(features, rest)
         small = self.small_mask_head(pooled, small)
-        for x, route, *parts in zip(instances, routes, small, rest, strict=True):
-            x.pred_masks = join_routes(route, *(part.pred_masks for part in parts))
+        for i, route in enumerate(routes):
+            instances[i].pred_masks = join_routes(route, small[i].pred_masks, rest[i].pred_masks)
         return instances
 
-
-def small_share(routes: list[Tensor]) -> float:
-    """Share of the boxes of a batch that the small head has; 0 without any box."""
-    return sum(int(route.sum()) for route in routes) / max(sum(map(len, routes)), 1)
-
-
-def split_by_route(
-    per_image: list[BoxesOrInstances], routes: list[Tensor]
-) -> tuple[list[BoxesOrInstances], list[BoxesOrInstances]]:
-    """The boxes or instances of each image, split into those of the small head and the others."""
-    small = [x[route] for x, route in zip(per_image, routes, strict=True)]
-    rest = [x[~route] for x, route in zip(per_image, routes, strict=True)]
-    return small, rest
-
-
-def boxes_only(proposals: Instances, fields: tuple[str, ...] = ("proposal_boxes",)) -> Instances:
-    """The proposals with those of ``fields`` that they have, and nothing else."""
-    present = {name: proposals.get(name) for name in fields if proposals.has(name)}
-    return Instances(proposals.image_size, **present)
-
-
-def append_small_copies(
-    instances: list[Instances], routes: list[Tensor]
-) -> tuple[list[Instances], list[Tensor]]:
-    """For ``duplicate`` routing: append to each image a copy of its small boxes.
-
-    Returns:
-        The longer instances, with just the fields that box losses read, and their routes: False for
-        the originals, which stay with the stock head, True for the copies.
-    """
-    instances = [boxes_only(x, ("proposal_boxes", "gt_boxes", "gt_classes")) for x in instances]
-    small, _ = split_by_route(instances, routes)
-    both = [Instances.cat([x, copy]) for x, copy in zip(instances, small, strict=True)]
-    routes = [torch.cat([torch.zeros_like(route), route[route]]) for route in routes]
-    return both, routes
-
-
-def _routing(cfg: CfgNode) -> str:
-    node = require_node(cfg, "MODEL.EFPN")
-    return get_preset(node.PRESET).routing if node.ROUTING == "auto" else node.ROUTING
+    def forward_with_given_boxes(
+        self, features: Features, instances: list[Instances]
+    ) -> list[Instances]:
+        """As in the class mixed with."""
+        if torch.jit.is_scripting():
+            return self._forward_keypoint(features, self._predict_masks(features, instances))
+        return super().forward_with_given_boxes(features, instances)
 
 
 def _small_config(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> CfgNode:

@@ -3,12 +3,12 @@ import pytest
 import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_backbone
-from detectron2.modeling.backbone import FPN
+from detectron2.modeling.backbone import FPN, Backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from torch import nn
 from torch.nn import functional as F
 
-from efpn_d2.modeling import EFPN, PyramidExtension
+from efpn_d2.modeling import EFPN, NearestUpsample, PyramidExtension
 from tests.modeling.helpers import tiny_config
 
 pytestmark = pytest.mark.fast
@@ -88,8 +88,8 @@ def test_eq_1_from_the_maps_of_the_stock_pyramid():
 
 def test_average_fusion_halves_the_sum():
     torch.manual_seed(0)
-    summed = PyramidExtension(4, 4, upsampler="nearest")
-    averaged = PyramidExtension(4, 4, upsampler="nearest", fuse_type="avg")
+    summed = PyramidExtension(4, 4, upsampler=NearestUpsample)
+    averaged = PyramidExtension(4, 4, upsampler=NearestUpsample, fuse_type="avg")
     averaged.load_state_dict(summed.state_dict())
     for module in (summed, averaged):
         nn.init.zeros_(module.lateral.bias)
@@ -212,6 +212,45 @@ def test_a_bottom_up_network_without_a_texture_is_refused():
     stock, _ = build_pair()
     with pytest.raises(ValueError, match="c2_prime or stem_map, and res2"):
         EFPN(stock.bottom_up, ["res2", "res3"], 8)
+
+
+class Outputs(Backbone):
+    """A network that says what it returns."""
+
+    def __init__(self, **strides):
+        super().__init__()
+        self._shapes = {name: ShapeSpec(channels=8, stride=s) for name, s in strides.items()}
+
+    def forward(self, x):
+        raise NotImplementedError
+
+    def output_shape(self):
+        return self._shapes
+
+
+STAGES = {f"res{level}": 2**level for level in range(2, 6)}
+
+
+@pytest.mark.parametrize(
+    ("bottom_up", "message"),
+    [
+        (nn.Conv2d(3, 8, 3), "a Conv2d, which is no Backbone"),
+        (Outputs(stem_map=2, res3=8), "returns stem_map, res3, but .* and res2"),
+        (Outputs(stem_map=4, **STAGES), "stem_map has stride 4, .* res2, which has 4"),
+    ],
+)
+def test_a_network_that_is_not_extended_is_refused(bottom_up, message):
+    with pytest.raises(ValueError, match=message) as error:
+        EFPN(bottom_up, list(STAGES), 8)
+    assert "\n" not in str(error.value)
+
+
+def test_of_two_textures_the_named_one_is_read():
+    both = Outputs(c2_prime=2, stem_map=2, **STAGES)
+    assert EFPN(both, list(STAGES), 8).texture == "c2_prime"
+    assert EFPN(both, list(STAGES), 8, texture="stem_map").texture == "stem_map"
+    without = PyramidExtension(8, 8, texture_channels=0)
+    assert EFPN(both, list(STAGES), 8, extension=without).texture == "none"
 
 
 @pytest.mark.parametrize("in_features", [["res4", "res5"], ["res2"]])

@@ -130,10 +130,10 @@ def test_p3_prime_starts_near_the_upsampled_p3(preset):
 def test_nearest_and_espcn_read_p3_only():
     p3 = torch.randn(1, 4, 2, 3)
     espcn = ESPCN(4)
-    for module in (espcn, NearestUpsample()):
+    for module in (espcn, NearestUpsample(4)):
         first, second = (module(p3, torch.randn(1, 4, 4, 6)) for _ in range(2))
         assert torch.equal(first, second)
-    assert NearestUpsample()(p3, p3)[0, 1, 3, 5] == p3[0, 1, 1, 2]
+    assert NearestUpsample(4)(p3, p3)[0, 1, 3, 5] == p3[0, 1, 1, 2]
     assert sum(isinstance(m, nn.Conv2d) for m in espcn.modules()) == 3
 
 

@@ -6,8 +6,10 @@ import torch
 from detectron2.modeling import build_backbone
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.structures import Boxes
+from torch import nn
+from torch.nn import functional as F
 
-from efpn_d2.modeling import EFPN
+from efpn_d2.modeling import EFPN, UPSAMPLER_REGISTRY, Upsampler
 from efpn_d2.modeling.lazy import LazyP2Prime
 from efpn_d2.modeling.lazy import tiles as tiles_module
 from efpn_d2.modeling.lazy.tiles import compute_tiles, tiles_cost
@@ -98,6 +100,40 @@ def test_other_upsamplers(upsampler, fuse):
     boxes = [Boxes(layout("spread", 128, 128))]
     expected = make_pooler()([dense], boxes)
     torch.testing.assert_close(lazy.pool(make_pooler(), boxes), expected, **TOLERANCE)
+
+
+class Wide(Upsampler):
+    """Reads further than FTT, and all that it is given."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.content = nn.Conv2d(channels, 3, 7, padding=3)
+        self.texture = nn.Conv2d(channels + 3, channels, 5, padding=8, dilation=4)
+
+    def upsample(self, p3):
+        return F.interpolate(self.content(p3), scale_factor=2.0, mode="bilinear")
+
+    def transfer(self, up, p2, p3):
+        return self.texture(torch.cat([p2, up], dim=1)) + F.interpolate(p3, scale_factor=2.0)
+
+
+class Aligned(Wide):
+    """Where it reads depends on the size of the map."""
+
+    def upsample(self, p3):
+        content = self.content(p3)
+        return F.interpolate(content, scale_factor=2.0, mode="bilinear", align_corners=True)
+
+
+@pytest.mark.parametrize(("upsampler", "by_tiles"), [(Wide, True), (Aligned, False)])
+def test_a_registered_upsampler_is_lazy_where_it_can_be(upsampler, by_tiles, monkeypatch):
+    monkeypatch.setitem(UPSAMPLER_REGISTRY._obj_map, "Registered", upsampler)
+    backbone = build("MODEL.EFPN.UPSAMPLER", "Registered")
+    lazy, dense = lazy_and_dense(backbone, make_images(1, 256, 256))
+    boxes = [Boxes(torch.tensor([[100.0, 120.0, 110.0, 128.0], [0.0, 250.0, 6.0, 256.0]]))]
+    expected = make_pooler()([dense], boxes)
+    torch.testing.assert_close(lazy.pool(make_pooler(), boxes), expected, **TOLERANCE)
+    assert (lazy.active_share < 1) == by_tiles
 
 
 @pytest.mark.parametrize(("kind", "ratio"), [("ROIAlign", 0), ("ROIAlign", 2), ("ROIAlignV2", 2)])

@@ -53,6 +53,17 @@ def test_a_module_that_reads_everything_has_no_halo(whole):
     assert profile(Gate()) is None
 
 
+def test_what_depends_on_the_position_cannot_be_computed_in_tiles():
+    class Ramp(nn.Module):
+        def forward(self, x):
+            return x + torch.arange(x.shape[-1])
+
+    assert profile(Ramp()) is None
+    aligned = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
+    assert profile(aligned, scale=2) is None
+    assert profile(nn.Upsample(scale_factor=2, mode="bilinear"), scale=2).halo == 1
+
+
 def test_halos_of_the_paper_counted_by_hand():
     """Residual blocks reach 2 cells each, ResNet-18's stage 2 has two, ResNet-50's three 3x3."""
     for depth, halo in ((18, 4), (50, 3)):

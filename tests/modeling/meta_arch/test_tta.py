@@ -156,7 +156,7 @@ def test_routing_at_each_scale(record, name, route_by, limits):
         assert len(of_scale) == calls
         sizes = torch.cat([Boxes(boxes).area().sqrt() for boxes in of_scale])
         assert 0.8 * limit < sizes.max() < limit
-    assert model.roi_heads.small_box_size == 24
+    assert model.roi_heads.router.small_box_size == 24
 
 
 @pytest.mark.fast
@@ -183,7 +183,7 @@ def test_the_routing_is_restored_after_an_error(record):
     model.backbone.forward = lambda image: 1 / 0
     with pytest.raises(ZeroDivisionError):
         detect(EFPNWithTTA(cfg, model), record)
-    assert model.roi_heads.small_box_size == 24
+    assert model.roi_heads.router.small_box_size == 24
 
 
 def test_the_scale_of_an_object_is_that_of_the_single_scale_test(record):

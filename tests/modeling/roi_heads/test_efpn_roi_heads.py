@@ -43,11 +43,11 @@ def test_they_take_the_arguments_of_the_stock_heads_alone(ours, stock):
     shapes = {k: ShapeSpec(channels=CHANNELS, stride=s) for k, s in STRIDES.items()}
     arguments = stock.from_config(cfg, shapes)
     heads = ours(**arguments)
-    assert (heads.routing, heads.small_box_size) == ("none", 56.0)
+    assert (heads.router.mode, heads.router.small_box_size) == ("none", 56.0)
     assert heads.state_dict().keys() == stock(**arguments).state_dict().keys()
     own = ours.from_config(cfg, shapes)
-    del own["routing"]
-    assert ours(**own).routing == "reassign"
+    del own["router"]
+    assert ours(**own).router.mode == "reassign"
 
 
 def make_proposals(boxes: list) -> list[Instances]:
@@ -137,7 +137,7 @@ def test_without_routing_a_stock_pyramid_is_enough():
 def test_large_boxes_alone_give_the_stock_detections(cascade):
     heads = make_heads(cascade, mask=True)
     # A cascade may shrink a box below the threshold: then it is rightly routed to P'2.
-    heads.small_box_size = 1e-3 if cascade else 32.0
+    heads.router.small_box_size = 1e-3 if cascade else 32.0
     assert_same_detections(detect(heads, LARGE), detect(stock_of(heads), LARGE))
 
 
@@ -195,7 +195,7 @@ def test_images_without_a_proposal_have_no_detection(cascade, boxes):
 
 def test_auto_routing_is_that_of_the_preset():
     routing = {
-        preset: make_heads(**{"MODEL.EFPN.PRESET": preset}).routing
+        preset: make_heads(**{"MODEL.EFPN.PRESET": preset}).router.mode
         for preset in ("paper", "reference", "slim")
     }
     assert routing == {"paper": "reassign", "reference": "duplicate", "slim": "reassign"}
@@ -224,7 +224,7 @@ def test_with_the_stock_weights_in_both_heads_the_loss_is_the_mean_over_all_boxe
     for part in ("box_head", "box_predictor", "mask_head"):
         getattr(heads, f"small_{part}").load_state_dict(getattr(heads, part).state_dict())
     losses = losses_of(heads, MIXED, MIXED)
-    heads.small_box_size = 1e-6
+    heads.router.small_box_size = 1e-6
     unrouted = losses_of(heads, MIXED, MIXED)
     for name, value in losses.items():
         assert torch.allclose(value, unrouted[name], atol=1e-6), name
@@ -369,6 +369,7 @@ def build_error(**options: object) -> str:
 def test_mistakes_are_one_clear_sentence():
     assert "SMALL_BOX_SIZE is 0.0" in build_error(**{"MODEL.EFPN.SMALL_BOX_SIZE": 0.0})
     assert "SMALL_BOX_SIZE is -5.0" in build_error(**{"MODEL.EFPN.SMALL_BOX_SIZE": -5.0})
+    assert "ROUTER is 'best'" in build_error(**{"MODEL.EFPN.ROUTER": "best"})
     assert "ROUTING is 'both'" in build_error(**{"MODEL.EFPN.ROUTING": "both"})
     message = build_error(**{"MODEL.ROI_HEADS.IN_FEATURES": ["p1", "p2"]})
     assert "MODEL.ROI_HEADS.IN_FEATURES reads p1, but the backbone returns only p2_prime" in message

@@ -5,7 +5,16 @@ import torch
 from detectron2.modeling.poolers import assign_boxes_to_levels
 from detectron2.structures import Boxes
 
-from efpn_d2.modeling.roi_heads import is_small_box, join_routes
+from efpn_d2.modeling.roi_heads import (
+    BOX_ROUTER_REGISTRY,
+    BoxRouter,
+    EFPNROIHeads,
+    SizeRouter,
+    is_small_box,
+    join_routes,
+)
+from efpn_d2.modeling.roi_heads.routing import build_box_router
+from tests.modeling.helpers import tiny_config
 
 pytestmark = pytest.mark.fast
 
@@ -66,3 +75,44 @@ def test_routing_functions_can_be_scripted():
     join = torch.jit.script(join_routes)
     route = torch.tensor([False, True])
     assert join(route, torch.tensor([1]), torch.tensor([2])).tolist() == [2, 1]
+
+
+class ByLongSide(BoxRouter):
+    """Another rule, without a size to configure."""
+
+    def forward(self, boxes):
+        return (boxes[:, 2:] - boxes[:, :2]).amax(dim=1) < 30
+
+
+BOXES = torch.tensor([[0.0, 0, 10, 40], [0, 0, 29, 29], [5, 5, 5, 5], [0, 0, 30, 30]])
+
+
+@pytest.mark.parametrize(("mode", "expected"), [("auto", "reassign"), ("duplicate", "duplicate")])
+def test_a_registered_router_is_built_with_the_configured_mode(mode, expected, monkeypatch):
+    monkeypatch.setitem(BOX_ROUTER_REGISTRY._obj_map, "ByLongSide", ByLongSide)
+    cfg = tiny_config()
+    cfg.merge_from_list(["MODEL.EFPN.ROUTER", "ByLongSide", "MODEL.EFPN.ROUTING", mode])
+    router = build_box_router(cfg)
+    assert (type(router), router.mode) == (ByLongSide, expected)
+    assert router(BOXES).tolist() == [False, True, True, False]
+    assert router(torch.zeros(0, 4)).shape == (0,)
+
+
+def test_at_a_scale_the_same_objects_are_small():
+    for router in (ByLongSide(), SizeRouter(small_box_size=20.5)):
+        scaled = router.at_scale(2.5)
+        assert scaled(2.5 * BOXES).tolist() == router(BOXES).tolist()
+        assert scaled.mode == router.mode
+        assert scaled(BOXES).tolist() == [True] * 4
+
+
+def test_a_router_and_heads_that_do_not_fit_are_refused():
+    arguments = {"box_in_features": [], "box_pooler": None, "box_head": None}
+    arguments |= {"box_predictor": None, "num_classes": 1, "batch_size_per_image": 1}
+    arguments |= {"positive_fraction": 0.5, "proposal_matcher": None}
+    assert EFPNROIHeads(**arguments).router.mode == "none"
+    with pytest.raises(ValueError, match="mode is duplicate, but there is no small_box_head"):
+        EFPNROIHeads(**arguments, router=SizeRouter(mode="duplicate"))
+    with pytest.raises(ValueError, match="mode is none, but there is a small_box_head"):
+        head = torch.nn.Identity()
+        EFPNROIHeads(**arguments, router=SizeRouter(mode="none"), small_box_head=head)
