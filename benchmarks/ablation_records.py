@@ -10,8 +10,6 @@ from typing import Any
 
 from ablation_rows import pixels_per_student_pixel
 
-__all__ = ["NOT_RUN", "Records", "load_records", "mean_and_spread", "metric", "provenance"]
-
 NOT_RUN = "not run"
 Records = dict[tuple[str, str, str], dict[int, dict[str, Any]]]
 

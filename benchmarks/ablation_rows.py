@@ -15,28 +15,15 @@ from row_parts import (
     MUTE,
     ONLY_P3,
     PROPOSE,
-    PROTOCOLS,
     RECIPE,
     SCRATCH,
     SGDM,
     STOCK,
-    VARIANTS,
     Protocol,
     Row,
 )
 
 import efpn_d2
-
-__all__ = [
-    "OPTION_ROWS",
-    "PROTOCOLS",
-    "ROWS",
-    "VARIANTS",
-    "Protocol",
-    "Row",
-    "base_config",
-    "row_config",
-]
 
 ROWS = {
     "base": Row("FPN 1x, the base of the rows below", "", (("base", "base"),), start=""),

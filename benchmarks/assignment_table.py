@@ -2,8 +2,6 @@
 
 from typing import Any
 
-__all__ = ["render_assignment"]
-
 
 def render_assignment(record: dict[str, Any]) -> str:
     """Positive anchors per object, and the IoU of the best one, by the object's size in pixels."""

@@ -13,8 +13,6 @@ from variants import SGDM
 
 import efpn_d2
 
-__all__ = ["DETECTORS", "Detector", "build_detector", "make_run"]
-
 NUM_SMALL, NUM_LARGE = 300, 700  # proposals per image
 _TILE = 64  # pixels: what "active area" is counted in, 32 cells of P'2
 _STOCK = [

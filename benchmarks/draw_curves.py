@@ -9,7 +9,6 @@ from efpn_d2.visualization.figures import write_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["training_curve", "write_training_curves"]
 
 _COLORS = ("#4c4c4c", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 Curve = tuple[list[int], list[float]]

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Curve", "Mark", "write_equal_cost_figure"]
 
 _LINE_COLORS = ("#4c4c4c", "#0072b2")
 _COLORS = ("#4c4c4c", "#cc79a7", "#d55e00", "#009e73", "#e69f00")

@@ -17,20 +17,6 @@ from draw_equal_cost import Curve, Mark, write_equal_cost_figure
 from equal_cost_rows import SCALES
 from speed_tables import provenance as speed_provenance
 
-__all__ = [
-    "ENTRIES",
-    "Entry",
-    "Point",
-    "make_points",
-    "multiple",
-    "neighbours",
-    "over_line",
-    "render_claims",
-    "render_equal_cost",
-    "render_equal_cost_figure",
-    "render_points",
-]
-
 RESULTS = Path(__file__).resolve().parent / "results"
 SPEED = "speed/equal_cost/R_50_800_cpu"
 STEPS = "train_step/detectors_R_50_640_cpu"

@@ -4,8 +4,6 @@ from typing import Any
 
 from row_parts import FPN, PROPOSE, SCRATCH, SGDM, STOCK, Row
 
-__all__ = ["EQUAL_COST_ROWS", "SCALES"]
-
 # Sides of the image as multiples of the student's; each costs about 1.4 times the one before.
 SCALES = (1.19, 1.41, 1.68, 2.0)
 

@@ -24,8 +24,6 @@ from efpn_d2.engine import EFPNTrainer
 from efpn_d2.engine.training_loop import build_training_loop, training_options
 from efpn_d2.run_record import peak_memory_gib
 
-__all__ = ["COMPILED", "DRY", "FULL", "RECIPES", "TIMED", "Scale", "Step", "make_steps"]
-
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES: dict[str, tuple[str, list[Any]]] = {
     "slim": ("COCO-Detection/faster_rcnn_R_50_EFPN_slim_1x.yaml", []),

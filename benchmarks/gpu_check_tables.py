@@ -4,8 +4,6 @@ from typing import Any
 
 from speed_tables import BASELINE, measured
 
-__all__ = ["render_gpu_check"]
-
 Record = dict[str, Any]
 PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 

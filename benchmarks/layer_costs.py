@@ -13,8 +13,6 @@ from torch.nn.modules.module import (
     register_module_forward_pre_hook,
 )
 
-__all__ = ["OUTSIDE", "count_macs", "time_layers"]
-
 OUTSIDE = "outside of layers"
 """RoIAlign, non-maximum suppression, additions, shuffles, copies of tiles."""
 LABEL = "benchmark_part"

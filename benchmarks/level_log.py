@@ -13,8 +13,6 @@ from torch import Tensor, nn
 
 from efpn_d2.engine.seeding import Purpose, derive_seed
 
-__all__ = ["COUNTED", "GRADIENTS", "Passes", "measure", "summarize", "watch"]
-
 COUNTED = ("positive_anchors", "sampled_anchors", "rois")
 GRADIENTS = ("map", "output_conv", "lateral_conv")
 Passes = list[dict[str, Tensor]]

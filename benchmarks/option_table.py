@@ -6,8 +6,6 @@ from typing import Any
 
 from ablation_rows import OPTION_ROWS, ROWS
 
-__all__ = ["render_options"]
-
 RESULTS = Path(__file__).resolve().parent / "results"
 COLUMNS = {
     "AP": "AP",

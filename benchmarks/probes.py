@@ -14,8 +14,6 @@ from torch import Tensor
 from efpn_d2.modeling import EFPN, ExtendedResNet, build_efpn
 from efpn_d2.modeling.meta_arch.views import make_views
 
-__all__ = ["P3PrimePyramid", "TeacherP2Pyramid"]
-
 
 class P3PrimePyramid(EFPN):
     """P'3 alone, detected on as level 3 is: after level 3's output convolution, as ``p3``.

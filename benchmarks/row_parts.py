@@ -3,8 +3,6 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["PROTOCOLS", "VARIANTS", "Protocol", "Row"]
-
 VARIANTS = ("native1x", "native2x")
 
 

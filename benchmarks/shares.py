@@ -8,8 +8,6 @@ import torch
 
 from efpn_d2.modeling.lazy import LazyP2Prime
 
-__all__ = ["shares_computed"]
-
 
 @contextmanager
 def shares_computed(shares: list[float]) -> Iterator[None]:

@@ -10,8 +10,6 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["SlicedRCNN"]
-
 BORDER = 0.5  # px
 
 

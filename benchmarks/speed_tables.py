@@ -5,20 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = [
-    "load_speed_records",
-    "measured",
-    "provenance",
-    "render_detector_steps",
-    "render_growth",
-    "render_lazy_accuracy",
-    "render_loading",
-    "render_parts",
-    "render_speed",
-    "render_targets",
-    "render_train_step",
-]
-
 BASELINE = "FPN"
 # Of the time of FPN 1x with the same backbone: what we want at most.
 TARGETS = {

@@ -7,8 +7,6 @@ from typing import Any
 
 import torch
 
-__all__ = ["MEMORY_ENVIRONMENT", "summarize", "time_in_turns"]
-
 MEMORY_ENVIRONMENT = ("MALLOC_", "THP_")  # variables that say how memory is got from the system
 
 

@@ -8,8 +8,6 @@ from detectron2.modeling import Backbone, build_backbone
 
 import efpn_d2
 
-__all__ = ["SGDM", "VARIANTS", "Variant", "build_variant"]
-
 
 class Variant(NamedTuple):
     """What a backbone has that the config has not."""

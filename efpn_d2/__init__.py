@@ -3,9 +3,9 @@
 Importing the package registers its modules with Detectron2 and does nothing else.
 """
 
-from . import modeling  # noqa: F401  registers backbones, proposal generator and ROI heads
-from .config import add_efpn_config
-from .model_zoo import get_config, get_config_file
+from efpn_d2 import modeling  # noqa: F401  registers backbones, proposal generator and ROI heads
+from efpn_d2.config import add_efpn_config
+from efpn_d2.model_zoo import get_config, get_config_file
 
 __version__ = "0.1.0"
 

@@ -4,8 +4,6 @@ import contextlib
 import logging
 from collections.abc import Iterator
 
-__all__ = ["without_messages"]
-
 
 @contextlib.contextmanager
 def without_messages(logger_name: str) -> Iterator[None]:

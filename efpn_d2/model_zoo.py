@@ -4,7 +4,7 @@ from pathlib import Path
 
 from detectron2.config import CfgNode, get_cfg
 
-from .config import add_efpn_config
+from efpn_d2.config import add_efpn_config
 
 _PACKAGE_DIR = Path(__file__).resolve().parent
 

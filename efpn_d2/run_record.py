@@ -68,7 +68,7 @@ def _git(folder: str | Path, *args: str) -> str:
 
 def installed_versions() -> dict[str, str | None]:
     """Versions of Python, this package and what it computes with; None: not installed."""
-    from . import __version__
+    from efpn_d2 import __version__
 
     versions: dict[str, str | None] = {
         "python": platform.python_version(),

@@ -4,8 +4,6 @@ import argparse
 import os
 from collections.abc import Callable
 
-__all__ = ["at_least", "draw_without_window", "error_text", "not_negative", "positive"]
-
 
 def at_least(least: int) -> Callable[[str], int]:
     """A type for :mod:`argparse`: whole numbers from ``least`` on."""

@@ -11,8 +11,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 
 from efpn_d2.checkpoint import EFPNCheckpointer
-
-from .engine.tiny_training import STOCK_OPTS, tiny_config
+from tests.engine.tiny_training import STOCK_OPTS, tiny_config
 
 COPIED = ("box_head.fc1.weight", "box_head.fc2.bias", "box_predictor.cls_score.weight")
 

@@ -11,8 +11,7 @@ from detectron2.data.detection_utils import read_image
 
 from efpn_d2.inference import EFPNPredictor, load_inference_config
 from efpn_d2.visualization.matching import match_detections
-
-from .demo.conftest import load_script
+from tests.demo.conftest import load_script
 
 pytestmark = pytest.mark.slow
 

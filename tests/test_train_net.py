@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from .engine.tiny_training import TINY_OPTS, write_coco
+from tests.engine.tiny_training import TINY_OPTS, write_coco
 
 ROOT = Path(__file__).parents[1]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

@@ -9,8 +9,6 @@ Example:
     train_net.py ... DATASETS.TRAIN "('tt100k_2021_train', 'tt100k_2021_train_crops')"
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 from collections.abc import Sequence

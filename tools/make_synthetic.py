@@ -1,8 +1,6 @@
 #!/usr/bin/env python
 """Write the synthetic small-sign data set to disk. Interrupted, it goes on where it stopped."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 

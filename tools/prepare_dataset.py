@@ -10,8 +10,6 @@ Examples:
     prepare_dataset.py coco --source mine.json --images mine/images --strict
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import sys

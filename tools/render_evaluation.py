@@ -1,7 +1,5 @@
 """The tables of docs/evaluation.md, from the committed records in benchmarks/results."""
 
-from __future__ import annotations
-
 from typing import Any
 
 

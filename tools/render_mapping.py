@@ -1,7 +1,5 @@
 """The tables of docs/paper_mapping.md, from the committed records in benchmarks/results."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any
 

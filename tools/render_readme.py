@@ -1,8 +1,6 @@
 #!/usr/bin/env python
 """Write the figures of README and docs from the committed records in benchmarks/results."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

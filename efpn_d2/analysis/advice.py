@@ -7,20 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from detectron2.config import CfgNode
 
-from .anchor_search import AnchorSearch
-from .anchors import AnchorLevel
-from .detector import P2_PRIME, DetectorGeometry
-from .objects import ObjectTable
-
-__all__ = [
-    "ScaleAdvice",
-    "advise_anchor_sizes",
-    "advise_detections",
-    "advise_input_scale",
-    "advise_small_box_size",
-    "present_anchor_sizes",
-    "sure_size",
-]
+from efpn_d2.analysis.anchor_search import AnchorSearch
+from efpn_d2.analysis.anchors import AnchorLevel
+from efpn_d2.analysis.detector import P2_PRIME, DetectorGeometry
+from efpn_d2.analysis.objects import ObjectTable
 
 Settings = dict[str, Any]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-from .advice import (
+from efpn_d2.analysis.advice import (
     ScaleAdvice,
     Settings,
     advise_anchor_sizes,
@@ -15,13 +15,11 @@ from .advice import (
     advise_small_box_size,
     present_anchor_sizes,
 )
-from .anchor_search import EQUAL, octave_weights, overlap_score
-from .anchors import Overlaps, measure_overlaps
-from .detector import DetectorGeometry, describe_detector
-from .objects import ObjectTable, read_objects
-from .similarity import SimilarityConstants, similarity_constants
-
-__all__ = ["DatasetAnalysis", "analyze_dataset", "measure_anchors"]
+from efpn_d2.analysis.anchor_search import EQUAL, octave_weights, overlap_score
+from efpn_d2.analysis.anchors import Overlaps, measure_overlaps
+from efpn_d2.analysis.detector import DetectorGeometry, describe_detector
+from efpn_d2.analysis.objects import ObjectTable, read_objects
+from efpn_d2.analysis.similarity import SimilarityConstants, similarity_constants
 
 
 @dataclass(frozen=True)

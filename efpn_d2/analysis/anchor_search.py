@@ -5,11 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 
-from .anchors import best_overlaps, grid_sizes
-from .detector import anchor_levels
-from .objects import ObjectTable
-
-__all__ = ["EQUAL", "AnchorSearch", "octave_weights", "overlap_score"]
+from efpn_d2.analysis.anchors import best_overlaps, grid_sizes
+from efpn_d2.analysis.detector import anchor_levels
+from efpn_d2.analysis.objects import ObjectTable
 
 _STEPS_PER_OCTAVE = 4
 _LEAST_RATIO = 2**0.5  # of one level's size to the next finer one's

@@ -10,8 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["AnchorLevel", "Overlaps", "best_overlaps", "count_overlaps", "measure_overlaps"]
-
 _ROUNDING = 1e-6  # cells; a position that close to the end of a range is in it
 
 

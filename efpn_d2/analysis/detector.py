@@ -14,13 +14,10 @@ from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY
 from detectron2.structures import Boxes
 from torch import nn
 
+from efpn_d2.analysis.anchors import AnchorLevel
 from efpn_d2.modeling.presets import get_preset
 from efpn_d2.modeling.roi_heads.routing import is_small_box
 from efpn_d2.modeling.roi_heads.small_head import SmallHeadMixin
-
-from .anchors import AnchorLevel
-
-__all__ = ["P2_PRIME", "DetectorGeometry", "anchor_levels", "describe_detector"]
 
 P2_PRIME = "p2_prime"
 

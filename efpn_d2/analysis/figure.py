@@ -4,13 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
+from efpn_d2.analysis.analyze import DatasetAnalysis
+from efpn_d2.analysis.detector import P2_PRIME, DetectorGeometry
 from efpn_d2.visualization.dataset_figure import AnchorCurve, LevelBand, draw_dataset_figure
 from efpn_d2.visualization.figures import write_figure
-
-from .analyze import DatasetAnalysis
-from .detector import P2_PRIME, DetectorGeometry
-
-__all__ = ["level_bands", "write_analysis_figure"]
 
 
 def write_analysis_figure(path: str | Path, analysis: DatasetAnalysis) -> None:

@@ -8,8 +8,6 @@ import numpy as np
 from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.structures import BoxMode
 
-__all__ = ["ObjectTable", "box_sizes", "read_objects"]
-
 
 class ObjectTable(NamedTuple):
     """G objects of N images."""

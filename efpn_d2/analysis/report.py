@@ -6,10 +6,8 @@ import numpy as np
 import yaml
 from tabulate import tabulate
 
-from .analyze import DatasetAnalysis
-from .anchors import AnchorLevel
-
-__all__ = ["format_analysis", "format_settings", "octave_edges"]
+from efpn_d2.analysis.analyze import DatasetAnalysis
+from efpn_d2.analysis.anchors import AnchorLevel
 
 _QUANTILES = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 

@@ -4,11 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .anchors import grid_sizes
-from .detector import DetectorGeometry
-from .objects import ObjectTable
-
-__all__ = ["SimilarityConstants", "nwd_constant", "simd_constants", "similarity_constants"]
+from efpn_d2.analysis.anchors import grid_sizes
+from efpn_d2.analysis.detector import DetectorGeometry
+from efpn_d2.analysis.objects import ObjectTable
 
 
 class SimilarityConstants(NamedTuple):

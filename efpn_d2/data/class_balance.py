@@ -1,14 +1,10 @@
 """How often images are repeated so that rare classes are seen as often as others."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-
-__all__ = ["class_balance_factors", "count_instances"]
 
 
 def count_instances(records: Sequence[dict[str, Any]]) -> Counter[int]:

@@ -6,12 +6,10 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog
 
-from .datasets import register_coco_sets, register_synthetic
-from .datasets.categories import category_names
-from .datasets.loading import load_coco
-from .datasets.prepared import register_prepared
-
-__all__ = ["find_records", "load_records"]
+from efpn_d2.data.datasets import register_coco_sets, register_synthetic
+from efpn_d2.data.datasets.categories import category_names
+from efpn_d2.data.datasets.loading import load_coco
+from efpn_d2.data.datasets.prepared import register_prepared
 
 
 def load_records(source: str, coco_sets: Sequence[Sequence[str]] = ()) -> list[dict[str, Any]]:

@@ -1,7 +1,5 @@
 """Images as Detectron2 reads them, but for those whose values it would change."""
 
-from __future__ import annotations
-
 import os
 
 import numpy as np
@@ -9,8 +7,6 @@ from detectron2.data import detection_utils
 from detectron2.data import transforms as T
 from detectron2.utils.file_io import PathManager
 from PIL import Image
-
-__all__ = ["check_pixels", "mode_problem", "read_image", "vanishes"]
 
 
 def mode_problem(mode: str) -> str:

@@ -1,7 +1,5 @@
 """How records become input of a training: Detectron2's mapper, with the options of ``DATA``."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from typing import Any
@@ -9,11 +7,14 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.data import DatasetMapper
 
-from .augmentation import CopyPasteMapper, SmallObjectCopyPaste, color_jitter, with_scale_jitter
-from .datasets.loading import float_coordinates
-from .image_reading import check_pixels
-
-__all__ = ["DetectionMapper", "build_distillation_mapper", "build_train_mapper"]
+from efpn_d2.data.augmentation import (
+    CopyPasteMapper,
+    SmallObjectCopyPaste,
+    color_jitter,
+    with_scale_jitter,
+)
+from efpn_d2.data.datasets.loading import float_coordinates
+from efpn_d2.data.image_reading import check_pixels
 
 Mapper = Callable[[dict[str, Any]], dict[str, Any]]
 

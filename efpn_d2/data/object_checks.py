@@ -1,14 +1,10 @@
 """Objects without what a detector is trained on, found before the training and not in it."""
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
-
-__all__ = ["check_objects"]
 
 
 def check_objects(cfg: CfgNode, records: Sequence[dict[str, Any]]) -> None:

@@ -1,9 +1,9 @@
 """Training: trainers, stages, resumable data stream, process start-up."""
 
-from .distillation import DistillationTrainer, StageError
-from .launch import launch_or_join, run_and_leave
-from .resumable_loader import build_resumable_train_loader
-from .trainer import EFPNTrainer
+from efpn_d2.engine.distillation import DistillationTrainer, StageError
+from efpn_d2.engine.launch import launch_or_join, run_and_leave
+from efpn_d2.engine.resumable_loader import build_resumable_train_loader
+from efpn_d2.engine.trainer import EFPNTrainer
 
 __all__ = [
     "DistillationTrainer",

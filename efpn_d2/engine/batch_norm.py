@@ -7,8 +7,6 @@ from torch import distributed as dist
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["ShareBatchNorm", "share_batch_norm"]
-
 
 class ShareBatchNorm(HookBase):
     """Share the running statistics before each checkpoint and each evaluation.

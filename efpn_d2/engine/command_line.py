@@ -12,19 +12,17 @@ from detectron2.engine import default_argument_parser, default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from ..config import add_efpn_config
-from ..data.datasets import (
+from efpn_d2.config import add_efpn_config
+from efpn_d2.data.datasets import (
     add_dataset_arguments,
     apply_dataset_arguments,
     check_files_exist,
     register_datasets,
     suspicions,
 )
-from ..model_zoo import get_config_file
-from ..modeling.meta_arch import check_multi_scale_test
-from ..tool_support import draw_without_window, error_text
-
-__all__ = ["parse_args", "refusals_as_sentences", "setup"]
+from efpn_d2.model_zoo import get_config_file
+from efpn_d2.modeling.meta_arch import check_multi_scale_test
+from efpn_d2.tool_support import draw_without_window, error_text
 
 
 def parse_args(epilog: str | None) -> argparse.Namespace:

@@ -9,16 +9,15 @@ from detectron2.modeling import Backbone, build_backbone
 from torch import nn
 from torch.utils.data import DataLoader
 
-from ..checkpoint import EFPNCheckpointer
-from ..data.mappers import build_distillation_mapper
-from ..modeling.freezing import freeze_all_but
-from .resumable_loader import build_resumable_train_loader
-from .trainer import EFPNTrainer
+from efpn_d2.checkpoint import EFPNCheckpointer
+from efpn_d2.data.mappers import build_distillation_mapper
+from efpn_d2.engine.resumable_loader import build_resumable_train_loader
+from efpn_d2.engine.trainer import EFPNTrainer
+from efpn_d2.modeling.freezing import freeze_all_but
 
 if TYPE_CHECKING:
     from fvcore.common.checkpoint import _IncompatibleKeys
 
-__all__ = ["STAGES", "DistillationTrainer", "StageError"]
 
 STAGES = ("", "base", "distill", "head", "joint", "finetune", "add_on")
 

@@ -26,11 +26,11 @@ from detectron2.data.samplers import RepeatFactorTrainingSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ..data.augmentation import CopyPasteMapper
-from ..data.class_balance import class_balance_factors
-from ..data.mappers import DetectionMapper
-from ..data.object_checks import check_objects
-from .seeding import Purpose, derive_seed, seeded_cpu_rng
+from efpn_d2.data.augmentation import CopyPasteMapper
+from efpn_d2.data.class_balance import class_balance_factors
+from efpn_d2.data.mappers import DetectionMapper
+from efpn_d2.data.object_checks import check_objects
+from efpn_d2.engine.seeding import Purpose, derive_seed, seeded_cpu_rng
 
 logger = logging.getLogger(__name__)
 

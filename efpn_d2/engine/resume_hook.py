@@ -8,8 +8,8 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from torch.utils.data import DataLoader
 
-from .resumable_loader import ResumableBatchSampler
-from .seeding import Purpose, derive_seed
+from efpn_d2.engine.resumable_loader import ResumableBatchSampler
+from efpn_d2.engine.seeding import Purpose, derive_seed
 
 logger = logging.getLogger(__name__)
 

@@ -6,8 +6,6 @@ from typing import Any
 from detectron2.engine import DefaultTrainer
 from torch.optim import Optimizer
 
-__all__ = ["optimizer_settings", "warn_of_resumption"]
-
 logger = logging.getLogger(__name__)
 
 # What the optimizer's state in a checkpoint decides, by the config's names.

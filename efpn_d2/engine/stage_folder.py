@@ -7,9 +7,7 @@ from typing import Any
 import yaml
 from detectron2.config import CfgNode
 
-from ..model_zoo import get_config
-
-__all__ = ["note_training", "output_path", "record_path", "same_training"]
+from efpn_d2.model_zoo import get_config
 
 # What tells a later run which training this is. Others write config.yaml too, such as an evaluation
 # with this OUTPUT_DIR.

@@ -13,15 +13,13 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
-from ..data.mappers import build_distillation_mapper, build_train_mapper
-from ..logs import without_messages
-from ..modeling.backbone import ENHANCED_BUILDERS, is_enhanced
-from ..run_record import collect_run_record, peak_memory_gib, write_json
-from .distillation import STAGES, DistillationTrainer, StageError
-from .stage_folder import note_training, output_path, record_path, same_training
-from .training_loop import training_options
-
-__all__ = ["run_stages", "stage_configs"]
+from efpn_d2.data.mappers import build_distillation_mapper, build_train_mapper
+from efpn_d2.engine.distillation import STAGES, DistillationTrainer, StageError
+from efpn_d2.engine.stage_folder import note_training, output_path, record_path, same_training
+from efpn_d2.engine.training_loop import training_options
+from efpn_d2.logs import without_messages
+from efpn_d2.modeling.backbone import ENHANCED_BUILDERS, is_enhanced
+from efpn_d2.run_record import collect_run_record, peak_memory_gib, write_json
 
 logger = logging.getLogger(__name__)
 

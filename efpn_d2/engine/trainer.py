@@ -16,20 +16,20 @@ from detectron2.utils import comm
 from torch import nn
 from torch.utils.data import DataLoader
 
-from ..checkpoint import EFPNCheckpointer
-from ..config import check_input_format
-from ..data.mappers import DetectionMapper, build_train_mapper
-from ..evaluation import build_evaluator
-from ..modeling.backbone import check_enhancement
-from ..modeling.box_similarity import check_similarity
-from ..modeling.gradient_balance import check_gradient_balance
-from ..modeling.mask_supervision import check_mask_supervision
-from ..modeling.meta_arch import EFPNWithTTA
-from .batch_norm import ShareBatchNorm
-from .resumable_loader import build_resumable_train_loader
-from .resume_hook import ResumeHook
-from .resumption import optimizer_settings, warn_of_resumption
-from .training_loop import build_training_loop, training_options
+from efpn_d2.checkpoint import EFPNCheckpointer
+from efpn_d2.config import check_input_format
+from efpn_d2.data.mappers import DetectionMapper, build_train_mapper
+from efpn_d2.engine.batch_norm import ShareBatchNorm
+from efpn_d2.engine.resumable_loader import build_resumable_train_loader
+from efpn_d2.engine.resume_hook import ResumeHook
+from efpn_d2.engine.resumption import optimizer_settings, warn_of_resumption
+from efpn_d2.engine.training_loop import build_training_loop, training_options
+from efpn_d2.evaluation import build_evaluator
+from efpn_d2.modeling.backbone import check_enhancement
+from efpn_d2.modeling.box_similarity import check_similarity
+from efpn_d2.modeling.gradient_balance import check_gradient_balance
+from efpn_d2.modeling.mask_supervision import check_mask_supervision
+from efpn_d2.modeling.meta_arch import EFPNWithTTA
 
 
 class EFPNTrainer(DefaultTrainer):

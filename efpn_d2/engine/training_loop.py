@@ -29,15 +29,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from ..config import add_efpn_config
-
-__all__ = [
-    "AMPMicroBatchTrainer",
-    "MicroBatchTrainer",
-    "TrainingOptions",
-    "build_training_loop",
-    "training_options",
-]
+from efpn_d2.config import add_efpn_config
 
 logger = logging.getLogger(__name__)
 

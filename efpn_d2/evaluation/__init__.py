@@ -1,15 +1,15 @@
 """Evaluation by object size, by the protocols of data sets of small objects."""
 
-from .build import build_evaluator
-from .coco_evaluator import SizeBinnedCOCOEvaluator
-from .coco_metrics import CocoResult, evaluate_coco
-from .coco_protocols import PRESETS, AreaBin, CocoProtocol
-from .olrp import optimal_lrp
-from .size_bins import SizeBin, evaluate_size_bins, size_bins
-from .tt100k import sweep_scores
-from .tt100k_evaluator import TT100KEvaluator
-from .visdrone import evaluate_visdrone
-from .visdrone_evaluator import VisDroneEvaluator
+from efpn_d2.evaluation.build import build_evaluator
+from efpn_d2.evaluation.coco_evaluator import SizeBinnedCOCOEvaluator
+from efpn_d2.evaluation.coco_metrics import CocoResult, evaluate_coco
+from efpn_d2.evaluation.coco_protocols import PRESETS, AreaBin, CocoProtocol
+from efpn_d2.evaluation.olrp import optimal_lrp
+from efpn_d2.evaluation.size_bins import SizeBin, evaluate_size_bins, size_bins
+from efpn_d2.evaluation.tt100k import sweep_scores
+from efpn_d2.evaluation.tt100k_evaluator import TT100KEvaluator
+from efpn_d2.evaluation.visdrone import evaluate_visdrone
+from efpn_d2.evaluation.visdrone_evaluator import VisDroneEvaluator
 
 __all__ = [
     "PRESETS",

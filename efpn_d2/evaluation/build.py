@@ -13,15 +13,15 @@ from detectron2.evaluation import (
     PascalVOCDetectionEvaluator,
 )
 
-from ..config import require_node
-from .coco_evaluator import SizeBinnedCOCOEvaluator
-from .coco_protocols import PRESETS
-from .protocol_evaluator import ProtocolEvaluator
-from .report_hook import with_report
-from .size_bins import size_bins
-from .tt100k_evaluator import TT100KEvaluator
-from .visdrone import MAX_DETECTIONS
-from .visdrone_evaluator import VisDroneEvaluator
+from efpn_d2.config import require_node
+from efpn_d2.evaluation.coco_evaluator import SizeBinnedCOCOEvaluator
+from efpn_d2.evaluation.coco_protocols import PRESETS
+from efpn_d2.evaluation.protocol_evaluator import ProtocolEvaluator
+from efpn_d2.evaluation.report_hook import with_report
+from efpn_d2.evaluation.size_bins import size_bins
+from efpn_d2.evaluation.tt100k_evaluator import TT100KEvaluator
+from efpn_d2.evaluation.visdrone import MAX_DETECTIONS
+from efpn_d2.evaluation.visdrone_evaluator import VisDroneEvaluator
 
 logger = logging.getLogger(__name__)
 

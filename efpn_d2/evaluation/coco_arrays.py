@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..data.datasets.names import unique_names
-from ..data.datasets.record_checks import (
+from efpn_d2.data.datasets.names import unique_names
+from efpn_d2.data.datasets.record_checks import (
     ANNOTATION,
     CATEGORY,
     FLAG,

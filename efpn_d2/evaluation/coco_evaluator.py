@@ -5,11 +5,11 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from .coco_backends import backend_version, choose_backend
-from .coco_metrics import CocoResult, evaluate_coco
-from .coco_protocols import PRESETS, CocoProtocol
-from .protocol_evaluator import ProtocolEvaluator, percent_cell, pipe_table
-from .size_bins import size_bins
+from efpn_d2.evaluation.coco_backends import backend_version, choose_backend
+from efpn_d2.evaluation.coco_metrics import CocoResult, evaluate_coco
+from efpn_d2.evaluation.coco_protocols import PRESETS, CocoProtocol
+from efpn_d2.evaluation.protocol_evaluator import ProtocolEvaluator, percent_cell, pipe_table
+from efpn_d2.evaluation.size_bins import size_bins
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.datasets.record_checks import (
+from efpn_d2.data.datasets.record_checks import (
     ANNOTATION,
     CATEGORY,
     FLAG,
@@ -21,10 +21,10 @@ from ..data.datasets.record_checks import (
     check_content,
     check_records,
 )
-from .boxes import ImageBoxes, image_boxes
-from .coco_backends import CocoSettings, accumulate, choose_backend
-from .coco_protocols import AreaBin, CocoProtocol
-from .olrp import OptimalLRP, optimal_lrp
+from efpn_d2.evaluation.boxes import ImageBoxes, image_boxes
+from efpn_d2.evaluation.coco_backends import CocoSettings, accumulate, choose_backend
+from efpn_d2.evaluation.coco_protocols import AreaBin, CocoProtocol
+from efpn_d2.evaluation.olrp import OptimalLRP, optimal_lrp
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from enum import IntEnum
 
 import numpy as np
 
-from ..visualization.matching import UNMATCHED, pairwise_iou
-from .coco_arrays import Detections, GroundTruth, box_sizes
+from efpn_d2.evaluation.coco_arrays import Detections, GroundTruth, box_sizes
+from efpn_d2.visualization.matching import UNMATCHED, pairwise_iou
 
 IOU_THRESHOLDS = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .error_analysis import FALSE_KINDS, Kind, RunAnalysis
+from efpn_d2.evaluation.error_analysis import FALSE_KINDS, Kind, RunAnalysis
 
 NO_BIN = -1
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .boxes import ImageBoxes, overlaps
-from .score_matching import IGNORED, match_by_score
+from efpn_d2.evaluation.boxes import ImageBoxes, overlaps
+from efpn_d2.evaluation.score_matching import IGNORED, match_by_score
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
 from tabulate import tabulate
 
-from ..data.datasets.files import read_json
-from ..data.datasets.names import unique_names
-from ..data.datasets.record_checks import (
+from efpn_d2.data.datasets.files import read_json
+from efpn_d2.data.datasets.names import unique_names
+from efpn_d2.data.datasets.record_checks import (
     ANNOTATION,
     CATEGORY,
     FLAG,
@@ -27,7 +27,7 @@ from ..data.datasets.record_checks import (
     check_content,
     check_records,
 )
-from ..run_record import write_json
+from efpn_d2.run_record import write_json
 
 logger = logging.getLogger(__name__)
 

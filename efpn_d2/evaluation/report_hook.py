@@ -7,8 +7,8 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from detectron2.utils import comm
 
-from ..tool_support import error_text
-from .coco_protocols import PRESETS, CocoProtocol
+from efpn_d2.evaluation.coco_protocols import PRESETS, CocoProtocol
+from efpn_d2.tool_support import error_text
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +39,8 @@ class ReportEvaluator(DatasetEvaluator):
         if not comm.is_main_process():
             return
         # Only here: importing this package must not import what draws and reads images.
-        from ..report import ReportOptions, write_report
-        from ..report.protocol import report_protocol
+        from efpn_d2.report import ReportOptions, write_report
+        from efpn_d2.report.protocol import report_protocol
 
         name = self._dataset_name.replace("/", "_")
         metadata = MetadataCatalog.get(self._dataset_name)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from pycocotools.coco import COCO
 
-from .coco_metrics import evaluate_coco
-from .coco_protocols import AreaBin, CocoProtocol
+from efpn_d2.evaluation.coco_metrics import evaluate_coco
+from efpn_d2.evaluation.coco_protocols import AreaBin, CocoProtocol
 
 
 @dataclass(frozen=True)

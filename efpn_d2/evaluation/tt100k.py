@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .boxes import ImageBoxes, overlaps
+from efpn_d2.evaluation.boxes import ImageBoxes, overlaps
 
 SIZE_BINS = {"small": (0, 32), "medium": (32, 96), "large": (96, 400), "all": (0, 400)}
 SIZE_RULES = ("long_side", "sqrt_area")

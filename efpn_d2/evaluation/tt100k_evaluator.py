@@ -5,11 +5,10 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ..data.datasets.tt100k import EVALUATED_CLASSES
-from ..run_record import write_json
-from .boxes import image_boxes
-from .protocol_evaluator import ProtocolEvaluator, percent_cell, pipe_table
-from .tt100k import (
+from efpn_d2.data.datasets.tt100k import EVALUATED_CLASSES
+from efpn_d2.evaluation.boxes import image_boxes
+from efpn_d2.evaluation.protocol_evaluator import ProtocolEvaluator, percent_cell, pipe_table
+from efpn_d2.evaluation.tt100k import (
     IOU_THRESHOLD,
     SIZE_BINS,
     SIZE_RULES,
@@ -17,6 +16,7 @@ from .tt100k import (
     ScoreSweep,
     sweep_scores,
 )
+from efpn_d2.run_record import write_json
 
 logger = logging.getLogger(__name__)
 

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .boxes import ImageBoxes, overlaps
-from .score_matching import IGNORED, match_by_score
+from efpn_d2.evaluation.boxes import ImageBoxes, overlaps
+from efpn_d2.evaluation.score_matching import IGNORED, match_by_score
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 MAX_DETECTIONS = (1, 10, 100, 500)

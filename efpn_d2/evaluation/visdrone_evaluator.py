@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from .boxes import image_boxes
-from .protocol_evaluator import ProtocolEvaluator, percent_cell, pipe_table
-from .visdrone import (
+from efpn_d2.evaluation.boxes import image_boxes
+from efpn_d2.evaluation.protocol_evaluator import ProtocolEvaluator, percent_cell, pipe_table
+from efpn_d2.evaluation.visdrone import (
     IOU_THRESHOLDS,
     MAX_DETECTIONS,
     VisDroneImage,

@@ -1,7 +1,7 @@
 """Running a trained detector on images."""
 
-from .class_names import find_class_names
-from .drawing import DrawingPredictor
-from .predictor import EFPNPredictor, load_inference_config
+from efpn_d2.inference.class_names import find_class_names
+from efpn_d2.inference.drawing import DrawingPredictor
+from efpn_d2.inference.predictor import EFPNPredictor, load_inference_config
 
 __all__ = ["DrawingPredictor", "EFPNPredictor", "find_class_names", "load_inference_config"]

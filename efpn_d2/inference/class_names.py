@@ -10,12 +10,12 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 from yaml import YAMLError
 
-from ..config import add_efpn_config
-from ..data.datasets import register_synthetic
-from ..data.datasets.categories import category_names, num_classes_key
-from ..data.datasets.paths import path_candidates
-from ..data.datasets.prepared import register_prepared
-from ..data.datasets.registration import SYNTHETIC_PREFIX
+from efpn_d2.config import add_efpn_config
+from efpn_d2.data.datasets import register_synthetic
+from efpn_d2.data.datasets.categories import category_names, num_classes_key
+from efpn_d2.data.datasets.paths import path_candidates
+from efpn_d2.data.datasets.prepared import register_prepared
+from efpn_d2.data.datasets.registration import SYNTHETIC_PREFIX
 
 logger = logging.getLogger(__name__)
 

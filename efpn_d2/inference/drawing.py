@@ -3,10 +3,10 @@
 import numpy as np
 from detectron2.config import CfgNode
 
-from ..visualization.instances import draw_detections
-from .class_names import find_class_names
-from .image_arrays import to_bgr
-from .predictor import EFPNPredictor
+from efpn_d2.inference.class_names import find_class_names
+from efpn_d2.inference.image_arrays import to_bgr
+from efpn_d2.inference.predictor import EFPNPredictor
+from efpn_d2.visualization.instances import draw_detections
 
 
 class DrawingPredictor:

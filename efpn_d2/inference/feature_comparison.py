@@ -6,12 +6,10 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from ..visualization.channels import REDUCTIONS, reduce_channels
-from ..visualization.feature_figure import FeatureLine, FeaturePanel, draw_feature_figure
-from .feature_maps import FeatureMapExtractor, FeatureMaps, measure_distance
-from .image_figures import Crop, crop_window, image_caption, write_image_figures
-
-__all__ = ["ComparisonOptions", "compare_features", "comparison_lines"]
+from efpn_d2.inference.feature_maps import FeatureMapExtractor, FeatureMaps, measure_distance
+from efpn_d2.inference.image_figures import Crop, crop_window, image_caption, write_image_figures
+from efpn_d2.visualization.channels import REDUCTIONS, reduce_channels
+from efpn_d2.visualization.feature_figure import FeatureLine, FeaturePanel, draw_feature_figure
 
 # Of each level: the extended map, the target, and the map that stock FPN has at 1x.
 _NAMES = {

@@ -14,13 +14,11 @@ from detectron2.modeling import GeneralizedRCNN, RetinaNet
 from detectron2.structures import Boxes
 from torch import Tensor
 
-from ..layers import nearest_up2
-from ..losses import foreground_background_balanced_loss
-from ..modeling.meta_arch.views import halve_instances, make_views
-from .image_samples import build_test_mapper, check_image, cut_padding
-from .pyramids import PyramidSource, load_pyramid
-
-__all__ = ["STRIDES", "Distance", "FeatureMapExtractor", "FeatureMaps", "measure_distance"]
+from efpn_d2.inference.image_samples import build_test_mapper, check_image, cut_padding
+from efpn_d2.inference.pyramids import PyramidSource, load_pyramid
+from efpn_d2.layers import nearest_up2
+from efpn_d2.losses import foreground_background_balanced_loss
+from efpn_d2.modeling.meta_arch.views import halve_instances, make_views
 
 logger = logging.getLogger(__name__)
 

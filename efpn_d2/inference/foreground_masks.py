@@ -11,15 +11,13 @@ from detectron2.data.detection_utils import convert_image_to_rgb
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 
-from ..losses.foreground_mask import foreground_contrast
-from ..modeling.backbone import ForegroundBackgroundSeparationModule
-from ..visualization.feature_figure import FeatureLine
-from ..visualization.mask_figure import LevelMask, draw_mask_figure, mask_line
-from .image_figures import Crop, crop_window, image_caption, write_image_figures
-from .image_samples import build_test_mapper, check_image, cut_padding
-from .pyramids import PyramidSource, build_detector, load_weights
-
-__all__ = ["ForegroundMaskExtractor", "ForegroundMasks", "draw_masks"]
+from efpn_d2.inference.image_figures import Crop, crop_window, image_caption, write_image_figures
+from efpn_d2.inference.image_samples import build_test_mapper, check_image, cut_padding
+from efpn_d2.inference.pyramids import PyramidSource, build_detector, load_weights
+from efpn_d2.losses.foreground_mask import foreground_contrast
+from efpn_d2.modeling.backbone import ForegroundBackgroundSeparationModule
+from efpn_d2.visualization.feature_figure import FeatureLine
+from efpn_d2.visualization.mask_figure import LevelMask, draw_mask_figure, mask_line
 
 
 class ForegroundMasks(NamedTuple):

@@ -1,12 +1,8 @@
 """Images as arrays, brought to the one form that a detector takes."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
-
-__all__ = ["to_bgr"]
 
 _TAKEN = "give it as a NumPy array of uint8, (height, width, 3) in BGR as cv2.imread returns it"
 _CHANNELS = (1, 3, 4)

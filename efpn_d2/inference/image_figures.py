@@ -5,14 +5,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..visualization.feature_figure import FeatureLine
-from ..visualization.figures import check_figure_path, write_figure
-from .files import plan_outputs
+from efpn_d2.inference.files import plan_outputs
+from efpn_d2.visualization.feature_figure import FeatureLine
+from efpn_d2.visualization.figures import check_figure_path, write_figure
 
 if TYPE_CHECKING:  # imported where it is needed: importing this module stays cheap
     from matplotlib.figure import Figure
 
-__all__ = ["Crop", "crop_window", "image_caption", "write_image_figures"]
 
 Crop = tuple[float, float, float, float]  # XYXY
 

@@ -8,10 +8,8 @@ from detectron2.data import transforms as T
 from detectron2.data.detection_utils import check_image_size
 from torch import Tensor
 
-from ..data.image_reading import read_image
-from ..data.mappers import DetectionMapper
-
-__all__ = ["build_test_mapper", "check_image", "cut_padding"]
+from efpn_d2.data.image_reading import read_image
+from efpn_d2.data.mappers import DetectionMapper
 
 
 def build_test_mapper(cfg: CfgNode, scale: int = 1) -> DetectionMapper:

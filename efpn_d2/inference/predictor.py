@@ -11,13 +11,13 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import DefaultPredictor
 from yaml import YAMLError
 
-from ..checkpoint import EFPNCheckpointer
-from ..config import add_efpn_config, check_input_format
-from ..data.image_reading import vanishes
-from ..logs import without_messages
-from ..model_zoo import get_config_file
-from ..modeling.meta_arch import EFPNWithTTA
-from .image_arrays import to_bgr
+from efpn_d2.checkpoint import EFPNCheckpointer
+from efpn_d2.config import add_efpn_config, check_input_format
+from efpn_d2.data.image_reading import vanishes
+from efpn_d2.inference.image_arrays import to_bgr
+from efpn_d2.logs import without_messages
+from efpn_d2.model_zoo import get_config_file
+from efpn_d2.modeling.meta_arch import EFPNWithTTA
 
 logger = logging.getLogger(__name__)
 

@@ -8,20 +8,13 @@ from detectron2.config import CfgNode
 from detectron2.modeling import GeneralizedRCNN, RetinaNet, build_model
 from torch import nn
 
-from ..checkpoint import EFPNCheckpointer
-from ..modeling.backbone import EFPN
-from .predictor import load_inference_config
+from efpn_d2.checkpoint import EFPNCheckpointer
+from efpn_d2.inference.predictor import load_inference_config
+from efpn_d2.modeling.backbone import EFPN
 
 if TYPE_CHECKING:
     from fvcore.common.checkpoint import _IncompatibleKeys
 
-__all__ = [
-    "PyramidSource",
-    "build_detector",
-    "load_pyramid",
-    "load_weights",
-    "parse_pyramid_source",
-]
 
 _BACKBONE, _EXTENSION = "backbone.", "backbone.extension."
 

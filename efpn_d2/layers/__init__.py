@@ -1,16 +1,16 @@
 """Blocks without a paper name."""
 
-from .conv import conv_layer
-from .dynamic_conv import (
+from efpn_d2.layers.conv import conv_layer
+from efpn_d2.layers.dynamic_conv import (
     KernelGenerator,
     SharedAsymmetricKernels,
     depthwise_per_image,
     summed_depthwise_per_image,
 )
-from .folding import fold_normalizations
-from .observation import is_recorded, is_watched
-from .residual import BRANCH_GAIN, ResidualBlock
-from .sub_pixel import SubPixelUpsample, eq4_permutation, nearest_up2
+from efpn_d2.layers.folding import fold_normalizations
+from efpn_d2.layers.observation import is_recorded, is_watched
+from efpn_d2.layers.residual import BRANCH_GAIN, ResidualBlock
+from efpn_d2.layers.sub_pixel import SubPixelUpsample, eq4_permutation, nearest_up2
 
 __all__ = [
     "BRANCH_GAIN",

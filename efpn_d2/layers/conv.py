@@ -8,8 +8,6 @@ import torch
 from detectron2.layers import Conv2d, get_norm
 from torch import nn
 
-__all__ = ["conv_layer"]
-
 
 def conv_layer(
     in_channels: int,

@@ -4,13 +4,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = [
-    "KernelGenerator",
-    "SharedAsymmetricKernels",
-    "depthwise_per_image",
-    "summed_depthwise_per_image",
-]
-
 
 def depthwise_per_image(x: Tensor, kernels: Tensor) -> Tensor:
     """Convolve each image with depthwise kernels of its own, keeping its size.

@@ -8,8 +8,6 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-__all__ = ["fold_normalizations"]
-
 
 @torch.no_grad()
 def fold_normalizations(module: nn.Module) -> nn.Module:

@@ -3,8 +3,6 @@
 import torch
 from torch import nn
 
-__all__ = ["is_recorded", "is_watched"]
-
 
 def is_recorded() -> bool:
     """Whether autograd, a trace, a script or a compiler follows what runs.

@@ -3,9 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .conv import conv_layer
-
-__all__ = ["BRANCH_GAIN", "ResidualBlock"]
+from efpn_d2.layers.conv import conv_layer
 
 # Residual branches start at a tenth of Kaiming's scale. Without normalisation each full-scale
 # branch would double the variance, with which a training from scratch diverged.

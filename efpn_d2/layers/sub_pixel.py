@@ -5,8 +5,6 @@ from detectron2.layers import Conv2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["SubPixelUpsample", "eq4_permutation", "nearest_up2"]
-
 
 def nearest_up2(x: Tensor) -> Tensor:
     """(N, C, H, W) -> (N, C, 2H, 2W) by nearest neighbours, as in FPN's top-down pathway."""

@@ -15,8 +15,6 @@ from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["DynamicGradientBalancedLoss", "SampleLoss", "gradient_norms"]
-
 #: ``loss(predictions, rows)``: the sum of the plain losses of some samples. ``rows`` (n,) says
 #: which they are, ``predictions`` (n, ...) is what the network says of them.
 SampleLoss = Callable[[Tensor, Tensor], Tensor]

@@ -6,8 +6,6 @@ import torch
 from detectron2.structures import Boxes
 from torch import Tensor
 
-__all__ = ["covered_cells", "foreground_background_balanced_loss"]
-
 
 def foreground_background_balanced_loss(
     features: Tensor, targets: Tensor, boxes: list[Boxes], stride: int, weight: float = 1.0

@@ -10,9 +10,7 @@ from detectron2.structures import Boxes
 from torch import Tensor
 from torch.nn import functional as F
 
-from .foreground_background_balanced import covered_cells
-
-__all__ = ["foreground_contrast", "foreground_mask_losses"]
+from efpn_d2.losses.foreground_background_balanced import covered_cells
 
 
 def foreground_mask_losses(

@@ -1,6 +1,6 @@
 """Modules of the detector. Importing them registers them with Detectron2."""
 
-from .backbone import (
+from efpn_d2.modeling.backbone import (
     EFPN,
     ESPCN,
     ContextEnhancementModule,
@@ -19,9 +19,9 @@ from .backbone import (
     build_retinanet_resnet_efpn_backbone,
     build_retinanet_resnet_enhanced_fpn_backbone,
 )
-from .meta_arch import DistillationRCNN, EFPNRetinaNet, EFPNWithTTA
-from .proposal_generator import EFPNRPN
-from .roi_heads import EFPNCascadeROIHeads, EFPNROIHeads, OHEMSmallROIHeads
+from efpn_d2.modeling.meta_arch import DistillationRCNN, EFPNRetinaNet, EFPNWithTTA
+from efpn_d2.modeling.proposal_generator import EFPNRPN
+from efpn_d2.modeling.roi_heads import EFPNCascadeROIHeads, EFPNROIHeads, OHEMSmallROIHeads
 
 __all__ = [
     "DistillationRCNN",

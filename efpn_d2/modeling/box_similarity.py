@@ -14,18 +14,7 @@ from detectron2.config import CfgNode
 from torch import Tensor
 
 from efpn_d2.config import require_node
-
-from .checks import check_extended
-
-__all__ = [
-    "PUBLISHED_THRESHOLDS",
-    "SIMILARITIES",
-    "Similarity",
-    "check_similarity",
-    "pairwise_nwd",
-    "pairwise_simd",
-    "similarity_settings",
-]
+from efpn_d2.modeling.checks import check_extended
 
 # Pixels; sums of sides are at least that large where they divide.
 _LEAST_SIDE = 1e-6

@@ -5,15 +5,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 
-__all__ = [
-    "check_extended",
-    "check_features",
-    "check_objectness",
-    "check_positive",
-    "differs_in_width",
-    "pick_levels",
-]
-
 _PYRAMID_LEVELS = ("p2_prime", *(f"p{level}" for level in range(2, 8)))
 
 # What this package extends, and by what.

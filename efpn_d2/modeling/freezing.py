@@ -2,8 +2,6 @@
 
 from torch import nn
 
-__all__ = ["eval_frozen_modules", "freeze_all_but"]
-
 
 def freeze_all_but(model: nn.Module, prefixes: tuple[str, ...]) -> None:
     """Let only the parameters whose name begins with one of ``prefixes`` be trained.

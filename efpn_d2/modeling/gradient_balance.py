@@ -15,19 +15,7 @@ from torch import Tensor, nn
 from efpn_d2.config import require_node
 from efpn_d2.losses import DynamicGradientBalancedLoss
 from efpn_d2.losses.dynamic_gradient_balanced import SampleLoss
-
-from .checks import check_extended
-
-__all__ = [
-    "DensePositives",
-    "add_corrections",
-    "balance_dense_losses",
-    "box_loss",
-    "build_gradient_balance",
-    "check_gradient_balance",
-    "dense_positives",
-    "object_sizes",
-]
+from efpn_d2.modeling.checks import check_extended
 
 
 def check_gradient_balance(cfg: CfgNode) -> None:

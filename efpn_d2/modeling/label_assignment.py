@@ -10,9 +10,7 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.memory import retry_if_cuda_oom
 from torch import Tensor
 
-from .box_similarity import Similarity
-
-__all__ = ["SimilarityAssigner"]
+from efpn_d2.modeling.box_similarity import Similarity
 
 
 class SimilarityAssigner:

@@ -11,11 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from efpn_d2.config import require_node
-
-from .checks import check_objectness
-from .lazy import LazyP2Prime, profile_step
-
-__all__ = ["LazyRPNHead"]
+from efpn_d2.modeling.checks import check_objectness
+from efpn_d2.modeling.lazy import LazyP2Prime, profile_step
 
 
 @RPN_HEAD_REGISTRY.register()

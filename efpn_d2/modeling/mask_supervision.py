@@ -14,11 +14,8 @@ from torch import Tensor
 
 from efpn_d2.config import require_node
 from efpn_d2.losses.foreground_mask import foreground_contrast, foreground_mask_losses
-
-from .backbone.fbsm import MASK_LOGITS
-from .checks import check_extended
-
-__all__ = ["MaskSupervision", "build_mask_supervision", "check_mask_supervision"]
+from efpn_d2.modeling.backbone.fbsm import MASK_LOGITS
+from efpn_d2.modeling.checks import check_extended
 
 
 @dataclass(frozen=True)

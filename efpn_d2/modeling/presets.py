@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-__all__ = ["PRESETS", "TEXTURES", "ExtensionPreset", "get_preset", "get_texture"]
-
 # The maps of stride 2 that P'2 can have its texture from: C'2 (Eq. 1), or what the stem makes.
 TEXTURES = ("c2_prime", "stem_map")
 

@@ -13,17 +13,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from efpn_d2.config import require_node
-
-from .box_similarity import similarity_settings
-from .checks import check_features, differs_in_width
-from .gradient_balance import balance_dense_losses, build_gradient_balance, dense_positives
-from .label_assignment import SimilarityAssigner
-from .lazy import queries_p2_prime
-from .lazy_rpn_head import LazyRPNHead  # noqa: F401  registers it
-from .mask_supervision import MaskSupervision, build_mask_supervision
-from .small_dense_heads import EFPNRPNHead  # noqa: F401  registers it
-
-__all__ = ["EFPNRPN"]
+from efpn_d2.modeling.box_similarity import similarity_settings
+from efpn_d2.modeling.checks import check_features, differs_in_width
+from efpn_d2.modeling.gradient_balance import (
+    balance_dense_losses,
+    build_gradient_balance,
+    dense_positives,
+)
+from efpn_d2.modeling.label_assignment import SimilarityAssigner
+from efpn_d2.modeling.lazy import queries_p2_prime
+from efpn_d2.modeling.lazy_rpn_head import LazyRPNHead  # noqa: F401  registers it
+from efpn_d2.modeling.mask_supervision import MaskSupervision, build_mask_supervision
+from efpn_d2.modeling.small_dense_heads import EFPNRPNHead  # noqa: F401  registers it
 
 
 @PROPOSAL_GENERATOR_REGISTRY.register()

@@ -12,8 +12,6 @@ from detectron2.modeling.meta_arch.retinanet import RetinaNetHead
 from detectron2.modeling.proposal_generator.rpn import RPN_HEAD_REGISTRY, StandardRPNHead
 from torch import Tensor, nn
 
-__all__ = ["EFPNRPNHead", "EFPNRetinaNetHead"]
-
 
 class _SmallHeadMixin(nn.Module):
     """What both have in common; before a head of Detectron2 among the base classes."""

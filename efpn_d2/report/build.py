@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.coco_arrays import GroundTruth, load_ground_truth
-from ..tool_support import error_text
-from .gallery import CHUNK, gallery_index, write_boxes
-from .page import build_page
-from .pictures import write_picture
-from .protocol import PROTOCOLS, ReportProtocol
-from .run import Run, load_run
-from .summary import kind_names, summarize
+from efpn_d2.evaluation.coco_arrays import GroundTruth, load_ground_truth
+from efpn_d2.report.gallery import CHUNK, gallery_index, write_boxes
+from efpn_d2.report.page import build_page
+from efpn_d2.report.pictures import write_picture
+from efpn_d2.report.protocol import PROTOCOLS, ReportProtocol
+from efpn_d2.report.run import Run, load_run
+from efpn_d2.report.summary import kind_names, summarize
+from efpn_d2.tool_support import error_text
 
 logger = logging.getLogger(__name__)
 

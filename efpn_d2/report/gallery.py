@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from ..evaluation.error_analysis import ERROR_KINDS, Kind, RunAnalysis
-from ..evaluation.error_summary import NO_BIN, bin_index
-from ..visualization.matching import UNMATCHED
-from .protocol import ReportProtocol
-from .run import Run
+from efpn_d2.evaluation.error_analysis import ERROR_KINDS, Kind, RunAnalysis
+from efpn_d2.evaluation.error_summary import NO_BIN, bin_index
+from efpn_d2.report.protocol import ReportProtocol
+from efpn_d2.report.run import Run
+from efpn_d2.visualization.matching import UNMATCHED
 
 ONLY_HERE = len(Kind)  # after the numbers of the kinds
 CHUNK = 50  # images whose boxes share a file

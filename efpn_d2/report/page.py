@@ -6,10 +6,10 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-from .gallery import script_json
-from .protocol import ReportProtocol, area_text, bin_text
-from .run import Run
-from .tables import class_table, error_table, evaluation_table, size_table
+from efpn_d2.report.gallery import script_json
+from efpn_d2.report.protocol import ReportProtocol, area_text, bin_text
+from efpn_d2.report.run import Run
+from efpn_d2.report.tables import class_table, error_table, evaluation_table, size_table
 
 _SCRIPTS = ("dom", "axes", "charts", "panels", "labels", "boxes", "gallery", "viewer", "main")
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from ..evaluation.coco_protocols import PRESETS, AreaBin, CocoProtocol
-from ..evaluation.size_bins import SizeBin, size_bins
+from efpn_d2.evaluation.coco_protocols import PRESETS, AreaBin, CocoProtocol
+from efpn_d2.evaluation.size_bins import SizeBin, size_bins
 
 
 @dataclass(frozen=True)

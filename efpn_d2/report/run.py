@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..evaluation.coco_arrays import GroundTruth, load_detections
-from ..evaluation.error_analysis import RunAnalysis, analyze_run
-from ..evaluation.error_summary import best_threshold
-from .protocol import ReportProtocol
-from .run_metrics import RunMetrics, run_metrics
+from efpn_d2.evaluation.coco_arrays import GroundTruth, load_detections
+from efpn_d2.evaluation.error_analysis import RunAnalysis, analyze_run
+from efpn_d2.evaluation.error_summary import best_threshold
+from efpn_d2.report.protocol import ReportProtocol
+from efpn_d2.report.run_metrics import RunMetrics, run_metrics
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from ..evaluation.coco_arrays import Detections, GroundTruth
-from ..evaluation.coco_backends import backend_version
-from ..evaluation.coco_metrics import CocoResult, evaluate_coco
-from .protocol import ReportProtocol
+from efpn_d2.evaluation.coco_arrays import Detections, GroundTruth
+from efpn_d2.evaluation.coco_backends import backend_version
+from efpn_d2.evaluation.coco_metrics import CocoResult, evaluate_coco
+from efpn_d2.report.protocol import ReportProtocol
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from ..evaluation.error_analysis import Kind
-from ..evaluation.error_summary import (
+from efpn_d2.evaluation.error_analysis import Kind
+from efpn_d2.evaluation.error_summary import (
     Curve,
     accuracy_recall,
     confusion,
@@ -17,8 +17,8 @@ from ..evaluation.error_summary import (
     select,
     size_edges,
 )
-from .protocol import ReportProtocol, area_ends, area_text, bin_text
-from .run import Run
+from efpn_d2.report.protocol import ReportProtocol, area_ends, area_text, bin_text
+from efpn_d2.report.run import Run
 
 _MAX_CONFUSION_CLASSES = 24
 

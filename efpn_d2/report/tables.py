@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import Any, NamedTuple
 
-from ..evaluation.error_analysis import Kind
-from ..evaluation.error_summary import Rates, Selection, error_counts, rates, select
-from .protocol import ReportProtocol, area_ends, area_text, bin_text
-from .run import Run
+from efpn_d2.evaluation.error_analysis import Kind
+from efpn_d2.evaluation.error_summary import Rates, Selection, error_counts, rates, select
+from efpn_d2.report.protocol import ReportProtocol, area_ends, area_text, bin_text
+from efpn_d2.report.run import Run
 
 NO_OBJECT, NO_DETECTION = "n/a (0 objects)", "n/a (0 detections)"
 RUN, METRIC = "run", "metric"  # headings of columns with text

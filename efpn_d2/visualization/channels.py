@@ -4,8 +4,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-__all__ = ["REDUCTIONS", "reduce_channels"]
-
 # What the values of each reduction are, for the label of a scale.
 REDUCTIONS = {
     "deviation": "L2 distance to target's mean cell",

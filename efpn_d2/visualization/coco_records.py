@@ -9,8 +9,8 @@ import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
-from ..data.datasets.record_checks import RESULT, check_records
-from .sheet import ImageRecord
+from efpn_d2.data.datasets.record_checks import RESULT, check_records
+from efpn_d2.visualization.sheet import ImageRecord
 
 
 def load_image_records(dataset_name: str, results_file: str | Path) -> list[ImageRecord]:

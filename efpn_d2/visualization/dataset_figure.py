@@ -5,13 +5,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .figures import wrap_text
+from efpn_d2.visualization.figures import wrap_text
 
 if TYPE_CHECKING:  # imported where it is needed: importing this module stays cheap
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["AnchorCurve", "LevelBand", "draw_dataset_figure"]
 
 _WIDTH = 8.0  # inches
 _NOTE_SIZE = 8.5  # points

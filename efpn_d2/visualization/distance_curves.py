@@ -9,19 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import yaml
 
-from .figures import text_width, wrap_text, write_figure
+from efpn_d2.visualization.figures import text_width, wrap_text, write_figure
 
 if TYPE_CHECKING:  # imported where it is needed: importing this module stays cheap
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = [
-    "Curve",
-    "draw_distance_curves",
-    "read_distances",
-    "running_mean",
-    "write_distance_curves",
-]
 
 logger = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .fonts import draw_text, fit_text, text_length
-from .labels import leader_line, place_labels
-from .matching import MatchResult
+from efpn_d2.visualization.fonts import draw_text, fit_text, text_length
+from efpn_d2.visualization.labels import leader_line, place_labels
+from efpn_d2.visualization.matching import MatchResult
 
 GREEN, BLUE, RED = (40, 225, 70), (70, 145, 255), (255, 55, 55)
 YELLOW, GREY, DARK = (255, 214, 50), (185, 185, 185), (18, 18, 22)

@@ -5,14 +5,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .figures import keep_end, wrap_text
+from efpn_d2.visualization.figures import keep_end, wrap_text
 
 if TYPE_CHECKING:  # imported where it is needed: importing this module stays cheap
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-__all__ = ["FeatureLine", "FeaturePanel", "color_limits", "draw_feature_figure"]
 
 # In inches.
 _PANEL_WIDTH, _LEAST_HEIGHT = 1.9, 1.1  # a panel is wider if it would be lower

@@ -8,14 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # imported where it is needed: importing this module stays cheap
     from matplotlib.figure import Figure
 
-__all__ = [
-    "FIGURE_SUFFIXES",
-    "check_figure_path",
-    "keep_end",
-    "text_width",
-    "wrap_text",
-    "write_figure",
-]
 
 FIGURE_SUFFIXES = (".png", ".pdf", ".svg")
 

@@ -13,8 +13,6 @@ from pathlib import Path
 import numpy as np
 from PIL import ImageDraw, ImageFont
 
-__all__ = ["draw_text", "fit_text", "load_font", "one_line", "text_length"]
-
 logger = logging.getLogger(__name__)
 
 _ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .draw import Mark, detection_text, draw_marks
+from efpn_d2.visualization.draw import Mark, detection_text, draw_marks
 
 _MASK_OPACITY = 0.45
 

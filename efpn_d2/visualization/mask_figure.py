@@ -5,12 +5,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .feature_figure import FeatureLine, FeaturePanel, draw_feature_figure
+from efpn_d2.visualization.feature_figure import FeatureLine, FeaturePanel, draw_feature_figure
 
 if TYPE_CHECKING:  # imported where it is needed: importing this module stays cheap
     from matplotlib.figure import Figure
 
-__all__ = ["LevelMask", "draw_mask_figure", "mask_line"]
 
 _OPACITY = 0.6  # the image's edges are seen, and colours are kept apart
 _BOX_SCALE = 0.5  # a box's line hides cells beside small objects

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .draw import (
+from efpn_d2.visualization.draw import (
     BLUE,
     DARK,
     GREEN,
@@ -19,8 +19,8 @@ from .draw import (
     draw_marks,
     match_marks,
 )
-from .fonts import draw_text, fit_text, load_font
-from .matching import MatchResult, match_detections
+from efpn_d2.visualization.fonts import draw_text, fit_text, load_font
+from efpn_d2.visualization.matching import MatchResult, match_detections
 
 _MARGIN, _CAPTION, _HEADER = 8, 22, 64
 _LEAST_SHOWN = 14  # pixels of the sheet that the lower quartile of the objects should span
@@ -67,7 +67,7 @@ class ImageRecord:
         """
         if isinstance(self.image, np.ndarray):
             return self.image
-        from ..data.image_reading import read_image  # only here: importing this stays cheap
+        from efpn_d2.data.image_reading import read_image  # only here: importing this stays cheap
 
         return read_image(self.image, "RGB")
 

@@ -5,8 +5,7 @@ from efpn_d2.analysis import analyze_dataset
 from efpn_d2.analysis.advice import advise_detections, advise_small_box_size, sure_size
 from efpn_d2.analysis.anchors import AnchorLevel, best_overlaps
 from efpn_d2.analysis.report import format_analysis
-
-from .helpers import analysis_config, make_record, square_records
+from tests.analysis.helpers import analysis_config, make_record, square_records
 
 pytestmark = pytest.mark.fast
 

@@ -3,9 +3,8 @@ import pytest
 from detectron2.modeling import build_model
 
 from efpn_d2.analysis.detector import describe_detector
+from tests.analysis.helpers import analysis_config
 from tests.modeling.helpers import narrow
-
-from .helpers import analysis_config
 
 pytestmark = pytest.mark.fast
 

@@ -5,8 +5,7 @@ import pytest
 from detectron2.structures import BoxMode
 
 from efpn_d2.analysis.objects import read_objects
-
-from .helpers import make_record
+from tests.analysis.helpers import make_record
 
 pytestmark = pytest.mark.fast
 

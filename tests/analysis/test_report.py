@@ -6,8 +6,7 @@ from PIL import Image
 from efpn_d2.analysis import analyze_dataset, format_analysis, format_settings
 from efpn_d2.analysis.figure import level_bands, write_analysis_figure
 from efpn_d2.analysis.report import octave_edges
-
-from .helpers import analysis_config, make_record, square_records
+from tests.analysis.helpers import analysis_config, make_record, square_records
 
 pytestmark = pytest.mark.fast
 

@@ -7,8 +7,7 @@ from efpn_d2.analysis.detector import describe_detector
 from efpn_d2.analysis.objects import read_objects
 from efpn_d2.analysis.similarity import nwd_constant, simd_constants
 from efpn_d2.modeling.box_similarity import similarity_settings
-
-from .helpers import analysis_config, make_record, square_records
+from tests.analysis.helpers import analysis_config, make_record, square_records
 
 pytestmark = pytest.mark.fast
 

@@ -6,8 +6,7 @@ from detectron2.structures import Boxes, Instances
 
 from efpn_d2.inference import drawing, find_class_names, load_inference_config
 from efpn_d2.visualization.instances import class_color
-
-from .conftest import load_script
+from tests.demo.conftest import load_script
 
 pytestmark = pytest.mark.fast
 demo = load_script("demo")

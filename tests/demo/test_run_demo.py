@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from .conftest import load_script
+from tests.demo.conftest import load_script
 
 run_demo = load_script("run_demo")
 

@@ -21,8 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from efpn_d2.engine import DistillationTrainer, run_and_leave
 from efpn_d2.engine.batch_norm import share_batch_norm
 from efpn_d2.engine.training_loop import AMPMicroBatchTrainer, MicroBatchTrainer
-
-from .tiny_training import STOCK_OPTS, WIDE_ENOUGH_FOR_BF16, register, tiny_config
+from tests.engine.tiny_training import STOCK_OPTS, WIDE_ENOUGH_FOR_BF16, register, tiny_config
 
 IN_PARTS = ["TRAINING.ACCUMULATE_GRADIENTS", 2, "SOLVER.AMP.ENABLED", True]
 MODELS = {

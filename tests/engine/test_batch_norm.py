@@ -7,8 +7,7 @@ import torch
 from torch import nn
 
 from efpn_d2.engine import EFPNTrainer, batch_norm
-
-from .tiny_training import register, tiny_config, unregister
+from tests.engine.tiny_training import register, tiny_config, unregister
 
 pytestmark = pytest.mark.fast
 

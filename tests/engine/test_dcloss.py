@@ -2,8 +2,8 @@
 
 import pytest
 
-from .test_trainer import ITERATIONS, config, differences, single_thread, train  # noqa: F401
-from .tiny_training import register, unregister
+from tests.engine.test_trainer import ITERATIONS, config, differences, single_thread, train  # noqa: F401
+from tests.engine.tiny_training import register, unregister
 
 IN_PARTS = ("TRAINING.ACCUMULATE_GRADIENTS", 2)
 MODELS = {

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from .ddp_steps import MODELS
+from tests.engine.ddp_steps import MODELS
 
 ROOT = Path(__file__).parents[2]
 

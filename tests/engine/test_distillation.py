@@ -7,9 +7,8 @@ from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 
 from efpn_d2.engine import DistillationTrainer, EFPNTrainer, StageError
-
-from .test_trainer import Interrupt, differences, single_thread  # noqa: F401
-from .tiny_training import STOCK_OPTS, register, tiny_config, unregister
+from tests.engine.test_trainer import Interrupt, differences, single_thread  # noqa: F401
+from tests.engine.tiny_training import STOCK_OPTS, register, tiny_config, unregister
 
 EXTENSION, SMALL_HEADS = "backbone.extension.", "roi_heads.small_"
 

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from efpn_d2.engine import EFPNTrainer
-
-from .tiny_training import register, tiny_config, unregister
+from tests.engine.tiny_training import register, tiny_config, unregister
 
 pytestmark = pytest.mark.fast
 

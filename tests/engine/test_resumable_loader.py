@@ -14,8 +14,7 @@ from efpn_d2.engine.resumable_loader import (
     aspect_ratio_groups,
     build_resumable_train_loader,
 )
-
-from .tiny_training import NUM_IMAGES, register, tiny_config, unregister
+from tests.engine.tiny_training import NUM_IMAGES, register, tiny_config, unregister
 
 pytestmark = pytest.mark.fast
 

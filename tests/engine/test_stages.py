@@ -16,9 +16,8 @@ import yaml
 from efpn_d2.engine import DistillationTrainer, StageError
 from efpn_d2.engine.stage_folder import same_training
 from efpn_d2.engine.stages import run_stages, stage_configs
-
-from .test_trainer import single_thread  # noqa: F401
-from .tiny_training import register, tiny_config, unregister
+from tests.engine.test_trainer import single_thread  # noqa: F401
+from tests.engine.tiny_training import register, tiny_config, unregister
 
 SCHEDULE = [["base", 4, 0.002], ["distill", 4, 0.001], ["head", 4, 0.001]]
 STAGES = ("base", "distill", "head")

@@ -6,8 +6,7 @@ from detectron2.engine import HookBase
 from detectron2.utils.env import seed_all_rng
 
 from efpn_d2.engine import EFPNTrainer
-
-from .tiny_training import STOCK_OPTS, register, tiny_config, unregister
+from tests.engine.tiny_training import STOCK_OPTS, register, tiny_config, unregister
 
 ITERATIONS = 6
 

@@ -11,9 +11,14 @@ from detectron2.utils.events import EventStorage
 
 from efpn_d2.engine import DistillationTrainer, EFPNTrainer
 from efpn_d2.engine.distillation import STAGES
-
-from .test_trainer import differences, single_thread  # noqa: F401
-from .tiny_training import STOCK_OPTS, WIDE_ENOUGH_FOR_BF16, register, tiny_config, unregister
+from tests.engine.test_trainer import differences, single_thread  # noqa: F401
+from tests.engine.tiny_training import (
+    STOCK_OPTS,
+    WIDE_ENOUGH_FOR_BF16,
+    register,
+    tiny_config,
+    unregister,
+)
 
 PRECISIONS = ("bfloat16", "float16")
 ITERATIONS = 4

@@ -5,7 +5,7 @@ import json
 import torch
 from detectron2.structures import Boxes, Instances
 
-from .boxes import random_image
+from tests.evaluation.boxes import random_image
 
 
 def annotation(number, image_id, category_id, bbox, **fields):

@@ -13,8 +13,7 @@ from detectron2.utils import comm
 
 from efpn_d2.engine import run_and_leave
 from efpn_d2.evaluation import PRESETS, SizeBinnedCOCOEvaluator, TT100KEvaluator, VisDroneEvaluator
-
-from .coco_files import instances, random_dataset, write
+from tests.evaluation.coco_files import instances, random_dataset, write
 
 NAME = "gather_test"
 

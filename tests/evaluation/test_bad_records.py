@@ -14,8 +14,7 @@ from efpn_d2.evaluation import (
     evaluate_coco,
 )
 from efpn_d2.evaluation.coco_backends import BACKENDS
-
-from .coco_files import annotation, dataset, instances, run
+from tests.evaluation.coco_files import annotation, dataset, instances, run
 
 pytestmark = pytest.mark.fast
 

@@ -11,8 +11,7 @@ from efpn_d2.evaluation import (
     VisDroneEvaluator,
     build_evaluator,
 )
-
-from .coco_files import write
+from tests.evaluation.coco_files import write
 
 pytestmark = pytest.mark.fast
 

@@ -10,8 +10,7 @@ from pycocotools import mask as mask_util
 
 from efpn_d2.evaluation import PRESETS, AreaBin, CocoProtocol, evaluate_coco
 from efpn_d2.evaluation.coco_backends import BACKENDS, backend_version, choose_backend
-
-from .coco_files import annotation, dataset, random_dataset
+from tests.evaluation.coco_files import annotation, dataset, random_dataset
 
 pytestmark = pytest.mark.fast
 

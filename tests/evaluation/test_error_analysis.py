@@ -8,8 +8,7 @@ from pycocotools.cocoeval import COCOeval
 
 from efpn_d2.evaluation.error_analysis import IOU_THRESHOLDS, Kind, analyze_run
 from efpn_d2.visualization.matching import UNMATCHED
-
-from .random_data import detections, ground_truth, random_data
+from tests.evaluation.random_data import detections, ground_truth, random_data
 
 pytestmark = pytest.mark.fast
 

@@ -18,8 +18,7 @@ from efpn_d2.evaluation.error_summary import (
     select,
     size_edges,
 )
-
-from .random_data import detections, ground_truth, random_data
+from tests.evaluation.random_data import detections, ground_truth, random_data
 
 pytestmark = pytest.mark.fast
 

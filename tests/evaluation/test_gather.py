@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .gather_steps import evaluate
+from tests.evaluation.gather_steps import evaluate
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from efpn_d2.evaluation.olrp import optimal_lrp
-
-from .boxes import boxes, random_image
+from tests.evaluation.boxes import boxes, random_image
 
 pytestmark = pytest.mark.fast
 

@@ -11,9 +11,8 @@ from efpn_d2.data.datasets.tt100k import EVALUATED_CLASSES, read_tt100k
 from efpn_d2.data.datasets.validation import Report
 from efpn_d2.data.datasets.visdrone import read_visdrone
 from efpn_d2.evaluation import TT100KEvaluator, VisDroneEvaluator, build_evaluator
-
-from ..data.datasets.trees import sign, write_image, write_tt100k
-from .coco_files import instances, run
+from tests.data.datasets.trees import sign, write_image, write_tt100k
+from tests.evaluation.coco_files import instances, run
 
 pytestmark = pytest.mark.fast
 

@@ -6,8 +6,7 @@ from detectron2.evaluation import coco_evaluation
 from pycocotools.coco import COCO
 
 from efpn_d2.evaluation import PRESETS, SizeBinnedCOCOEvaluator, coco_backends, evaluate_coco
-
-from .coco_files import annotation, dataset, instances, run, write
+from tests.evaluation.coco_files import annotation, dataset, instances, run, write
 
 pytestmark = pytest.mark.fast
 

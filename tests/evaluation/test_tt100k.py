@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from efpn_d2.evaluation.tt100k import SIZE_BINS, SIZE_RULES, sweep_scores
-
-from .boxes import boxes, random_image
+from tests.evaluation.boxes import boxes, random_image
 
 pytestmark = pytest.mark.fast
 

@@ -8,8 +8,7 @@ from detectron2.evaluation.testing import flatten_results_dict
 
 from efpn_d2.data.datasets.tt100k import EVALUATED_CLASSES
 from efpn_d2.evaluation import TT100KEvaluator
-
-from .coco_files import annotation, dataset, instances, run, write
+from tests.evaluation.coco_files import annotation, dataset, instances, run, write
 
 pytestmark = pytest.mark.fast
 

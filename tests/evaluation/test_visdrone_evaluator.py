@@ -6,8 +6,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation.testing import flatten_results_dict
 
 from efpn_d2.evaluation import VisDroneEvaluator
-
-from .coco_files import annotation, dataset, instances, run, write
+from tests.evaluation.coco_files import annotation, dataset, instances, run, write
 
 pytestmark = pytest.mark.fast
 

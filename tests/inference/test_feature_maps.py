@@ -9,8 +9,7 @@ from detectron2.utils.events import EventStorage
 
 from efpn_d2.inference.feature_maps import FeatureMapExtractor, FeatureMaps, measure_distance
 from efpn_d2.inference.pyramids import PyramidSource, load_pyramid
-
-from .tiny_pyramid import write_image, write_pyramid
+from tests.inference.tiny_pyramid import write_image, write_pyramid
 
 pytestmark = pytest.mark.fast
 

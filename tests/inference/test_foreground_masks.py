@@ -8,8 +8,7 @@ from PIL import Image
 
 from efpn_d2.inference.foreground_masks import ForegroundMaskExtractor, draw_masks
 from efpn_d2.inference.pyramids import PyramidSource, build_detector, load_weights
-
-from .tiny_pyramid import write_image, write_pyramid
+from tests.inference.tiny_pyramid import write_image, write_pyramid
 
 pytestmark = pytest.mark.fast
 

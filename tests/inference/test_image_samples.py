@@ -2,8 +2,7 @@ import pytest
 import torch
 
 from efpn_d2.inference.image_samples import check_image, cut_padding
-
-from .tiny_pyramid import write_image
+from tests.inference.tiny_pyramid import write_image
 
 pytestmark = pytest.mark.fast
 

@@ -6,8 +6,7 @@ from detectron2.modeling import build_model
 
 from efpn_d2.engine import EFPNTrainer
 from efpn_d2.inference import EFPNPredictor, load_inference_config
-
-from ..demo.conftest import CONFIG
+from tests.demo.conftest import CONFIG
 
 pytestmark = pytest.mark.fast
 

@@ -2,8 +2,7 @@ import pytest
 import torch
 
 from efpn_d2.inference.pyramids import PyramidSource, load_pyramid, parse_pyramid_source
-
-from .tiny_pyramid import write_pyramid
+from tests.inference.tiny_pyramid import write_pyramid
 
 pytestmark = pytest.mark.fast
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from .balance_steps import STEPS, steps
+from tests.losses.balance_steps import STEPS, steps
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,6 +1,6 @@
 import pytest
 
-from .sample import Sample, write_sample
+from tests.report.sample import Sample, write_sample
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,7 @@ import numpy as np
 from PIL import Image
 
 from efpn_d2.evaluation.coco_arrays import Detections
-
-from ..evaluation.random_data import random_data
+from tests.evaluation.random_data import random_data
 
 HOSTILE_CLASS = "</script><script>document.title='broken'</script>&lt;b"
 HOSTILE_FILE = 'a"><img src=x onerror="document.title=\'broken\'">.png'

@@ -12,8 +12,7 @@ from efpn_d2.evaluation.error_summary import rates, select
 from efpn_d2.report import PROTOCOLS, ReportOptions, write_report
 from efpn_d2.report.build import run_names
 from efpn_d2.report.run import load_run
-
-from .sample import HOSTILE_CLASS, HOSTILE_FILE
+from tests.report.sample import HOSTILE_CLASS, HOSTILE_FILE
 
 pytestmark = pytest.mark.fast
 

@@ -6,10 +6,9 @@ import pytest
 
 from efpn_d2.evaluation.error_analysis import Kind
 from efpn_d2.report import ReportOptions, write_report
-
-from .browser import INSTALL, Page, browser_page, find_browser
-from .sample import HOSTILE_CLASS, HOSTILE_FILE
-from .test_build import Outline, page_data
+from tests.report.browser import INSTALL, Page, browser_page, find_browser
+from tests.report.sample import HOSTILE_CLASS, HOSTILE_FILE
+from tests.report.test_build import Outline, page_data
 
 pytestmark = pytest.mark.skipif(find_browser() is None, reason=INSTALL)
 

@@ -10,8 +10,7 @@ from efpn_d2.report.gallery import ONLY_HERE, changes, image_counters, script_js
 from efpn_d2.report.run import Run
 from efpn_d2.report.run_metrics import run_metrics
 from efpn_d2.report.summary import kind_names, summarize
-
-from ..evaluation.random_data import detections, ground_truth, random_data
+from tests.evaluation.random_data import detections, ground_truth, random_data
 
 pytestmark = pytest.mark.fast
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from detectron2_wheel import Pins, pack_wheel
-
-from .stand_in import CARRIED_FILES, UPSTREAM_FILES, expected_tree_digest, write_zip
+from tests.tools.stand_in import CARRIED_FILES, UPSTREAM_FILES, expected_tree_digest, write_zip
 
 
 @pytest.fixture

@@ -11,8 +11,7 @@ import pytest
 
 from detectron2_wheel import Pins, extract_tree, pack_wheel, tree_digest
 from interpreter import SetupError
-
-from .stand_in import CARRIED_FILES, UPSTREAM_FILES, expected_tree_digest, write_zip
+from tests.tools.stand_in import CARRIED_FILES, UPSTREAM_FILES, expected_tree_digest, write_zip
 
 pytestmark = pytest.mark.fast
 

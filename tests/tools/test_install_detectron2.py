@@ -17,8 +17,7 @@ from install_detectron2 import (
     main,
 )
 from interpreter import Probe, SetupError, run_pip
-
-from .stand_in import CARRIED_FILES, UPSTREAM_FILES, write_zip
+from tests.tools.stand_in import CARRIED_FILES, UPSTREAM_FILES, write_zip
 
 pytestmark = pytest.mark.fast
 

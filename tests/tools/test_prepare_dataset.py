@@ -9,8 +9,7 @@ import pytest
 
 import prepare_dataset
 from efpn_d2.data.datasets.tt100k import EVALUATED_CLASSES
-
-from ..data.datasets.trees import sign, write_image, write_tt100k
+from tests.data.datasets.trees import sign, write_image, write_tt100k
 
 pytestmark = pytest.mark.fast
 

@@ -5,8 +5,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 import prepare_dataset
 import report
-
-from ..report.sample import write_sample
+from tests.report.sample import write_sample
 
 pytestmark = pytest.mark.fast
 

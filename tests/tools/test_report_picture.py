@@ -4,9 +4,8 @@ from PIL import Image
 
 import report
 import report_picture
-
-from ..report.browser import INSTALL, find_browser
-from ..report.sample import write_sample
+from tests.report.browser import INSTALL, find_browser
+from tests.report.sample import write_sample
 
 
 def test_what_is_missing_is_named(tmp_path, monkeypatch):

@@ -1,7 +1,5 @@
 """Small objects copied to other places of their image, so that the network sees more of them."""
 
-from __future__ import annotations
-
 import copy
 import math
 from typing import Any, NamedTuple
@@ -11,8 +9,6 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetMapper
 from detectron2.data import transforms as T
 from detectron2.structures import BoxMode, polygons_to_bitmask
-
-__all__ = ["CopyPasteMapper", "Paste", "PasteTransform", "SmallObjectCopyPaste"]
 
 # Places that are tried for a copy before it is given up.
 _TRIES = 50

@@ -1,11 +1,7 @@
 """Colour and scale jitter, from Detectron2's own augmentations."""
 
-from __future__ import annotations
-
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
-
-__all__ = ["color_jitter", "with_scale_jitter"]
 
 
 def color_jitter(strength: float, key: str = "DATA.COLOR_JITTER") -> list[T.Augmentation]:

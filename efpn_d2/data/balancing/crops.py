@@ -1,7 +1,5 @@
 """Writing planned crops: in threads, atomically, resumable; the result is a prepared data set."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json
@@ -15,16 +13,14 @@ from typing import Any
 import numpy as np
 from detectron2.data import transforms as T
 
-from ..datasets.files import read_json, write_atomically, write_json
-from ..datasets.prepare import prepare
-from ..datasets.prepared import PreparedFiles, protocol_metadata
-from ..datasets.source import RawDataset
-from ..datasets.validation import Report
-from ..datasets.validation.image_files import inspect_images
-from ..image_reading import read_image
-from .plan import BalanceOptions, Crop, plan_crops
-
-__all__ = ["balance_dataset"]
+from efpn_d2.data.balancing.plan import BalanceOptions, Crop, plan_crops
+from efpn_d2.data.datasets.files import read_json, write_atomically, write_json
+from efpn_d2.data.datasets.prepare import prepare
+from efpn_d2.data.datasets.prepared import PreparedFiles, protocol_metadata
+from efpn_d2.data.datasets.source import RawDataset
+from efpn_d2.data.datasets.validation import Report
+from efpn_d2.data.datasets.validation.image_files import inspect_images
+from efpn_d2.data.image_reading import read_image
 
 logger = logging.getLogger(__name__)
 

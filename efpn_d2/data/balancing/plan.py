@@ -1,7 +1,5 @@
 """Which crops of which images bring each class to about the same number of objects."""
 
-from __future__ import annotations
-
 import itertools
 from collections import Counter, defaultdict
 from dataclasses import dataclass
@@ -9,9 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..datasets.names import unique_names
-
-__all__ = ["BalanceOptions", "Crop", "count_by_class", "plan_crops"]
+from efpn_d2.data.datasets.names import unique_names
 
 # Windows that are tried for one that cuts no object, before the best of them is taken.
 _TRIES = 20

@@ -5,9 +5,13 @@ A training or evaluation script calls :func:`register_datasets` once its config 
 :func:`add_dataset_arguments` and :func:`apply_dataset_arguments`.
 """
 
-from .arguments import add_dataset_arguments, apply_dataset_arguments
-from .checks import check_files_exist, suspicions
-from .registration import register_coco_sets, register_datasets, register_synthetic
+from efpn_d2.data.datasets.arguments import add_dataset_arguments, apply_dataset_arguments
+from efpn_d2.data.datasets.checks import check_files_exist, suspicions
+from efpn_d2.data.datasets.registration import (
+    register_coco_sets,
+    register_datasets,
+    register_synthetic,
+)
 
 __all__ = [
     "add_dataset_arguments",

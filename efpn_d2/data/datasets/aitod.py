@@ -1,16 +1,12 @@
 """AI-TOD and AI-TOD-v2, whose annotations are COCO JSONs of 800 x 800 images."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .coco_json import read_coco
-from .source import RawDataset
-from .validation import Report
-
-__all__ = ["CLASS_NAMES", "SPLITS", "VERSIONS", "find_aitod", "read_aitod"]
+from efpn_d2.data.datasets.coco_json import read_coco
+from efpn_d2.data.datasets.source import RawDataset
+from efpn_d2.data.datasets.validation import Report
 
 VERSIONS = ("v1", "v2")
 SPLITS = ("train", "val", "trainval", "test")

@@ -1,16 +1,14 @@
 """Command-line options that train or evaluate on COCO-format files without any config line."""
 
-from __future__ import annotations
-
 import argparse
 import logging
 from pathlib import Path
 
 from detectron2.config import CfgNode
 
-from .categories import category_names
-from .paths import path_candidates
-from .registration import register_coco_sets
+from efpn_d2.data.datasets.categories import category_names
+from efpn_d2.data.datasets.paths import path_candidates
+from efpn_d2.data.datasets.registration import register_coco_sets
 
 logger = logging.getLogger(__name__)
 

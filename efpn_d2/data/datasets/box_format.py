@@ -1,15 +1,11 @@
 """Boxes that are all possible as [x, y, width, height], but look like something else."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .record_checks import BOX
-
-__all__ = ["Suspicion", "suspect_boxes"]
+from efpn_d2.data.datasets.record_checks import BOX
 
 # Fewer boxes say nothing.
 _LEAST_BOXES = 2

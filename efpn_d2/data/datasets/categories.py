@@ -1,12 +1,10 @@
 """The classes of a COCO JSON, compared with those of a model."""
 
-from __future__ import annotations
-
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
-from .json_summary import read_summary
+from efpn_d2.data.datasets.json_summary import read_summary
 
 
 def category_names(json_file: str) -> tuple[str, ...]:

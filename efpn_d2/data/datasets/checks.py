@@ -1,7 +1,5 @@
 """Data sets that would fail late, found at the start."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from detectron2.config import CfgNode
@@ -9,9 +7,9 @@ from detectron2.data import MetadataCatalog
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
-from .image_checks import check_images, image_sizes
-from .json_summary import read_summary
-from .registration import SYNTHETIC_PREFIX
+from efpn_d2.data.datasets.image_checks import check_images, image_sizes
+from efpn_d2.data.datasets.json_summary import read_summary
+from efpn_d2.data.datasets.registration import SYNTHETIC_PREFIX
 
 _USES = {"TRAIN": "at the start of the training", "TEST": "at the evaluation"}
 

@@ -1,14 +1,10 @@
 """COCO, and any data set in its format."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
-from .files import read_json
-from .source import RawDataset
-from .validation import Report
-
-__all__ = ["find_coco_splits", "read_coco"]
+from efpn_d2.data.datasets.files import read_json
+from efpn_d2.data.datasets.source import RawDataset
+from efpn_d2.data.datasets.validation import Report
 
 
 def find_coco_splits(source: Path) -> dict[str, tuple[Path, Path]]:

@@ -1,13 +1,9 @@
 """Reading and writing the files of data sets: clear errors, and no half-written file."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path
 from typing import Any
-
-__all__ = ["read_json", "read_text", "write_atomically", "write_json"]
 
 
 def read_json(path: str | os.PathLike[str]) -> tuple[Any, list[str]]:

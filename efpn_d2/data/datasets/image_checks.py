@@ -1,7 +1,5 @@
 """Image files that would end a training or an evaluation, found before it by their headers."""
 
-from __future__ import annotations
-
 import logging
 from collections import defaultdict
 from collections.abc import Sequence
@@ -9,12 +7,10 @@ from pathlib import Path
 
 from detectron2.config import CfgNode
 
-from ..image_reading import vanishes
-from .json_summary import ImageEntry
-from .validation import KINDS, counted
-from .validation.image_files import ImageFacts, inspect_images
-
-__all__ = ["check_images", "image_sizes"]
+from efpn_d2.data.datasets.json_summary import ImageEntry
+from efpn_d2.data.datasets.validation import KINDS, counted
+from efpn_d2.data.datasets.validation.image_files import ImageFacts, inspect_images
+from efpn_d2.data.image_reading import vanishes
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,5 @@
 """What a COCO JSON holds, read once: its classes, and what would fail in a training or after it."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections import Counter
@@ -11,10 +9,10 @@ from typing import Any, NamedTuple
 
 from detectron2.utils.file_io import PathManager
 
-from .box_format import suspect_boxes
-from .keypoints import common_keypoints
-from .names import unique_names
-from .record_checks import (
+from efpn_d2.data.datasets.box_format import suspect_boxes
+from efpn_d2.data.datasets.keypoints import common_keypoints
+from efpn_d2.data.datasets.names import unique_names
+from efpn_d2.data.datasets.record_checks import (
     ANNOTATION,
     CATEGORY,
     FLAG,
@@ -29,8 +27,6 @@ from .record_checks import (
     check_same_kind,
     one_of,
 )
-
-__all__ = ["ImageEntry", "JsonSummary", "read_summary"]
 
 # Beside the box and the ids, without which not even training works.
 _EVALUATED_KEYS = ("area", "iscrowd")

@@ -1,14 +1,10 @@
 """Keypoints as a COCO JSON has them: their names, and which of them a mirrored image swaps."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-
-__all__ = ["check_keypoints", "common_keypoints", "keypoint_metadata"]
 
 _SIDES = (("left", "right"), ("Left", "Right"), ("LEFT", "RIGHT"))
 # Of the standard deviations that COCO's evaluation has by default.

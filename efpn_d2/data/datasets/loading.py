@@ -1,15 +1,11 @@
 """COCO JSONs as Detectron2 loads them, with coordinates as they are in the file."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from detectron2.data import MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 
-from .names import unique_names
-
-__all__ = ["float_coordinates", "load_coco"]
+from efpn_d2.data.datasets.names import unique_names
 
 
 def load_coco(json_file: str, image_root: str, name: str | None) -> list[dict[str, Any]]:

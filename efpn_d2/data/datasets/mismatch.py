@@ -1,7 +1,5 @@
 """Why nothing of a data set is left after its validation: what does not match what."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -9,9 +7,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from .validation import KINDS, Report
-
-__all__ = ["likely_cause"]
+from efpn_d2.data.datasets.validation import KINDS, Report
 
 # Where the files are is looked for with the first names and in so many files.
 _NAMES, _FILES = 20, 100_000

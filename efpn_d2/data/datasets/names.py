@@ -1,12 +1,8 @@
 """Names of classes that tell them apart."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-__all__ = ["unique_names"]
 
 
 def unique_names(categories: Sequence[Mapping[str, Any]]) -> list[str]:

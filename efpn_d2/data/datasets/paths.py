@@ -1,7 +1,5 @@
 """Where data sets are looked for."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

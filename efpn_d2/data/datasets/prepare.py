@@ -1,16 +1,12 @@
 """From a data set as it was read to the files that it is used by."""
 
-from __future__ import annotations
-
 from typing import Any
 
-from .files import write_json
-from .mismatch import likely_cause
-from .prepared import PreparedFiles, write_prepared
-from .source import RawDataset
-from .validation import Report, clean_coco, counted
-
-__all__ = ["NothingLeftError", "ProblemsFoundError", "prepare"]
+from efpn_d2.data.datasets.files import write_json
+from efpn_d2.data.datasets.mismatch import likely_cause
+from efpn_d2.data.datasets.prepared import PreparedFiles, write_prepared
+from efpn_d2.data.datasets.source import RawDataset
+from efpn_d2.data.datasets.validation import Report, clean_coco, counted
 
 
 class ProblemsFoundError(ValueError):

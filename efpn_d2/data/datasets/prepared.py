@@ -1,7 +1,5 @@
 """Prepared data sets: a checked COCO JSON, its report, and what is needed to use it by name."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Sequence
@@ -12,21 +10,12 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from .files import read_json, write_json
-from .keypoints import common_keypoints, keypoint_metadata
-from .loading import load_coco
-from .names import unique_names
-from .paths import dataset_root
-from .validation import Report
-
-__all__ = [
-    "PROTOCOLS",
-    "PreparedFiles",
-    "prepared_image_root",
-    "protocol_metadata",
-    "register_prepared",
-    "write_prepared",
-]
+from efpn_d2.data.datasets.files import read_json, write_json
+from efpn_d2.data.datasets.keypoints import common_keypoints, keypoint_metadata
+from efpn_d2.data.datasets.loading import load_coco
+from efpn_d2.data.datasets.names import unique_names
+from efpn_d2.data.datasets.paths import dataset_root
+from efpn_d2.data.datasets.validation import Report
 
 # How a data set's results are usually measured; the metadata's field "protocol".
 PROTOCOLS = ("coco", "aitod", "tt100k", "visdrone")

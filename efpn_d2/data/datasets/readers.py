@@ -1,17 +1,13 @@
 """From a source folder to the data sets in it: what ``tools/prepare_dataset.py`` can read."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from . import aitod, coco_json, tt100k, visdrone
-from .source import RawDataset
-from .validation import Report
-
-__all__ = ["READERS", "Selection"]
+from efpn_d2.data.datasets import aitod, coco_json, tt100k, visdrone
+from efpn_d2.data.datasets.source import RawDataset
+from efpn_d2.data.datasets.validation import Report
 
 # A data set's name, and what reads it; reading adds its findings to the report.
 NamedReader = tuple[str, Callable[[Report], RawDataset]]

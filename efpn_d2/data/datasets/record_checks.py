@@ -1,33 +1,11 @@
 """The first record of COCO-format content that cannot be read, said in one sentence."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from numbers import Integral, Real
 from typing import Any
-
-__all__ = [
-    "ANNOTATION",
-    "BOX",
-    "CATEGORY",
-    "FLAG",
-    "IMAGE",
-    "INTEGER",
-    "MASK",
-    "NAME",
-    "NUMBER",
-    "RESULT",
-    "SIZE",
-    "Field",
-    "Kind",
-    "check_content",
-    "check_records",
-    "check_same_kind",
-    "one_of",
-]
 
 _REMEDY = "correct or remove it"
 _PREPARE = "correct it, or let tools/prepare_dataset.py name all such records"

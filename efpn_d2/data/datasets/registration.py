@@ -1,7 +1,5 @@
 """Registration of data sets with Detectron2's catalogs, on request."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Iterable, Sequence
@@ -12,14 +10,14 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
-from .categories import check_num_classes
-from .json_summary import read_summary
-from .keypoints import check_keypoints, keypoint_metadata
-from .loading import load_coco
-from .paths import path_candidates
-from .prepared import protocol_metadata, register_prepared
-from .synthetic import CLASS_NAMES, synthetic_paths
-from .synthetic.config import SCALES
+from efpn_d2.data.datasets.categories import check_num_classes
+from efpn_d2.data.datasets.json_summary import read_summary
+from efpn_d2.data.datasets.keypoints import check_keypoints, keypoint_metadata
+from efpn_d2.data.datasets.loading import load_coco
+from efpn_d2.data.datasets.paths import path_candidates
+from efpn_d2.data.datasets.prepared import protocol_metadata, register_prepared
+from efpn_d2.data.datasets.synthetic import CLASS_NAMES, synthetic_paths
+from efpn_d2.data.datasets.synthetic.config import SCALES
 
 logger = logging.getLogger(__name__)
 

@@ -1,13 +1,9 @@
 """What the readers of all data sets return."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-__all__ = ["RawDataset"]
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,12 @@
 """Tsinghua-Tencent 100K, the versions of 2016 and 2021."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any
 
-from .files import read_json, read_text
-from .source import RawDataset
-from .validation import Report
-
-__all__ = ["EVALUATED_CLASSES", "find_version", "read_tt100k", "tt100k_name"]
+from efpn_d2.data.datasets.files import read_json, read_text
+from efpn_d2.data.datasets.source import RawDataset
+from efpn_d2.data.datasets.validation import Report
 
 ANNOTATION_FILES = {"2016": "annotations.json", "2021": "annotations_all.json"}
 SPLITS = ("train", "test", "other")

@@ -1,17 +1,13 @@
 """VisDrone-DET: one text file per image."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .files import read_text
-from .source import RawDataset
-from .validation import Report
-
-__all__ = ["CLASS_NAMES", "IGNORED_REGION", "OTHERS", "SPLITS", "find_split", "read_visdrone"]
+from efpn_d2.data.datasets.files import read_text
+from efpn_d2.data.datasets.source import RawDataset
+from efpn_d2.data.datasets.validation import Report
 
 SPLITS = ("train", "val", "test-dev")
 # Categories 1 to 10.

@@ -1,25 +1,29 @@
-from .build import build_efpn, build_resnet_efpn_backbone, build_retinanet_resnet_efpn_backbone
-from .cem import ContextEnhancementModule
-from .efpn import EFPN
-from .enhanced_fpn import (
+from efpn_d2.modeling.backbone.build import (
+    build_efpn,
+    build_resnet_efpn_backbone,
+    build_retinanet_resnet_efpn_backbone,
+)
+from efpn_d2.modeling.backbone.cem import ContextEnhancementModule
+from efpn_d2.modeling.backbone.efpn import EFPN
+from efpn_d2.modeling.backbone.enhanced_fpn import (
     EnhancedFPN,
     build_enhanced_fpn,
     build_resnet_enhanced_fpn_backbone,
     build_retinanet_resnet_enhanced_fpn_backbone,
 )
-from .enhancement import (
+from efpn_d2.modeling.backbone.enhancement import (
     ENHANCED_BUILDERS,
     PyramidEnhancement,
     build_enhancement,
     check_enhancement,
     is_enhanced,
 )
-from .extended_resnet import ExtendedResNet
-from .extension import PyramidExtension
-from .fbsm import ForegroundBackgroundSeparationModule
-from .ftt import ESPCN, FeatureTextureTransfer, NearestUpsample
-from .lazy_efpn import LazyEFPN
-from .sgdm import (
+from efpn_d2.modeling.backbone.extended_resnet import ExtendedResNet
+from efpn_d2.modeling.backbone.extension import PyramidExtension
+from efpn_d2.modeling.backbone.fbsm import ForegroundBackgroundSeparationModule
+from efpn_d2.modeling.backbone.ftt import ESPCN, FeatureTextureTransfer, NearestUpsample
+from efpn_d2.modeling.backbone.lazy_efpn import LazyEFPN
+from efpn_d2.modeling.backbone.sgdm import (
     PyramidSGDM,
     RazorDynamicConv,
     StaticGuidedDynamicModule,

@@ -13,18 +13,15 @@ from detectron2.modeling.backbone.resnet import build_resnet_backbone
 from torch import nn
 
 from efpn_d2.config import require_node
+from efpn_d2.modeling.backbone.efpn import EFPN, refuse_bottom_up
+from efpn_d2.modeling.backbone.enhanced_fpn import build_pyramid
+from efpn_d2.modeling.backbone.extended_resnet import ExtendedResNet
+from efpn_d2.modeling.backbone.extension import PyramidExtension
+from efpn_d2.modeling.backbone.lazy_efpn import LazyEFPN
+from efpn_d2.modeling.backbone.sgdm import add_sgdm_after_stages
 from efpn_d2.modeling.checks import check_extended, check_features, differs_in_width
 from efpn_d2.modeling.lazy import build_lazy_computation
 from efpn_d2.modeling.presets import get_texture
-
-from .efpn import EFPN, refuse_bottom_up
-from .enhanced_fpn import build_pyramid
-from .extended_resnet import ExtendedResNet
-from .extension import PyramidExtension
-from .lazy_efpn import LazyEFPN
-from .sgdm import add_sgdm_after_stages
-
-__all__ = ["build_efpn", "build_resnet_efpn_backbone", "build_retinanet_resnet_efpn_backbone"]
 
 logger = logging.getLogger(__name__)
 

@@ -16,8 +16,6 @@ from efpn_d2.config import require_node
 from efpn_d2.layers import BRANCH_GAIN, conv_layer
 from efpn_d2.modeling.checks import check_positive, pick_levels
 
-__all__ = ["ContextEnhancementModule", "build_cem"]
-
 
 class ContextEnhancementModule(nn.Module):
     """Adds to each low level ``E_l``, made of the high levels by a local and a global branch.

@@ -6,13 +6,10 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling.backbone import Backbone
 from torch import Tensor, nn
 
+from efpn_d2.modeling.backbone.enhanced_fpn import EnhancedFPN, EnhancementBuilder
+from efpn_d2.modeling.backbone.extended_resnet import ExtendedResNet
+from efpn_d2.modeling.backbone.extension import PyramidExtension
 from efpn_d2.modeling.presets import TEXTURES
-
-from .enhanced_fpn import EnhancedFPN, EnhancementBuilder
-from .extended_resnet import ExtendedResNet
-from .extension import PyramidExtension
-
-__all__ = ["EFPN", "refuse_bottom_up"]
 
 
 class EFPN(EnhancedFPN):

@@ -13,19 +13,8 @@ from detectron2.modeling.backbone.resnet import build_resnet_backbone
 from torch import Tensor, nn
 
 from efpn_d2.layers import nearest_up2
-
-from .enhancement import PyramidEnhancement, build_enhancement
-from .sgdm import add_sgdm_after_stages
-
-__all__ = [
-    "EnhancedFPN",
-    "EnhancementBuilder",
-    "build_enhanced_fpn",
-    "build_pyramid",
-    "build_resnet_enhanced_fpn_backbone",
-    "build_retinanet_resnet_enhanced_fpn_backbone",
-]
-
+from efpn_d2.modeling.backbone.enhancement import PyramidEnhancement, build_enhancement
+from efpn_d2.modeling.backbone.sgdm import add_sgdm_after_stages
 
 Pyramid = TypeVar("Pyramid", bound="EnhancedFPN")
 EnhancementBuilder = Callable[[dict[str, ShapeSpec]], PyramidEnhancement | None]

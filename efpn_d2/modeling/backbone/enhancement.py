@@ -9,18 +9,9 @@ from detectron2.layers import ShapeSpec
 from torch import Tensor, nn
 
 from efpn_d2.config import require_node
-
-from .cem import build_cem
-from .fbsm import build_fbsm
-from .sgdm import build_sgdm_on_levels
-
-__all__ = [
-    "ENHANCED_BUILDERS",
-    "PyramidEnhancement",
-    "build_enhancement",
-    "check_enhancement",
-    "is_enhanced",
-]
+from efpn_d2.modeling.backbone.cem import build_cem
+from efpn_d2.modeling.backbone.fbsm import build_fbsm
+from efpn_d2.modeling.backbone.sgdm import build_sgdm_on_levels
 
 # Detectron2's builders, which insert nothing, and ours that do.
 ENHANCED_BUILDERS = {

@@ -13,8 +13,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from efpn_d2.modeling.presets import TEXTURES
 
-__all__ = ["ExtendedResNet"]
-
 
 class ExtendedResNet(ResNet):
     """Detectron2's ResNet (or ResNeXt) with the additional output C'2 [paper III-A, Table I].

@@ -7,11 +7,8 @@ from detectron2.layers import Conv2d
 from torch import Tensor, nn
 
 from efpn_d2.layers import conv_layer, nearest_up2
+from efpn_d2.modeling.backbone.ftt import build_upsampler
 from efpn_d2.modeling.presets import get_preset
-
-from .ftt import build_upsampler
-
-__all__ = ["PyramidExtension"]
 
 
 class PyramidExtension(nn.Module):

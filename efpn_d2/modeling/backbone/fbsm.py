@@ -15,8 +15,6 @@ from efpn_d2.config import require_node
 from efpn_d2.layers import conv_layer
 from efpn_d2.modeling.checks import pick_levels
 
-__all__ = ["MASK_LOGITS", "ForegroundBackgroundSeparationModule", "build_fbsm"]
-
 # In training a pyramid returns each mask, before the sigmoid, beside the level that it gates, under
 # the level's name with this added: boxes, to compare it with, are not known in the pyramid.
 MASK_LOGITS = "_mask_logits"

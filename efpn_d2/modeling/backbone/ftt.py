@@ -21,8 +21,6 @@ from efpn_d2.layers import (
 )
 from efpn_d2.modeling.presets import ExtensionPreset, get_preset
 
-__all__ = ["ESPCN", "FeatureTextureTransfer", "NearestUpsample", "Upsampler", "build_upsampler"]
-
 UPSAMPLERS = ("ftt", "espcn", "nearest")
 
 _LEAKY_SLOPE = 0.1

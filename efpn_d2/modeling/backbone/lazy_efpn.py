@@ -8,12 +8,9 @@ import torch
 from torch import Tensor
 
 from efpn_d2.layers import fold_normalizations, is_recorded, is_watched
+from efpn_d2.modeling.backbone.efpn import EFPN
+from efpn_d2.modeling.backbone.extended_resnet import ExtendedResNet
 from efpn_d2.modeling.lazy import LazyComputation, PyramidMaps
-
-from .efpn import EFPN
-from .extended_resnet import ExtendedResNet
-
-__all__ = ["LazyEFPN"]
 
 
 class LazyEFPN(EFPN):

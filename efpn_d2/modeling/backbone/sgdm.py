@@ -21,15 +21,6 @@ from efpn_d2.layers import (
 )
 from efpn_d2.modeling.checks import check_features, check_positive
 
-__all__ = [
-    "PyramidSGDM",
-    "RazorDynamicConv",
-    "StaticGuidedDynamicModule",
-    "add_sgdm_after_stages",
-    "build_sgdm",
-    "build_sgdm_on_levels",
-]
-
 
 class RazorDynamicConv(nn.Module):
     """Depthwise dynamic convolution (RDConv) of a part of the channels; the others pass through.

@@ -4,8 +4,6 @@ from collections import defaultdict
 from collections.abc import Collection
 from typing import NamedTuple
 
-__all__ = ["Block", "Tile", "join_tiles"]
-
 Tile = tuple[int, int, int]
 """Image, row and column, counted in tiles."""
 

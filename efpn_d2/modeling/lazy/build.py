@@ -10,15 +10,13 @@ from torch import nn
 
 from efpn_d2.config import require_node
 from efpn_d2.modeling.checks import check_objectness
-
-from .lazy_map import LazyP2Prime
-from .profile import ExtensionProfile, ExtensionProfiler
-from .tiles import PyramidMaps
+from efpn_d2.modeling.lazy.lazy_map import LazyP2Prime
+from efpn_d2.modeling.lazy.profile import ExtensionProfile, ExtensionProfiler
+from efpn_d2.modeling.lazy.tiles import PyramidMaps
 
 if TYPE_CHECKING:  # the pyramid imports this
     from efpn_d2.modeling.backbone.extension import PyramidExtension
 
-__all__ = ["LazyComputation", "build_lazy_computation", "queries_p2_prime"]
 
 logger = logging.getLogger(__name__)
 

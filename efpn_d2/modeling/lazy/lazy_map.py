@@ -8,11 +8,9 @@ from detectron2.modeling.poolers import ROIPooler
 from detectron2.structures import Boxes
 from torch import Tensor
 
-from .blocks import Tile
-from .profile import ExtensionProfile
-from .tiles import PyramidMaps, Reader, compute_tiles, dense_cost, tiles_cost
-
-__all__ = ["LazyP2Prime"]
+from efpn_d2.modeling.lazy.blocks import Tile
+from efpn_d2.modeling.lazy.profile import ExtensionProfile
+from efpn_d2.modeling.lazy.tiles import PyramidMaps, Reader, compute_tiles, dense_cost, tiles_cost
 
 STRIDE = 2
 

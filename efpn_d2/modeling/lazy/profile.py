@@ -14,13 +14,6 @@ from torchvision.ops import DeformConv2d
 if TYPE_CHECKING:  # the pyramid imports this
     from efpn_d2.modeling.backbone.extension import PyramidExtension
 
-__all__ = [
-    "ExtensionProfile",
-    "ExtensionProfiler",
-    "StepProfile",
-    "profile_extension",
-    "profile_step",
-]
 
 logger = logging.getLogger(__name__)
 

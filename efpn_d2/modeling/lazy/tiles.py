@@ -16,13 +16,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .blocks import Block, Tile, join_tiles
-from .profile import ExtensionProfile
+from efpn_d2.modeling.lazy.blocks import Block, Tile, join_tiles
+from efpn_d2.modeling.lazy.profile import ExtensionProfile
 
 if TYPE_CHECKING:  # the pyramid imports this
     from efpn_d2.modeling.backbone.extension import PyramidExtension
 
-__all__ = ["PyramidMaps", "Reader", "compute_tiles", "dense_cost", "tiles_cost"]
 
 # Cells of P'2 that are computed at once on a CPU: beyond this, its caches no longer hold the maps
 # in between, and to get fresh memory for them takes as long as to compute them.

@@ -1,5 +1,5 @@
-from .distillation import DistillationRCNN
-from .retinanet import EFPNRetinaNet
-from .tta import EFPNWithTTA, check_multi_scale_test
+from efpn_d2.modeling.meta_arch.distillation import DistillationRCNN
+from efpn_d2.modeling.meta_arch.retinanet import EFPNRetinaNet
+from efpn_d2.modeling.meta_arch.tta import EFPNWithTTA, check_multi_scale_test
 
 __all__ = ["DistillationRCNN", "EFPNRetinaNet", "EFPNWithTTA", "check_multi_scale_test"]

@@ -13,10 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from efpn_d2.losses import foreground_background_balanced_loss
 from efpn_d2.modeling.freezing import eval_frozen_modules
-
-from .views import VIEWS, halve_instances, make_views
-
-__all__ = ["DistillationRCNN"]
+from efpn_d2.modeling.meta_arch.views import VIEWS, halve_instances, make_views
 
 
 @META_ARCH_REGISTRY.register()

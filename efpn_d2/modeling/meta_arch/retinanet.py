@@ -23,8 +23,6 @@ from efpn_d2.modeling.label_assignment import SimilarityAssigner
 from efpn_d2.modeling.mask_supervision import MaskSupervision, build_mask_supervision
 from efpn_d2.modeling.small_dense_heads import EFPNRetinaNetHead
 
-__all__ = ["EFPNRetinaNet"]
-
 
 @META_ARCH_REGISTRY.register()
 class EFPNRetinaNet(RetinaNet):

@@ -17,8 +17,6 @@ from torch.nn.parallel import DistributedDataParallel
 from efpn_d2.config import require_node
 from efpn_d2.modeling.roi_heads.small_head import SmallHeadMixin
 
-__all__ = ["EFPNWithTTA", "check_multi_scale_test"]
-
 Record = dict[str, Any]
 
 _ROUTE_BY = ("input", "object")

@@ -10,8 +10,6 @@ from detectron2.structures import BitMasks, Boxes, ImageList, Instances, Keypoin
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["VIEWS", "halve_image_list", "halve_instances", "make_views", "pad_to_multiple"]
-
 VIEWS = ("downsample", "upsample")
 
 

@@ -1,7 +1,7 @@
-from .efpn_roi_heads import EFPNCascadeROIHeads, EFPNROIHeads
-from .ohem import OHEMSmallROIHeads, select_hard_boxes
-from .routing import is_small_box, join_routes
-from .small_head import SmallHeadMixin
+from efpn_d2.modeling.roi_heads.efpn_roi_heads import EFPNCascadeROIHeads, EFPNROIHeads
+from efpn_d2.modeling.roi_heads.ohem import OHEMSmallROIHeads, select_hard_boxes
+from efpn_d2.modeling.roi_heads.routing import is_small_box, join_routes
+from efpn_d2.modeling.roi_heads.small_head import SmallHeadMixin
 
 __all__ = [
     "EFPNCascadeROIHeads",

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from efpn_d2.modeling.gradient_balance import add_corrections, build_gradient_balance, object_sizes
 
-__all__ = ["BalancedOutputLayers", "balance_predictors"]
-
 
 class BalancedOutputLayers(FastRCNNOutputLayers):
     """``FastRCNNOutputLayers`` with DCLoss [reconstruction from the abstract of E-FPN-BS].

@@ -11,8 +11,8 @@ from detectron2.modeling.roi_heads.cascade_rcnn import _ScaleGradient
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
-from .routing import join_routes
-from .small_head import (
+from efpn_d2.modeling.roi_heads.routing import join_routes
+from efpn_d2.modeling.roi_heads.small_head import (
     Features,
     Predictions,
     SmallHeadMixin,
@@ -20,8 +20,6 @@ from .small_head import (
     boxes_only,
     split_by_route,
 )
-
-__all__ = ["EFPNCascadeROIHeads", "EFPNROIHeads"]
 
 
 @ROI_HEADS_REGISTRY.register()

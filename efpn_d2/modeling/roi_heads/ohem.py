@@ -14,10 +14,8 @@ from fvcore.nn import smooth_l1_loss
 from torch import Tensor
 from torch.nn import functional as F
 
-from .efpn_roi_heads import EFPNROIHeads
-from .small_head import Features, Predictions, split_by_route
-
-__all__ = ["OHEMSmallROIHeads", "select_hard_boxes"]
+from efpn_d2.modeling.roi_heads.efpn_roi_heads import EFPNROIHeads
+from efpn_d2.modeling.roi_heads.small_head import Features, Predictions, split_by_route
 
 
 def select_hard_boxes(

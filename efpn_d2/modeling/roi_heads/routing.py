@@ -7,8 +7,6 @@ the small head, which reads P'2, has the box.
 import torch
 from torch import Tensor
 
-__all__ = ["is_small_box", "join_routes"]
-
 
 def is_small_box(boxes: Tensor, small_box_size: float) -> Tensor:
     """Whether a box belongs to P'2: ``sqrt(w * h) < small_box_size`` [paper Eq. 2, IV-A3].

@@ -16,11 +16,8 @@ from efpn_d2.config import SMALL_BOX_SIZE, require_node
 from efpn_d2.modeling.checks import check_features, check_objectness
 from efpn_d2.modeling.lazy import LazyP2Prime
 from efpn_d2.modeling.presets import get_preset
-
-from .balanced_output import balance_predictors
-from .routing import is_small_box, join_routes
-
-__all__ = ["ROUTINGS", "SmallHeadMixin"]
+from efpn_d2.modeling.roi_heads.balanced_output import balance_predictors
+from efpn_d2.modeling.roi_heads.routing import is_small_box, join_routes
 
 ROUTINGS = ("reassign", "duplicate", "none")
 P2_PRIME = "p2_prime"

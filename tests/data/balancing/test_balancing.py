@@ -13,9 +13,8 @@ from efpn_d2.data.datasets.prepare import prepare
 from efpn_d2.data.datasets.prepared import PreparedFiles, register_prepared
 from efpn_d2.data.datasets.source import RawDataset
 from efpn_d2.data.datasets.validation import Report
-
-from ..datasets.conftest import catalogs  # noqa: F401
-from ..datasets.trees import truncate
+from tests.data.datasets.conftest import catalogs  # noqa: F401
+from tests.data.datasets.trees import truncate
 
 pytestmark = pytest.mark.fast
 

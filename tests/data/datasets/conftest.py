@@ -5,8 +5,7 @@ from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from efpn_d2.config import add_efpn_config
-
-from .trees import write_image
+from tests.data.datasets.trees import write_image
 
 BUILTIN_SETS = set(DatasetCatalog.list())  # conftest files are imported before any test runs
 

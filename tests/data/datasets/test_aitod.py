@@ -6,8 +6,7 @@ from efpn_d2.data.datasets.aitod import CLASS_NAMES, find_aitod, read_aitod
 from efpn_d2.data.datasets.prepare import prepare
 from efpn_d2.data.datasets.prepared import PreparedFiles
 from efpn_d2.data.datasets.validation import Report
-
-from .trees import kinds, write_image
+from tests.data.datasets.trees import kinds, write_image
 
 pytestmark = pytest.mark.fast
 

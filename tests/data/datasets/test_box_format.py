@@ -3,8 +3,7 @@ import pytest
 
 from efpn_d2.data.datasets.box_format import suspect_boxes
 from efpn_d2.data.datasets.validation import Report, clean_coco
-
-from .trees import write_image
+from tests.data.datasets.trees import write_image
 
 pytestmark = pytest.mark.fast
 

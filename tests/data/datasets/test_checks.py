@@ -14,8 +14,7 @@ from efpn_d2.data.datasets import (
     suspicions,
 )
 from efpn_d2.data.datasets.validation import KINDS
-
-from .trees import truncate, write_image
+from tests.data.datasets.trees import truncate, write_image
 
 pytestmark = pytest.mark.fast
 

@@ -5,8 +5,7 @@ import json
 import pytest
 
 import prepare_dataset
-
-from .trees import write_image
+from tests.data.datasets.trees import write_image
 
 pytestmark = pytest.mark.fast
 

@@ -7,8 +7,7 @@ from efpn_d2.data.datasets import register_coco_sets, register_synthetic
 from efpn_d2.data.datasets.prepared import PreparedFiles, register_prepared, write_prepared
 from efpn_d2.data.datasets.validation import Report, clean_coco
 from efpn_d2.data.image_annotations import load_records
-
-from .trees import write_image
+from tests.data.datasets.trees import write_image
 
 pytestmark = pytest.mark.fast
 

@@ -8,8 +8,7 @@ from efpn_d2.data.datasets.prepare import ProblemsFoundError, prepare
 from efpn_d2.data.datasets.prepared import PreparedFiles
 from efpn_d2.data.datasets.tt100k import EVALUATED_CLASSES, find_version, read_tt100k
 from efpn_d2.data.datasets.validation import Report
-
-from .trees import kinds, sign, truncate, write_image, write_tt100k
+from tests.data.datasets.trees import kinds, sign, truncate, write_image, write_tt100k
 
 pytestmark = pytest.mark.fast
 

@@ -7,8 +7,7 @@ from efpn_d2.data.datasets.prepare import prepare
 from efpn_d2.data.datasets.prepared import PreparedFiles
 from efpn_d2.data.datasets.validation import Report
 from efpn_d2.data.datasets.visdrone import CLASS_NAMES, find_split, read_visdrone
-
-from .trees import kinds, truncate, write_image
+from tests.data.datasets.trees import kinds, truncate, write_image
 
 pytestmark = pytest.mark.fast
 

@@ -3,12 +3,10 @@
 Everything paints into a (H, W, 3) uint8 BGR canvas in place, in scene pixels.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
-from .glyphs import BLUE, RED, WHITE, YELLOW, Layer, box, disc, paint
-from .layout import Sign, free_corner
+from efpn_d2.data.datasets.synthetic.glyphs import BLUE, RED, WHITE, YELLOW, Layer, box, disc, paint
+from efpn_d2.data.datasets.synthetic.layout import Sign, free_corner
 
 # Strong colours that the signs use too, so that colour alone tells nothing.
 STRONG_COLORS = (RED, YELLOW, BLUE, WHITE, (60, 150, 40), (20, 120, 230), (140, 40, 120))

@@ -1,13 +1,11 @@
 """What one synthetic set is made of, and where its files lie."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..paths import dataset_root
+from efpn_d2.data.datasets.paths import dataset_root
 
 # File pixels per student pixel, along one side.
 SCALES = {"native1x": 1, "native2x": 2}

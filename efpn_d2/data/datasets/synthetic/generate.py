@@ -1,7 +1,5 @@
 """Write a split of the synthetic set to disk: in parallel, atomically, resumable."""
 
-from __future__ import annotations
-
 import json
 import logging
 import math
@@ -15,10 +13,10 @@ from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
-from .config import SyntheticConfig, synthetic_paths
-from .glyphs import CLASS_NAMES
-from .layout import plan_layout
-from .scene import annotate, capture, render_scene
+from efpn_d2.data.datasets.synthetic.config import SyntheticConfig, synthetic_paths
+from efpn_d2.data.datasets.synthetic.glyphs import CLASS_NAMES
+from efpn_d2.data.datasets.synthetic.layout import plan_layout
+from efpn_d2.data.datasets.synthetic.scene import annotate, capture, render_scene
 
 logger = logging.getLogger(__name__)
 

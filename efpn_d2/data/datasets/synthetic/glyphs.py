@@ -5,8 +5,6 @@ own mirror image, because horizontal flips are Detectron2's default augmentation
 arrow would become the same class.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -5,16 +5,14 @@ when a set is resumed instead of being stored beside the images. Coordinates are
 i.e. half a student pixel.
 """
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .config import SyntheticConfig
-from .glyphs import GLYPHS, Layer, box, disc, fill_mask
+from efpn_d2.data.datasets.synthetic.config import SyntheticConfig
+from efpn_d2.data.datasets.synthetic.glyphs import GLYPHS, Layer, box, disc, fill_mask
 
 # Corners lie on a grid of 1/16 scene pixel: written out and halved without rounding.
 GRID = 16

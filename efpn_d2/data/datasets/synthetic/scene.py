@@ -1,15 +1,17 @@
 """From a layout to the picture a camera would take of it, and to its COCO annotations."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
 
-from .background import paint_background, paint_distractors, paint_posts
-from .config import SCALES, SyntheticConfig
-from .glyphs import paint
-from .layout import Layout, image_rng
+from efpn_d2.data.datasets.synthetic.background import (
+    paint_background,
+    paint_distractors,
+    paint_posts,
+)
+from efpn_d2.data.datasets.synthetic.config import SCALES, SyntheticConfig
+from efpn_d2.data.datasets.synthetic.glyphs import paint
+from efpn_d2.data.datasets.synthetic.layout import Layout, image_rng
 
 
 def render_scene(config: SyntheticConfig, index: int, layout: Layout) -> np.ndarray:

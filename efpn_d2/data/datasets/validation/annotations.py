@@ -1,18 +1,14 @@
 """Checks of a data set's annotations, one after the other."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from .image_files import rotate_points
-from .images import CheckedImages
-from .report import Report
-
-__all__ = ["AnnotationChecks", "is_json"]
+from efpn_d2.data.datasets.validation.image_files import rotate_points
+from efpn_d2.data.datasets.validation.images import CheckedImages
+from efpn_d2.data.datasets.validation.report import Report
 
 # Sums of rounded coordinates leave the image by this many pixels without meaning anything.
 _ROUNDING = 0.01

@@ -1,14 +1,10 @@
 """Checks of a data set's classes."""
 
-from __future__ import annotations
-
 from collections import Counter
 from typing import Any
 
-from ..names import unique_names
-from .report import Report
-
-__all__ = ["check_categories"]
+from efpn_d2.data.datasets.names import unique_names
+from efpn_d2.data.datasets.validation.report import Report
 
 
 def check_categories(categories: list[Any], report: Report) -> list[dict[str, Any]]:

@@ -1,18 +1,14 @@
 """A COCO-format data set as Detectron2 can load it, with a report of what was changed."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..box_format import suspect_boxes
-from .annotations import AnnotationChecks, is_json
-from .categories import check_categories
-from .images import check_images
-from .report import Report
-
-__all__ = ["clean_coco"]
+from efpn_d2.data.datasets.box_format import suspect_boxes
+from efpn_d2.data.datasets.validation.annotations import AnnotationChecks, is_json
+from efpn_d2.data.datasets.validation.categories import check_categories
+from efpn_d2.data.datasets.validation.images import check_images
+from efpn_d2.data.datasets.validation.report import Report
 
 
 def clean_coco(

@@ -1,7 +1,5 @@
 """What an image file is, read from its header wherever that is enough."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 from collections.abc import Iterable, Iterator
@@ -10,9 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from ...image_reading import mode_problem
-
-__all__ = ["ImageFacts", "inspect_images", "rotate_points"]
+from efpn_d2.data.image_reading import mode_problem
 
 _EXIF_ORIENTATION = 0x0112
 # The end of a complete file; others are decoded to see whether they are whole.

@@ -1,16 +1,12 @@
 """Checks of a data set's images: their records against each other and against the files."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any
 
-from ..record_checks import check_same_kind
-from .image_files import ImageFacts, inspect_images
-from .report import Report
-
-__all__ = ["CheckedImages", "check_images"]
+from efpn_d2.data.datasets.record_checks import check_same_kind
+from efpn_d2.data.datasets.validation.image_files import ImageFacts, inspect_images
+from efpn_d2.data.datasets.validation.report import Report
 
 # Scaled to COCO's usual input of 1333 px, objects of images with longer sides shrink 7.5 times.
 _LARGE_SIDE = 10000

@@ -1,15 +1,11 @@
 """The report of a validation: every bad record by its file, id and field, and counts."""
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
-
-__all__ = ["KINDS", "NOTES", "Finding", "Report", "counted"]
 
 # Problems: what was wrong in the source.
 KINDS = {

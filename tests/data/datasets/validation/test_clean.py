@@ -8,8 +8,7 @@ from detectron2.data.detection_utils import transform_instance_annotations
 from PIL import Image
 
 from efpn_d2.data.datasets.validation import Report, clean_coco
-
-from ..trees import truncate, write_image
+from tests.data.datasets.trees import truncate, write_image
 
 pytestmark = pytest.mark.fast
 

@@ -4,8 +4,7 @@ from detectron2.data import detection_utils
 from PIL import Image
 
 from efpn_d2.data.datasets.validation.image_files import inspect_images, rotate_points
-
-from ..trees import truncate, write_image
+from tests.data.datasets.trees import truncate, write_image
 
 pytestmark = pytest.mark.fast
 
