@@ -195,7 +195,8 @@ def _efpn_bs_node() -> CN:
     node.FBSM_ENABLED = False
     node.FBSM_LEVELS = ["p2_prime", "p2", "p3", "p4"]
     # Weight of the masks' distance to the boxes in the total loss; 0.0: masks learn from detection
-    # alone. Above 0.0 it needs EFPNRPN or EFPNRetinaNet, which also log the masks' contrast.
+    # alone. Above 0.0 it needs MODEL.META_ARCHITECTURE EFPNRCNN or EFPNRetinaNet. These log the
+    # masks' contrast, too, whatever the weight.
     node.FBSM_MASK_LOSS_WEIGHT = 0.0
 
     # DCLoss: weigh the losses of objects by size, so that no size dominates the gradients. For RPN,
@@ -222,7 +223,9 @@ def _distill_node() -> CN:
     # stock FPN detector), "distill" (the extension alone, by Eq. 5 alone), "head" (the heads on P'2
     # alone, with hard example mining), "joint" (the detector's losses and Eq. 5 together),
     # "finetune" (the detector's losses, after other stages) or "add_on" (the detector's losses, but
-    # only what EFPN adds is trained).
+    # only what EFPN adds is trained). All but "", "base" and "finetune" need
+    # MODEL.META_ARCHITECTURE "DistillationRCNN", and "head" needs MODEL.ROI_HEADS.NAME
+    # "OHEMSmallROIHeads"; the commands set both.
     node.STAGE = ""
 
     # For tools/run_stages.py: the stages in their order, each [stage, iterations, learning rate].

@@ -15,9 +15,11 @@ from detectron2.structures import Boxes
 from torch import nn
 
 from efpn_d2.analysis.anchors import AnchorLevel
+from efpn_d2.modeling.config_checks import check_config
 from efpn_d2.modeling.presets import get_preset
 from efpn_d2.modeling.roi_heads.routing import is_small_box
 from efpn_d2.modeling.roi_heads.small_head import SmallHeadMixin
+from efpn_d2.modeling.stages import without_stage
 
 P2_PRIME = "p2_prime"
 
@@ -60,7 +62,7 @@ def describe_detector(cfg: CfgNode) -> DetectorGeometry:
         cfg: a complete config.
 
     Raises:
-        ValueError: the config has an error, or no horizontal anchors.
+        ValueError: the config has an error (see :func:`check_config`), or no horizontal anchors.
     """
     arch = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
     if cfg.MODEL.ANCHOR_GENERATOR.NAME != "DefaultAnchorGenerator":
@@ -68,7 +70,8 @@ def describe_detector(cfg: CfgNode) -> DetectorGeometry:
             f"MODEL.ANCHOR_GENERATOR.NAME is {cfg.MODEL.ANCHOR_GENERATOR.NAME}: advice is given on "
             "the anchors of DefaultAnchorGenerator."
         )
-    cfg = _by_iou(cfg)
+    cfg = _by_iou(without_stage(cfg))
+    check_config(cfg)
     with torch.device("meta"):  # shapes are all that is asked for
         backbone = build_backbone(cfg)
     shapes = backbone.output_shape()

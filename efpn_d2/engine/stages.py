@@ -14,11 +14,12 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
 from efpn_d2.data.mappers import build_distillation_mapper, build_train_mapper
-from efpn_d2.engine.distillation import STAGES, DistillationTrainer, StageError
+from efpn_d2.engine.distillation import DistillationTrainer
 from efpn_d2.engine.stage_folder import note_training, output_path, record_path, same_training
 from efpn_d2.engine.training_loop import training_options
 from efpn_d2.logs import without_messages
-from efpn_d2.modeling.backbone import ENHANCED_BUILDERS, is_enhanced
+from efpn_d2.modeling.config_checks import ENHANCED_BUILDERS, is_enhanced
+from efpn_d2.modeling.stages import STAGES, StageError, stage_config
 from efpn_d2.run_record import collect_run_record, peak_memory_gib, write_json
 
 logger = logging.getLogger(__name__)
@@ -64,6 +65,8 @@ def stage_configs(cfg: CfgNode) -> list[CfgNode]:
         own.SOLVER.BASE_LR = float(learning_rate)
         if stage == "base":
             _use_stock_names(own)
+        with _refusals_of(stage):
+            own = stage_config(own)
         own.freeze()
         configs.append(own)
         weights = str(output_path(own))

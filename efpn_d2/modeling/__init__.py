@@ -19,13 +19,14 @@ from efpn_d2.modeling.backbone import (
     build_retinanet_resnet_efpn_backbone,
     build_retinanet_resnet_enhanced_fpn_backbone,
 )
-from efpn_d2.modeling.meta_arch import DistillationRCNN, EFPNRetinaNet, EFPNWithTTA
+from efpn_d2.modeling.meta_arch import EFPNRCNN, DistillationRCNN, EFPNRetinaNet, EFPNWithTTA
 from efpn_d2.modeling.proposal_generator import EFPNRPN
 from efpn_d2.modeling.roi_heads import EFPNCascadeROIHeads, EFPNROIHeads, OHEMSmallROIHeads
 
 __all__ = [
     "DistillationRCNN",
     "EFPN",
+    "EFPNRCNN",
     "EFPNRPN",
     "ESPCN",
     "ContextEnhancementModule",

@@ -10,7 +10,7 @@ from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 
 from efpn_d2.engine import DistillationTrainer, EFPNTrainer
-from efpn_d2.engine.distillation import STAGES
+from efpn_d2.modeling.stages import STAGES
 from tests.engine.test_trainer import differences, single_thread  # noqa: F401
 from tests.engine.tiny_training import (
     STOCK_OPTS,

@@ -12,11 +12,9 @@ from efpn_d2.modeling.backbone.enhanced_fpn import (
     build_retinanet_resnet_enhanced_fpn_backbone,
 )
 from efpn_d2.modeling.backbone.enhancement import (
-    ENHANCED_BUILDERS,
     PyramidEnhancement,
     build_enhancement,
-    check_enhancement,
-    is_enhanced,
+    find_fbsm,
 )
 from efpn_d2.modeling.backbone.extended_resnet import ExtendedResNet
 from efpn_d2.modeling.backbone.extension import PyramidExtension
@@ -33,7 +31,6 @@ from efpn_d2.modeling.backbone.sgdm import (
 
 __all__ = [
     "EFPN",
-    "ENHANCED_BUILDERS",
     "ESPCN",
     "ContextEnhancementModule",
     "EnhancedFPN",
@@ -56,6 +53,5 @@ __all__ = [
     "build_retinanet_resnet_efpn_backbone",
     "build_retinanet_resnet_enhanced_fpn_backbone",
     "build_sgdm",
-    "check_enhancement",
-    "is_enhanced",
+    "find_fbsm",
 ]
