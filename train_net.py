@@ -20,6 +20,7 @@ from detectron2.utils import comm
 from efpn_d2.checkpoint import EFPNCheckpointer
 from efpn_d2.engine import DistillationTrainer, EFPNTrainer, launch_or_join
 from efpn_d2.engine.command_line import parse_args, refusals_as_sentences, setup
+from efpn_d2.modeling.stages import without_stage
 
 logger = logging.getLogger("efpn_d2.train_net")
 
@@ -42,7 +43,7 @@ def main(args: argparse.Namespace) -> dict[str, Any] | None:
             trainer.resume_or_load(resume=args.resume)
         return trainer.train()
     with refusals_as_sentences():
-        model = EFPNTrainer.build_model(cfg)
+        model = EFPNTrainer.build_model(without_stage(cfg))
         EFPNCheckpointer(
             model, cfg.OUTPUT_DIR, init_from_stock=cfg.MODEL.EFPN.INIT_FROM_STOCK
         ).resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)

@@ -35,6 +35,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import efpn_d2
+from efpn_d2.data.student_view import TeacherViewMapper
 from efpn_d2.engine import DistillationTrainer
 from efpn_d2.losses import foreground_background_balanced_loss
 from efpn_d2.modeling.stock_names import STOCK_FASTER_RCNN
@@ -106,6 +107,8 @@ def make_case(name: str, args: argparse.Namespace) -> tuple[nn.Module, Callable[
     damp_residuals(model)
     side = round(scale * args.size)
     batch = make_batch(side, args.batch, args.device)
+    if name == DISTILL:
+        batch = [TeacherViewMapper(dict)(sample) for sample in batch]
     learning = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(learning, lr=1e-4, momentum=0.9)
 
@@ -116,11 +119,11 @@ def make_case(name: str, args: argparse.Namespace) -> tuple[nn.Module, Callable[
             targets = backbone.teacher_maps(images)
             features = backbone.bottom_up(F.avg_pool2d(images, 2))
             merged = backbone.top_down(features)
-        p3_prime, p2_prime = backbone.extend(features, merged)
+        maps = backbone.extend(features, merged)
         boxes = [Boxes(x["instances"].gt_boxes.tensor.to(args.device) / 2) for x in batch]
         losses = {}
-        for level, student, stride in (("p3_prime", p3_prime, 4), ("p2_prime", p2_prime, 2)):
-            terms = foreground_background_balanced_loss(student, targets[level], boxes, stride)
+        for level, stride in (("p3_prime", 4), ("p2_prime", 2)):
+            terms = foreground_background_balanced_loss(maps[level], targets[level], boxes, stride)
             losses.update({f"{level}_{k}": v for k, v in terms.items()})
         return losses
 

@@ -23,6 +23,8 @@ _EXTENSION = "backbone.extension."
 _RPN_HEAD = "proposal_generator.rpn_head."
 _SMALL_PREFIX = "small_"
 _DCLOSS = "gradient_balance."
+# Batch normalisation does not compute with it, and a frozen network that goes on does not have it.
+_UNUSED = ".num_batches_tracked"
 
 
 class EFPNCheckpointer(DetectionCheckpointer):
@@ -117,6 +119,17 @@ class EFPNCheckpointer(DetectionCheckpointer):
         initialize_extension(self.model, incompatible)
         initialize_small_heads(self.model, incompatible)
         initialize_small_rpn_head(self.model, incompatible)
+
+
+def missing_below(incompatible: "_IncompatibleKeys", prefixes: tuple[str, ...]) -> list[str]:
+    """The weights below ``prefixes`` that a loaded file did not have in their shape.
+
+    Args:
+        incompatible: what loading the file returned.
+        prefixes: of the weights' names.
+    """
+    keys = incompatible.missing_keys
+    return [k for k in keys if k.startswith(prefixes) and not k.endswith(_UNUSED)]
 
 
 def initialize_extension(

@@ -204,8 +204,8 @@ def _efpn_bs_node() -> CN:
     node.FBSM_ENABLED = False
     node.FBSM_LEVELS = ["p2_prime", "p2", "p3", "p4"]
     # Weight of the mask loss (masks against ground-truth boxes); 0.0: masks are learned from
-    # detection alone. Values above 0.0 require EFPNRPN or EFPNRetinaNet, which also log the masks'
-    # contrast.
+    # detection alone. Values above 0.0 require MODEL.META_ARCHITECTURE EFPNRCNN or EFPNRetinaNet,
+    # which also log the masks' contrast, whatever the weight.
     node.FBSM_MASK_LOSS_WEIGHT = 0.0
 
     # DCLoss: weight the losses of objects by size, so that no size dominates the gradients. Applies
@@ -231,7 +231,9 @@ def _distill_node() -> CN:
     node = CN()
     # Training stage [paper IV-A3], a row of efpn_d2/modeling/stage_table.py: "base" (the stock
     # detector), "distill", "head", "joint", "finetune" or "add_on"; "": everything at once, by the
-    # detector's own losses.
+    # detector's own losses. All but "", "base" and "finetune" need MODEL.META_ARCHITECTURE
+    # "DistillationRCNN", and "head" needs MODEL.ROI_HEADS.NAME "OHEMSmallROIHeads"; the commands
+    # set both.
     node.STAGE = ""
 
     # For tools/run_stages.py: the stages in order, each as [stage, iterations, learning rate].

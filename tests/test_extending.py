@@ -23,7 +23,7 @@ from efpn_d2.engine import DistillationTrainer
 from efpn_d2.engine.stages import run_stages, stage_configs
 from efpn_d2.modeling import BOX_ROUTER_REGISTRY, EFPN, UPSAMPLER_REGISTRY, EFPNWithTTA
 from efpn_d2.modeling.stage_table import STAGES
-from tests.analysis.helpers import analysis_config
+from tests.dataset_advice.helpers import analysis_config
 from tests.engine import tiny_training
 from tests.modeling.helpers import tiny_config, training_input, without_gradient
 

@@ -15,6 +15,7 @@ from efpn_d2.data.augmentation import (
 )
 from efpn_d2.data.datasets.loading import float_coordinates
 from efpn_d2.data.image_reading import check_pixels
+from efpn_d2.data.student_view import TeacherViewMapper
 
 Mapper = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -61,10 +62,11 @@ def build_train_mapper(cfg: CfgNode) -> Mapper:
 
 
 def build_distillation_mapper(cfg: CfgNode) -> Mapper:
-    """Build the training mapper at the scale given by ``DISTILL.VIEW``, one image per sample.
+    """Build the training mapper; its samples also have the teacher's view.
 
-    For ``downsample`` all lengths of ``INPUT``, which are the student's, are doubled: the sample is
-    the teacher's view, and the model computes the student's from it, so that the two are aligned.
+    With ``DISTILL.VIEW`` ``downsample``, images are loaded at twice the lengths of ``INPUT``, which
+    are the student's: see :class:`TeacherViewMapper`. With ``upsample`` the model computes the
+    teacher's view from the student's.
 
     Raises:
         ValueError: if an option of ``cfg.DATA`` is out of range, or color jitter is set twice.
@@ -75,7 +77,7 @@ def build_distillation_mapper(cfg: CfgNode) -> Mapper:
     key = "DATA.COLOR_JITTER" if jitters["DATA.COLOR_JITTER"] else "DISTILL.COLOR_JITTER"
     scaled = with_scale_jitter(cfg)
     if cfg.DISTILL.VIEW == "downsample":
-        scaled = _at_twice_the_scale(scaled)
+        return TeacherViewMapper(_build(_at_twice_the_scale(scaled), jitters[key], key))
     return _build(scaled, jitters[key], key)
 
 

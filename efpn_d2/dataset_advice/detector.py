@@ -15,8 +15,10 @@ from detectron2.structures import Boxes
 from torch import nn
 
 from efpn_d2.dataset_advice.anchors import AnchorLevel
+from efpn_d2.modeling.config_checks import check_config
 from efpn_d2.modeling.roi_heads.routing import BoxRouter, SizeRouter, build_box_router
 from efpn_d2.modeling.roi_heads.small_head import SmallHeadMixin
+from efpn_d2.modeling.stages import without_stage
 
 P2_PRIME = "p2_prime"
 
@@ -64,7 +66,8 @@ def describe_detector(cfg: CfgNode) -> DetectorGeometry:
         cfg: a complete config.
 
     Raises:
-        ValueError: if the config is invalid, or has no horizontal anchors.
+        ValueError: if the config is invalid (see :func:`check_config`), or has no horizontal
+            anchors.
     """
     arch = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
     if cfg.MODEL.ANCHOR_GENERATOR.NAME != "DefaultAnchorGenerator":
@@ -72,7 +75,8 @@ def describe_detector(cfg: CfgNode) -> DetectorGeometry:
             f"MODEL.ANCHOR_GENERATOR.NAME is {cfg.MODEL.ANCHOR_GENERATOR.NAME}: only anchors of "
             "DefaultAnchorGenerator are supported."
         )
-    cfg = _by_iou(cfg)
+    cfg = _by_iou(without_stage(cfg))
+    check_config(cfg)
     with torch.device("meta"):  # only shapes are needed
         backbone = build_backbone(cfg)
     shapes = backbone.output_shape()

@@ -22,6 +22,7 @@ from efpn_d2.data.datasets import (
 )
 from efpn_d2.model_zoo import get_config_file
 from efpn_d2.modeling.meta_arch import check_multi_scale_test
+from efpn_d2.modeling.stages import stage_config
 from efpn_d2.utils.tool_support import draw_without_window, error_text
 
 
@@ -118,4 +119,4 @@ def _load_config(args: argparse.Namespace) -> CfgNode:
         cfg.merge_from_file(args.config_file)
     cfg.merge_from_list(args.opts)
     apply_dataset_arguments(cfg, args)
-    return cfg
+    return stage_config(cfg)

@@ -1,28 +1,22 @@
 """The trainer of a stage, and the checkpoints that it starts from."""
 
-import os
 import weakref
 from typing import TYPE_CHECKING, Any
 
 from detectron2.config import CfgNode
-from detectron2.modeling import Backbone, build_backbone
 from torch import nn
 from torch.utils.data import DataLoader
 
-from efpn_d2.checkpoint import EFPNCheckpointer
+from efpn_d2.checkpoint import EFPNCheckpointer, missing_below
 from efpn_d2.data.mappers import build_distillation_mapper
 from efpn_d2.engine.resumable_loader import build_resumable_train_loader
 from efpn_d2.engine.trainer import EFPNTrainer
 from efpn_d2.modeling.freezing import freeze_all_but
 from efpn_d2.modeling.stage_table import SMALL_RPN_HEAD, StageError, get_stage
+from efpn_d2.modeling.stages import stage_config
 
 if TYPE_CHECKING:
     from fvcore.common.checkpoint import _IncompatibleKeys
-
-
-_PYRAMID = ("backbone.bottom_up.", "backbone.fpn_")
-# Batch normalisation does not compute with it, and a frozen network that goes on does not have it.
-_UNUSED = ".num_batches_tracked"
 
 
 class DistillationTrainer(EFPNTrainer):
@@ -39,22 +33,10 @@ class DistillationTrainer(EFPNTrainer):
         Raises:
             StageError: the stage is unknown or does not fit the configured detector.
         """
-        name = cfg.DISTILL.STAGE
-        stage = get_stage(name)
-        model: Any = super().build_model(stage_config(cfg))  # of whatever class ``cfg`` names
-        if not stage.is_plain and not hasattr(model.backbone, "extension"):
-            raise StageError(
-                f"DISTILL.STAGE {name} trains P'2, which {cfg.MODEL.BACKBONE.NAME} does not have: "
-                "set MODEL.BACKBONE.NAME to build_resnet_efpn_backbone."
-            )
-        if stage.distills:
-            _check_width(name, model.backbone)
+        stage = get_stage(cfg.DISTILL.STAGE)
+        model = super().build_model(stage_config(cfg))
         if stage.trained is not None:
             freeze_all_but(model, stage.trained(cfg))
-        if stage.distills and cfg.DISTILL.TEACHER_WEIGHTS:
-            teacher = nn.ModuleDict({"backbone": build_backbone(cfg)})
-            _TeacherCheckpointer(teacher).load(cfg.DISTILL.TEACHER_WEIGHTS)
-            model.set_teacher(teacher["backbone"])
         return model
 
     @classmethod
@@ -73,78 +55,6 @@ class DistillationTrainer(EFPNTrainer):
             init_from_stock=self.cfg.MODEL.EFPN.INIT_FROM_STOCK,
             trainer=weakref.proxy(self),
         )
-
-
-def stage_config(cfg: CfgNode) -> CfgNode:
-    """``cfg`` with the registered names that its stage trains with.
-
-    Raises:
-        StageError: the stage is unknown or does not fit the configured detector.
-    """
-    name = cfg.DISTILL.STAGE
-    stage = get_stage(name)
-    if stage.is_plain:
-        return cfg
-    heads, meta_architecture = cfg.MODEL.ROI_HEADS.NAME, cfg.MODEL.META_ARCHITECTURE
-    if meta_architecture != "GeneralizedRCNN":
-        raise StageError(
-            f"DISTILL.STAGE {name} trains two-stage detectors, but MODEL.META_ARCHITECTURE is "
-            f"{meta_architecture}: use GeneralizedRCNN or DISTILL.STAGE ''."
-        )
-    if stage.roi_heads is not None and heads != stage.roi_heads[0]:
-        raise StageError(
-            f"DISTILL.STAGE {name} trains {stage.roi_heads[0]}, but MODEL.ROI_HEADS.NAME is "
-            f"{heads}: train it with DISTILL.STAGE joint."
-        )
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.MODEL.META_ARCHITECTURE = "DistillationRCNN"
-    if stage.roi_heads is not None:
-        cfg.MODEL.ROI_HEADS.NAME = stage.roi_heads[1]
-    return cfg
-
-
-def _check_width(stage: str, backbone: Backbone) -> None:
-    shapes = backbone.output_shape()
-    own, teacher = shapes["p2_prime"].channels, shapes["p3"].channels
-    if own != teacher:
-        raise StageError(
-            f"DISTILL.STAGE {stage} compares P'2, which has {own} channels here, with a P2 of "
-            f"{teacher}: use DISTILL.STAGE finetune or add_on, or MODEL.EFPN.PRESET paper with "
-            "P2_PRIME_CHANNELS 0."
-        )
-
-
-def missing(incompatible: "_IncompatibleKeys", prefixes: tuple[str, ...]) -> list[str]:
-    """The weights below ``prefixes`` that a loaded file did not have in their shape."""
-    keys = incompatible.missing_keys
-    return [k for k in keys if k.startswith(prefixes) and not k.endswith(_UNUSED)]
-
-
-class _TeacherCheckpointer(EFPNCheckpointer):
-    """Loads only files with the whole pyramid: random maps are nothing to learn from.
-
-    An SGDM that the file lacks is the identity.
-    """
-
-    def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
-        """As in the base class.
-
-        Raises:
-            StageError: there is no such file, or it lacks weights of the pyramid.
-        """
-        self._path = path
-        if "://" not in path and not os.path.isfile(path):
-            raise StageError(f"DISTILL.TEACHER_WEIGHTS: there is no file '{path}'.")
-        return super().load(path, checkpointables)
-
-    def _initialize_new_parts(self, incompatible: "_IncompatibleKeys") -> None:
-        absent = [k for k in missing(incompatible, _PYRAMID) if ".sgdm." not in k]
-        if absent:
-            raise StageError(
-                f"DISTILL.TEACHER_WEIGHTS: '{self._path}' lacks {len(absent)} tensors that fit the "
-                f"pyramid ({absent[0]} is one): name a detector with this backbone and width."
-            )
 
 
 class StageCheckpointer(EFPNCheckpointer):
@@ -174,7 +84,7 @@ class StageCheckpointer(EFPNCheckpointer):
     def _initialize_new_parts(self, incompatible: "_IncompatibleKeys") -> None:
         # Before new parts are made of stock ones, while it shows what the file held.
         for prefix in self._stage.needs:
-            absent = missing(incompatible, (prefix,))
+            absent = missing_below(incompatible, (prefix,))
             if any(not key.startswith(SMALL_RPN_HEAD) for key in absent):
                 self._refuse(f"'{self._path}' lacks fitting weights below {prefix.rstrip('.')}")
         super()._initialize_new_parts(incompatible)

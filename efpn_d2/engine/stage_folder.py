@@ -8,6 +8,7 @@ from detectron2.config import CfgNode
 
 from efpn_d2.model_zoo import get_config
 from efpn_d2.modeling.stage_table import STAGES, get_stage
+from efpn_d2.modeling.stages import stage_config
 from efpn_d2.utils.files import write_atomically
 
 # What tells a later run which training this is. Others write config.yaml too, such as an evaluation
@@ -60,7 +61,10 @@ def note_training(cfg: CfgNode) -> None:
 
 def _values(cfg: CfgNode) -> dict[str, Any]:
     """What makes a stage the training that it is."""
-    values = yaml.safe_load(cfg.dump())
+    values = yaml.safe_load(stage_config(cfg).dump())
+    # Both train alike what both know, and earlier versions named the first.
+    if values["MODEL"]["META_ARCHITECTURE"] == "GeneralizedRCNN":
+        values["MODEL"]["META_ARCHITECTURE"] = "EFPNRCNN"
     for key in _WITHOUT_EFFECT:
         *parents, name = key.split(".")
         node = values

@@ -18,8 +18,9 @@ from efpn_d2.data.mappers import build_distillation_mapper, build_train_mapper
 from efpn_d2.engine.distillation import DistillationTrainer
 from efpn_d2.engine.stage_folder import note_training, output_path, record_path, same_training
 from efpn_d2.engine.training_loop import training_options
-from efpn_d2.modeling.backbone import is_enhanced
+from efpn_d2.modeling.config_checks import is_enhanced
 from efpn_d2.modeling.stage_table import STAGES, StageError, get_stage
+from efpn_d2.modeling.stages import stage_config
 from efpn_d2.modeling.stock_names import ENHANCED_BUILDERS, stock_name
 from efpn_d2.utils.logs import without_messages
 from efpn_d2.utils.run_record import collect_run_record, peak_memory_gib, write_json
@@ -59,6 +60,8 @@ def stage_configs(cfg: CfgNode) -> list[CfgNode]:
         own.SOLVER.BASE_LR = float(learning_rate)
         if get_stage(stage).stock:
             _use_stock_names(own)
+        with _refusals_of(stage):
+            own = stage_config(own)
         own.freeze()
         configs.append(own)
         weights = str(output_path(own))

@@ -26,10 +26,7 @@ from efpn_d2.engine.resume_hook import ResumeHook
 from efpn_d2.engine.resumption import optimizer_settings, warn_of_resumption
 from efpn_d2.engine.training_loop import TrainingOptions, build_training_loop, training_options
 from efpn_d2.evaluation import build_evaluator
-from efpn_d2.modeling.backbone import check_enhancement
-from efpn_d2.modeling.box_similarity import check_similarity
-from efpn_d2.modeling.gradient_balance import check_gradient_balance
-from efpn_d2.modeling.mask_supervision import check_mask_supervision
+from efpn_d2.modeling.config_checks import check_config
 from efpn_d2.modeling.meta_arch import EFPNWithTTA
 
 
@@ -68,14 +65,10 @@ class EFPNTrainer(DefaultTrainer):
         """As in the base class.
 
         Raises:
-            ValueError: the config switches on what the named heads or backbone do not know, or
-                its images are not of three colours.
+            ValueError: its images are not of three colours, or as :func:`check_config`.
         """
         check_input_format(cfg)
-        check_gradient_balance(cfg)
-        check_mask_supervision(cfg)
-        check_similarity(cfg)
-        check_enhancement(cfg)
+        check_config(cfg)
         return super().build_model(cfg)
 
     @classmethod

@@ -16,7 +16,9 @@ from efpn_d2.config import add_efpn_config, check_input_format
 from efpn_d2.data.image_reading import vanishes
 from efpn_d2.inference.image_arrays import to_bgr
 from efpn_d2.model_zoo import get_config_file
+from efpn_d2.modeling.config_checks import check_config
 from efpn_d2.modeling.meta_arch import EFPNWithTTA
+from efpn_d2.modeling.stages import without_stage
 from efpn_d2.utils.logs import without_messages
 
 logger = logging.getLogger(__name__)
@@ -28,7 +30,7 @@ _CONFIG_ERRORS = (AssertionError, AttributeError, KeyError, TypeError, ValueErro
 def load_inference_config(
     config: str, opts: Sequence[str] = (), score_threshold: float | None = None
 ) -> CfgNode:
-    """Load a config for inference.
+    """Load a config for inference, without the stage of its training.
 
     Args:
         config: path of a YAML file, or the name of a packaged config.
@@ -42,7 +44,7 @@ def load_inference_config(
     Raises:
         FileNotFoundError: if neither such a file nor such a packaged config exists.
         ValueError: if the file is not a config, ``opts`` are not pairs of a known key and a valid
-            value, or ``INPUT.FORMAT`` is neither BGR nor RGB.
+            value, ``INPUT.FORMAT`` is neither BGR nor RGB, or see :func:`check_config`.
     """
     cfg = get_cfg()
     add_efpn_config(cfg)
@@ -56,6 +58,8 @@ def load_inference_config(
     except _CONFIG_ERRORS as error:
         raise ValueError(f"Cannot apply the options {list(opts)}: {_reason(error)}.") from error
     check_input_format(cfg)
+    cfg = without_stage(cfg)
+    check_config(cfg)
     if score_threshold is not None:
         cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = score_threshold
         cfg.MODEL.RETINANET.SCORE_THRESH_TEST = score_threshold
@@ -93,9 +97,11 @@ class EFPNPredictor(DefaultPredictor):
         Raises:
             FileNotFoundError: if the file ``MODEL.WEIGHTS`` does not exist.
             ValueError: if ``TEST.AUG.ENABLED`` is set for a detector without multi-scale testing,
-                or ``INPUT.FORMAT`` is neither BGR nor RGB.
+                ``INPUT.FORMAT`` is neither BGR nor RGB, or see :func:`check_config`.
         """
         check_input_format(cfg)
+        cfg = without_stage(cfg)
+        check_config(cfg)
         weights = cfg.MODEL.WEIGHTS
         if not weights:
             logger.warning("MODEL.WEIGHTS is empty: the detector has random weights.")

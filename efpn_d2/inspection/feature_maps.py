@@ -14,11 +14,12 @@ from detectron2.modeling import GeneralizedRCNN, RetinaNet
 from detectron2.structures import Boxes
 from torch import Tensor
 
+from efpn_d2.data.student_view import halve_instances
 from efpn_d2.inspection.image_samples import build_test_mapper, check_image, cut_padding
 from efpn_d2.inspection.pyramids import PyramidSource, load_pyramid
 from efpn_d2.layers import nearest_up2
 from efpn_d2.losses import foreground_background_balanced_loss
-from efpn_d2.modeling.meta_arch.views import halve_instances, make_views
+from efpn_d2.modeling.meta_arch.views import make_views
 
 logger = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from efpn_d2.inspection.image_samples import build_test_mapper, check_image, cut
 from efpn_d2.inspection.mask_figure import LevelMask, draw_mask_figure, mask_line
 from efpn_d2.inspection.pyramids import PyramidSource, build_detector, load_weights
 from efpn_d2.losses.foreground_mask import foreground_contrast
-from efpn_d2.modeling.backbone import ForegroundBackgroundSeparationModule
+from efpn_d2.modeling.backbone import ForegroundBackgroundSeparationModule, find_fbsm
 
 
 class ForegroundMasks(NamedTuple):
@@ -76,7 +76,8 @@ class ForegroundMaskExtractor:
         pixels = sample["image"]
         has_boxes = "instances" in sample
         boxes = sample["instances"].gt_boxes.tensor if has_boxes else torch.zeros(0, 4)
-        logits = self._mask_logits(self._model.preprocess_image([sample]).tensor)
+        images = self._model.preprocess_image([sample]).tensor
+        _, logits = self._model.backbone.forward_with_masks(images)
         return ForegroundMasks(
             name=Path(record["file_name"]).name,
             image=convert_image_to_rgb(pixels.permute(1, 2, 0), self.cfg.INPUT.FORMAT),
@@ -84,21 +85,6 @@ class ForegroundMaskExtractor:
             boxes=boxes,
             masks=self._level_masks(logits, boxes, (pixels.shape[2], pixels.shape[1])),
         )
-
-    def _mask_logits(self, images: Tensor) -> dict[str, Tensor]:
-        """Return the mask logits, which a pyramid itself returns only in training."""
-        found: dict[str, Tensor] = {}
-
-        def keep(fbsm: ForegroundBackgroundSeparationModule, args: tuple[Any, ...]) -> None:
-            """Forward pre-hook that computes the logits."""
-            found.update(fbsm.mask_logits(*args))
-
-        hook = self._fbsm.register_forward_pre_hook(keep)
-        try:
-            self._model.backbone(images)
-        finally:
-            hook.remove()
-        return found
 
     def _level_masks(
         self, logits: dict[str, Tensor], boxes: Tensor, size: tuple[int, int]
@@ -163,8 +149,7 @@ def _line(found: ForegroundMasks, crop: Crop | None) -> FeatureLine:
 
 
 def _find_fbsm(model: nn.Module, source: PyramidSource) -> ForegroundBackgroundSeparationModule:
-    enhancement = getattr(getattr(model, "backbone", None), "enhancement", None)
-    fbsm = getattr(enhancement, "fbsm", None)
+    fbsm = find_fbsm(getattr(model, "backbone", model))
     if fbsm is None:
         raise ValueError(
             f"The config '{source.config}' builds a pyramid without FBSM: use the config of a "

@@ -22,7 +22,7 @@ from efpn_d2.modeling.backbone import (
     build_retinanet_resnet_efpn_backbone,
     build_retinanet_resnet_enhanced_fpn_backbone,
 )
-from efpn_d2.modeling.meta_arch import DistillationRCNN, EFPNRetinaNet, EFPNWithTTA
+from efpn_d2.modeling.meta_arch import EFPNRCNN, DistillationRCNN, EFPNRetinaNet, EFPNWithTTA
 from efpn_d2.modeling.proposal_generator import EFPNRPN
 from efpn_d2.modeling.roi_heads import (
     BOX_ROUTER_REGISTRY,
@@ -38,6 +38,7 @@ __all__ = [
     "BoxRouter",
     "DistillationRCNN",
     "EFPN",
+    "EFPNRCNN",
     "EFPNRPN",
     "ESPCN",
     "ContextEnhancementModule",

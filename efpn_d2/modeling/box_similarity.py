@@ -14,7 +14,6 @@ from detectron2.config import CfgNode
 from torch import Tensor
 
 from efpn_d2.config import require_node
-from efpn_d2.modeling.checks import check_extended
 
 # Pixels; sums of sides are at least that large where they divide.
 _LEAST_SIDE = 1e-6
@@ -166,20 +165,3 @@ def _thresholds(values: Sequence[float]) -> tuple[float, float]:
             "to 1, like [0.3, 0.7], or []."
         )
     return float(values[0]), float(values[1])
-
-
-def check_similarity(cfg: CfgNode) -> None:
-    """Check that a similarity other than IoU is read by the detector that the config names.
-
-    Raises:
-        ValueError: its RPN or RetinaNet is Detectron2's own, or it has no RPN.
-    """
-    if "EFPN" not in cfg.MODEL or cfg.MODEL.EFPN.SIMILARITY == "iou":
-        return
-    generator = cfg.MODEL.PROPOSAL_GENERATOR.NAME
-    if generator == "PrecomputedProposals" and "RetinaNet" not in cfg.MODEL.META_ARCHITECTURE:
-        raise ValueError(
-            f"{_KEY} is {cfg.MODEL.EFPN.SIMILARITY}, but MODEL.PROPOSAL_GENERATOR.NAME is "
-            f"{generator}, which labels no anchors: set it to EFPNRPN, or {_KEY} to iou."
-        )
-    check_extended(cfg, _KEY, ["PROPOSAL_GENERATOR"])

@@ -2,45 +2,9 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 
-from efpn_d2.modeling.stock_names import EXTENDED
-
 _PYRAMID_LEVELS = ("p2_prime", *(f"p{level}" for level in range(2, 8)))
-
-
-def check_extended(cfg: CfgNode, key: str, parts: Iterable[str]) -> None:
-    """Check that a detector's parts are not Detectron2's own, which would ignore a key of ours.
-
-    Args:
-        cfg: a config.
-        key: of it, for the message.
-        parts: of a two-stage detector, ``PROPOSAL_GENERATOR`` and ``ROI_HEADS``; a RetinaNet has
-            one part only, itself.
-
-    Raises:
-        ValueError: one is; the message names what to use in its place.
-    """
-    architecture = cfg.MODEL.META_ARCHITECTURE
-    if "RetinaNet" in architecture:
-        named = {"MODEL.META_ARCHITECTURE": architecture}
-    else:
-        # A network of proposals alone has no ROI heads, whatever their name is.
-        parts = [x for x in parts if (x, architecture) != ("ROI_HEADS", "ProposalNetwork")]
-        named = {f"MODEL.{x}.NAME": cfg.MODEL[x].NAME for x in parts}
-    for place, name in named.items():
-        if name in EXTENDED[place]:
-            raise ValueError(
-                f"{key} is {_value(cfg, key)}, but {place} is {name}, which does not know it: set "
-                f"it to {EXTENDED[place][name]}."
-            )
-
-
-def _value(cfg: CfgNode, key: str) -> object:
-    for part in key.split("."):
-        cfg = cfg[part]
-    return cfg
 
 
 def check_features(

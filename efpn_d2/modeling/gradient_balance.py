@@ -15,17 +15,7 @@ from torch import Tensor, nn
 from efpn_d2.config import require_node
 from efpn_d2.losses import DynamicGradientBalancedLoss
 from efpn_d2.losses.dynamic_gradient_balanced import SampleLoss
-from efpn_d2.modeling.checks import check_extended
-
-
-def check_gradient_balance(cfg: CfgNode) -> None:
-    """Check that DCLoss, where it is switched on, reaches every head that the config names.
-
-    Raises:
-        ValueError: a head is Detectron2's own, which does not know it.
-    """
-    if "EFPN_BS" in cfg.MODEL and cfg.MODEL.EFPN_BS.DCLOSS_ENABLED:
-        check_extended(cfg, "MODEL.EFPN_BS.DCLOSS_ENABLED", ["PROPOSAL_GENERATOR", "ROI_HEADS"])
+from efpn_d2.modeling.config_checks import check_config
 
 
 def build_gradient_balance(cfg: CfgNode, name: str) -> nn.ModuleDict | None:
@@ -36,13 +26,13 @@ def build_gradient_balance(cfg: CfgNode, name: str) -> nn.ModuleDict | None:
         name: of the head, for the log.
 
     Raises:
-        ValueError: as :func:`check_gradient_balance`, or a value of the node is out of its range.
+        ValueError: as :func:`check_config`, or a value of the node is out of its range.
         KeyError: ``add_efpn_config`` was not called.
     """
+    check_config(cfg)
     node = require_node(cfg, "MODEL.EFPN_BS")
     if not node.DCLOSS_ENABLED:
         return None
-    check_gradient_balance(cfg)
     return nn.ModuleDict(
         {
             term: DynamicGradientBalancedLoss(

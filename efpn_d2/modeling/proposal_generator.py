@@ -1,6 +1,5 @@
-"""RPN that can also propose on P'2, assign by a similarity, and has the losses of E-FPN-BS."""
+"""RPN that can also propose on P'2, assign by a similarity, and has DCLoss."""
 
-import inspect
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from torch.nn import functional as F
 from efpn_d2.config import require_node
 from efpn_d2.modeling.box_similarity import similarity_settings
 from efpn_d2.modeling.checks import check_features, differs_in_width
+from efpn_d2.modeling.config_checks import check_config
 from efpn_d2.modeling.gradient_balance import (
     balance_dense_losses,
     build_gradient_balance,
@@ -23,7 +23,6 @@ from efpn_d2.modeling.gradient_balance import (
 from efpn_d2.modeling.label_assignment import SimilarityAssigner
 from efpn_d2.modeling.lazy import queries_p2_prime
 from efpn_d2.modeling.lazy_rpn_head import LazyRPNHead  # noqa: F401  registers it
-from efpn_d2.modeling.mask_supervision import MaskSupervision, build_mask_supervision
 from efpn_d2.modeling.small_dense_heads import EFPNRPNHead  # noqa: F401  registers it
 
 
@@ -33,9 +32,8 @@ class EFPNRPN(RPN):
 
     The head is shared by all levels and keeps its shape, so stock RPN weights fit; a P'2 of fewer
     channels has one of its own, :class:`EFPNRPNHead`. [ours; the paper proposes on the stock
-    levels] With ``MODEL.EFPN_BS.DCLOSS_ENABLED`` it has DCLoss, and with
-    ``FBSM_ENABLED`` the loss and the log of FBSM's masks, for it is the first in the detector to
-    get both the pyramid's outputs and the objects. [reconstruction from the abstract of E-FPN-BS]
+    levels] With ``MODEL.EFPN_BS.DCLOSS_ENABLED`` it has DCLoss. [reconstruction from the abstract
+    of E-FPN-BS]
     ``MODEL.EFPN.SIMILARITY`` says by what anchors are assigned to objects in training.
     """
 
@@ -44,24 +42,18 @@ class EFPNRPN(RPN):
         self,
         *,
         gradient_balance: nn.ModuleDict | None = None,
-        mask_supervision: MaskSupervision | None = None,
         assigner: SimilarityAssigner | None = None,
         **kwargs: Any,
     ) -> None:
         """
         Args:
             gradient_balance: see :func:`build_gradient_balance`.
-            mask_supervision: see :func:`build_mask_supervision`.
             assigner: of anchors to objects; None: by IoU, as in the base class.
             kwargs: those of Detectron2's ``RPN``.
         """
         super().__init__(**kwargs)
         self.gradient_balance = gradient_balance
-        self.mask_supervision = mask_supervision
         self.assigner = assigner
-        if mask_supervision is not None:
-            # A hook, for an overridden forward could not call the base class's when scripted.
-            self.register_forward_hook(_add_mask_losses, with_kwargs=True)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
@@ -69,9 +61,10 @@ class EFPNRPN(RPN):
         Raises:
             ValueError: a listed map does not exist, or P'2 gets another number of anchors per cell
                 than the other levels, with which it shares a head; the configured head cannot read
-                a P'2 of fewer channels; or as :func:`build_gradient_balance` and
-                :func:`similarity_settings`.
+                a P'2 of fewer channels; or as :func:`check_config`,
+                :func:`build_gradient_balance` and :func:`similarity_settings`.
         """
+        check_config(cfg)
         if require_node(cfg, "MODEL.EFPN").RPN_ON_P2_PRIME:
             cfg = _with_p2_prime(cfg)
         names = cfg.MODEL.RPN.IN_FEATURES
@@ -81,7 +74,6 @@ class EFPNRPN(RPN):
         return {
             **super().from_config(cfg, input_shape),
             "gradient_balance": build_gradient_balance(cfg, "rpn"),
-            "mask_supervision": build_mask_supervision(cfg, input_shape),
             "assigner": SimilarityAssigner(similarity) if similarity else None,
         }
 
@@ -129,16 +121,6 @@ class EFPNRPN(RPN):
         return balance_dense_losses(
             self, names, losses, cls_loss, found, normalizer, self.loss_weight
         )
-
-
-def _add_mask_losses(
-    rpn: EFPNRPN, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: tuple[Any, ...]
-) -> None:
-    """Forward hook of :class:`EFPNRPN`."""
-    _, losses = outputs
-    if rpn.training and rpn.mask_supervision is not None:
-        given = inspect.signature(rpn.forward).bind(*args, **kwargs).arguments
-        losses.update(rpn.mask_supervision(given["features"], given["gt_instances"]))
 
 
 def _with_p2_prime(cfg: CfgNode) -> CfgNode:

@@ -22,6 +22,15 @@ ENHANCED_BUILDERS = {
     "build_retinanet_resnet_fpn_backbone": "build_retinanet_resnet_enhanced_fpn_backbone",
 }
 
+#: Detectron2's meta-architectures, and those that compute the loss of FBSM's masks.
+MASK_LOSS_ARCHITECTURES = {
+    "GeneralizedRCNN": "EFPNRCNN",
+    "PanopticFPN": "EFPNRCNN",
+    "ProposalNetwork": "EFPNRCNN",
+    "FCOS": "EFPNRetinaNet",
+    "RetinaNet": "EFPNRetinaNet",
+}
+
 #: The options of Detectron2's Faster R-CNN on FPN.
 STOCK_FASTER_RCNN = {
     "MODEL.BACKBONE.NAME": "build_resnet_fpn_backbone",

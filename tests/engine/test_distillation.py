@@ -7,6 +7,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 
 from efpn_d2.engine import DistillationTrainer, EFPNTrainer, StageError
+from efpn_d2.modeling.stages import without_stage
 from tests.engine.test_trainer import Interrupt, differences, single_thread  # noqa: F401
 from tests.engine.tiny_training import STOCK_OPTS, register, tiny_config, unregister
 
@@ -123,8 +124,11 @@ def test_the_loader_gives_the_teachers_view(dataset, tmp_path):
         cfg = tiny_config(dataset, tmp_path, *opts, "DISTILL.VIEW", view)
         batches = iter(DistillationTrainer.build_train_loader(cfg))
         samples = [x for _ in range(6) for x in next(batches)]
-        sides[view] = {min(x["image"].shape[-2:]) for x in samples}
-    assert sides == {"downsample": {128, 160}, "upsample": {64, 80}}
+        sides[view] = [
+            {min(x[key].shape[-2:]) for x in samples if key in x}
+            for key in ("image", "teacher_image")
+        ]
+    assert sides == {"downsample": [{64, 80}, {128, 160}], "upsample": [{64, 80}, set()]}
 
 
 def refusal(dataset, folder, *args):
@@ -194,8 +198,8 @@ def test_another_teachers_weights_are_loaded(dataset, stages, tmp_path):
     opts = ("DISTILL.TEACHER_WEIGHTS", stages["head"])
     cfg = tiny_config(dataset, tmp_path, "DISTILL.STAGE", "distill", *opts)
     model = DistillationTrainer.build_model(cfg)
-    (teacher,) = model._other_teacher
-    own = EFPNTrainer.build_model(cfg)
+    teacher = model.teacher
+    own = EFPNTrainer.build_model(without_stage(cfg))
     DetectionCheckpointer(own).load(stages["head"])
     expected = own.backbone.state_dict()
     assert all(torch.equal(v, expected[k]) for k, v in teacher.state_dict().items())
@@ -228,7 +232,7 @@ def test_a_stock_detector_can_teach_one_with_sgdm(dataset, stages, tmp_path):
     sgdm = ("MODEL.SGDM.AFTER_STAGES", ["res2", "res3"])
     opts = ("DISTILL.STAGE", "joint", "DISTILL.TEACHER_WEIGHTS", stages["base"], *sgdm)
     model = DistillationTrainer.build_model(tiny_config(dataset, tmp_path, *opts))
-    (teacher,) = model._other_teacher
+    teacher = model.teacher
     expected = weights(stages["base"])
     assert torch.equal(teacher.fpn_output2.weight, expected["backbone.fpn_output2.weight"])
 

@@ -54,6 +54,9 @@ def test_configs_pass_the_weights_on_and_scale_the_schedule(dataset, tmp_path):
     assert base.MODEL.BACKBONE.NAME == "build_resnet_fpn_backbone"
     assert base.MODEL.ROI_HEADS.NAME == "StandardROIHeads"
     assert distill.MODEL.BACKBONE.NAME == "build_resnet_efpn_backbone"
+    architectures = [c.MODEL.META_ARCHITECTURE for c in (base, distill, head)]
+    assert architectures == ["EFPNRCNN", "DistillationRCNN", "DistillationRCNN"]
+    assert head.MODEL.ROI_HEADS.NAME == "OHEMSmallROIHeads"
     solver = distill.SOLVER
     assert solver.MAX_ITER == 4
     assert solver.STEPS == (2, 3)
@@ -62,7 +65,8 @@ def test_configs_pass_the_weights_on_and_scale_the_schedule(dataset, tmp_path):
 
 def test_the_base_of_a_cascade_is_the_stock_cascade(dataset, tmp_path):
     heads = ("MODEL.ROI_HEADS.NAME", "EFPNCascadeROIHeads")
-    base, distill, _ = stage_configs(make_config(dataset, tmp_path, *heads))
+    schedule = ("DISTILL.SCHEDULE", [["base", 2, 0.002], ["distill", 2, 0.001]])
+    base, distill = stage_configs(make_config(dataset, tmp_path, *heads, *schedule))
     assert base.MODEL.ROI_HEADS.NAME == "CascadeROIHeads"
     assert distill.MODEL.ROI_HEADS.NAME == "EFPNCascadeROIHeads"
 
@@ -156,6 +160,7 @@ def test_another_config_in_the_same_folder_is_refused(dataset, finished):
         ("DISTILL.LEVELS", ["p2_prime"], ("base", "head")),
         ("MODEL.EFPN.SMALL_BOX_SIZE", 20.0, ()),
         ("SEED", 6, ()),
+        ("MODEL.META_ARCHITECTURE", "GeneralizedRCNN", STAGES),
     ],
 )
 def test_a_stage_is_another_training_by_what_it_depends_on(dataset, finished, key, value, stages):
@@ -234,6 +239,10 @@ def test_a_folder_of_before_a_key_existed_has_its_default(dataset, finished, tmp
         values = yaml.safe_load((folder / "stage.yaml").read_text())
         (folder / "stage.yaml").unlink()
         del values["TRAINING"]
+        # Nor did they name what the stage trains.
+        values["MODEL"]["META_ARCHITECTURE"] = "GeneralizedRCNN"
+        if folder.name == "head":
+            values["MODEL"]["ROI_HEADS"]["NAME"] = "EFPNROIHeads"
         (folder / "config.yaml").write_text(yaml.safe_dump(values))
     with pytest.raises(ValueError, match="trained with another config"):
         run_stages(make_config(dataset, copy, "TRAINING.AMP_PRECISION", "bfloat16"))

@@ -7,6 +7,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import BoxMode
 from detectron2.utils.events import EventStorage
 
+from efpn_d2.data.student_view import TeacherViewMapper
 from efpn_d2.inspection.feature_maps import FeatureMapExtractor, FeatureMaps, measure_distance
 from efpn_d2.inspection.pyramids import PyramidSource, load_pyramid
 from tests.inspection.tiny_pyramid import write_image, write_pyramid
@@ -90,7 +91,8 @@ def test_distances_are_the_losses_of_training(tmp_path, view, level):
     for module in model.modules():  # statistics of single batches are none of the detector's
         module.training = False
     model.training = True
-    sample = extractor._mapper(record(tmp_path / "image.png", boxes))
+    mapper = extractor._mapper if view == "upsample" else TeacherViewMapper(extractor._mapper)
+    sample = mapper(record(tmp_path / "image.png", boxes))
     with EventStorage(), torch.no_grad():
         losses = model([sample])
     name = f"loss_distill_{level.removesuffix('_prime')}"

@@ -136,5 +136,6 @@ def test_three_keys_turn_a_model_zoo_config_into_an_efpn():
     cfg.MODEL.EFPN.SMALL_BOX_SIZE = 112.0
     packaged = efpn_d2.get_config("COCO-Detection/faster_rcnn_R_50_EFPN_1x.yaml")
     packaged.MODEL.PROPOSAL_GENERATOR.NAME = "RPN"
+    packaged.MODEL.META_ARCHITECTURE = "GeneralizedRCNN"
     for node in ("MODEL", "SOLVER", "INPUT", "DATASETS", "TEST"):
         assert cfg[node].dump() == packaged[node].dump(), node

@@ -4,7 +4,10 @@ import copy
 
 import pytest
 import torch
-from detectron2.modeling import build_backbone, build_model
+from detectron2.export import scripting_with_instances
+from detectron2.modeling import BACKBONE_REGISTRY, build_backbone, build_model
+from detectron2.modeling.backbone.fpn import build_resnet_fpn_backbone
+from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from torch import nn
 
@@ -12,7 +15,8 @@ import efpn_d2
 from efpn_d2.engine import EFPNTrainer
 from efpn_d2.engine.stages import stage_configs
 from efpn_d2.modeling import ContextEnhancementModule, ForegroundBackgroundSeparationModule
-from efpn_d2.modeling.backbone import is_enhanced
+from efpn_d2.modeling.config_checks import is_enhanced
+from efpn_d2.modeling.freezing import eval_frozen_modules
 from tests.modeling.helpers import tiny_config, training_input, without_gradient
 
 pytestmark = pytest.mark.fast
@@ -26,6 +30,11 @@ FBSM = ("MODEL.EFPN_BS.FBSM_ENABLED", True)
 MASK_LOSS = ("MODEL.EFPN_BS.FBSM_MASK_LOSS_WEIGHT", 0.5)
 DCLOSS = ("MODEL.EFPN_BS.DCLOSS_ENABLED", True)
 SGDM = ("MODEL.SGDM.AFTER_STAGES", ["res3"])
+
+
+@BACKBONE_REGISTRY.register()
+def build_someones_backbone(cfg, input_shape):
+    return build_resnet_fpn_backbone(cfg, input_shape)
 
 
 def config(name, *opts, extended=True):
@@ -106,8 +115,9 @@ def test_the_weight_scales_the_loss_of_the_masks(name):
         torch.testing.assert_close(double[term], 2 * one[term])
 
 
-def test_a_copy_of_a_retinanet_has_masks_of_its_own():
-    model = build(RETINANET, *FBSM, *MASK_LOSS)
+@pytest.mark.parametrize("name", [FASTER, RETINANET])
+def test_a_copy_has_masks_of_its_own(name):
+    model = build(name, *FBSM, *MASK_LOSS)
     copied = copy.deepcopy(model)
     with torch.no_grad():
         for mask in copied.backbone.enhancement.fbsm.mask.values():
@@ -116,26 +126,128 @@ def test_a_copy_of_a_retinanet_has_masks_of_its_own():
     assert not torch.isclose(losses["loss_fbsm_bce"], other["loss_fbsm_bce"])
 
 
-def test_a_copy_after_a_pass_without_losses_has_no_masks():
-    model = build(RETINANET, *FBSM, *MASK_LOSS)
-    model.backbone.train()(torch.randn(1, 3, 64, 64))
-    assert len(model.backbone.masks) > 0
-    assert len(copy.deepcopy(model).backbone.masks) == 0
+STOCK = {FASTER: "GeneralizedRCNN", CASCADE: "GeneralizedRCNN", RETINANET: "RetinaNet"}
 
 
-def test_the_rpn_takes_its_arguments_by_name_too():
-    model, found = build(FASTER, *FBSM, *MASK_LOSS).train(), []
-    inputs = [training_input([[8, 8, 24, 28]])]
-    images = model.preprocess_image(inputs)
-    features, instances = model.backbone(images.tensor), [inputs[0]["instances"]]
-    for args, kwargs in (
-        ((images, features, instances), {}),
-        ((images, features), {"gt_instances": instances}),
-        ((), {"images": images, "features": features, "gt_instances": instances}),
-    ):
-        with EventStorage():
-            found.append(model.proposal_generator(*args, **kwargs)[1]["loss_fbsm_bce"].item())
-    assert found[0] == found[1] == found[2] > 0
+def architecture(name):
+    return "MODEL.META_ARCHITECTURE", STOCK[name]
+
+
+@pytest.mark.parametrize("opts", [(), (*CEM, *FBSM, *DCLOSS, *SGDM)])
+@pytest.mark.parametrize("name", [FASTER, CASCADE])
+def test_what_has_no_masks_to_learn_is_the_stock_meta_architecture_bitwise(name, opts):
+    """The detectors' losses, gradients included, also beside the log of the masks."""
+    ours, stock = build(name, *opts), build(name, *opts, *architecture(name))
+    assert ours.state_dict().keys() == stock.state_dict().keys()
+    found = []
+    for model in (ours, stock):
+        torch.manual_seed(1)
+        losses, logged = train_once(model)
+        grads = {k: p.grad for k, p in model.named_parameters() if p.grad is not None}
+        found.append((losses, grads, {k for k in logged if k.startswith("fbsm/")}))
+    (losses, grads, contrasts), (stock_losses, stock_grads, none) = found
+    assert list(losses) == list(stock_losses)
+    assert all(torch.equal(losses[k], stock_losses[k]) for k in losses)
+    assert grads.keys() == stock_grads.keys()
+    assert all(torch.equal(grads[k], stock_grads[k]) for k in grads)
+    assert (len(contrasts) > 0) == (FBSM[0] in opts)
+    assert none == set()
+
+
+@pytest.mark.parametrize("name", [FASTER, RETINANET])
+def test_a_frozen_fbsm_has_neither_loss_nor_log(name):
+    model = build(name, *FBSM, *MASK_LOSS)
+    model.backbone.enhancement.requires_grad_(False)
+    eval_frozen_modules(model)
+    losses, logged = train_once(model)
+    assert not any("fbsm" in k for k in (*losses, *logged))
+
+
+def test_the_loss_of_the_masks_needs_no_rpn():
+    opts = ("MODEL.LOAD_PROPOSALS", True, "MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals")
+    model = build(FASTER, *FBSM, *MASK_LOSS, *opts)
+    sample = training_input([[8, 8, 24, 28]], size=(128, 128))
+    boxes = Boxes(torch.tensor([[8.0, 8, 24, 28], [40, 40, 90, 100]]))
+    logits = torch.zeros(2)
+    sample["proposals"] = Instances((128, 128), proposal_boxes=boxes, objectness_logits=logits)
+    with EventStorage():
+        losses = model([sample])
+    assert list(losses) == ["loss_cls", "loss_box_reg", "loss_fbsm_bce", "loss_fbsm_dice"]
+    assert all(loss.isfinite() for loss in losses.values())
+
+
+def test_proposals_are_drawn_beside_the_losses_of_the_masks():
+    model = build(FASTER, *FBSM, *MASK_LOSS, "VIS_PERIOD", 1)
+    with EventStorage() as storage:
+        model([training_input([[8, 8, 24, 28]])])
+    ((name, picture, _),) = storage._vis_data
+    assert "proposals" in name and picture.shape == (3, 64, 2 * 96)
+
+
+@pytest.mark.parametrize("name", [FASTER, RETINANET])
+def test_the_pyramid_runs_once_per_step(name):
+    model, calls = build(name, *FBSM, *MASK_LOSS), []
+    model.backbone.bottom_up.stem.conv1.register_forward_hook(lambda *_: calls.append(1))
+    train_once(model)
+    assert len(calls) == 1
+
+
+def test_masks_are_computed_on_what_cem_made_of_the_levels():
+    model = build(FASTER, *CEM, *FBSM).eval()
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        outputs, masks = model.backbone.forward_with_masks(images)
+        expected = model.backbone(images)
+        maps = model.backbone.enhancement.cem(model.backbone.plain_outputs(images))
+        fbsm = model.backbone.enhancement.fbsm
+        assert all(torch.equal(masks[k], fbsm.mask[k](maps[k])) for k in fbsm.levels)
+    assert list(outputs) == list(expected)
+    assert all(torch.equal(outputs[k], expected[k]) for k in expected)
+    assert list(masks) == ["p2_prime", "p2", "p3", "p4"]
+    assert build(FASTER, *CEM).backbone.forward_with_masks(images)[1] == {}
+    assert build(FASTER).backbone.forward_with_masks(images)[1] == {}
+
+
+class Inference(nn.Module):
+    """What Detectron2's own examples script: without the boxes' postprocessing."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: tuple[dict[str, torch.Tensor]]):
+        return self.model.inference(inputs, do_postprocess=False)[0].get_fields()
+
+
+@pytest.mark.parametrize("kind", ["GeneralizedRCNN", "EFPNRCNN", "DistillationRCNN"])
+def test_a_detector_of_stock_parts_can_be_scripted(kind):
+    heads = ("MODEL.ROI_HEADS.NAME", "StandardROIHeads", "MODEL.META_ARCHITECTURE", kind)
+    model = build(FASTER, *heads, extended=False).eval()
+    fields = {
+        **{"proposal_boxes": Boxes, "objectness_logits": torch.Tensor},
+        **{"pred_boxes": Boxes, "scores": torch.Tensor, "pred_classes": torch.Tensor},
+    }
+    inputs = ({"image": training_input([], size=(128, 128))["image"]},)
+    with torch.no_grad():
+        found = scripting_with_instances(Inference(model).eval(), fields)(inputs)
+        (expected,) = model.inference(inputs, do_postprocess=False)
+    torch.testing.assert_close(found["scores"], expected.scores)
+
+
+def test_a_retinanet_without_fbsm_can_be_scripted():
+    model = build(RETINANET).eval()
+    fields = {"pred_boxes": Boxes, "scores": torch.Tensor, "pred_classes": torch.Tensor}
+    image = training_input([], size=(128, 128))["image"]
+    with torch.no_grad():
+        (found,) = scripting_with_instances(model, fields)([{"image": image}])
+        (expected,) = model([{"image": image}])
+    torch.testing.assert_close(found.scores, expected["instances"].scores)
+
+
+def test_a_pyramid_that_builds_no_fbsm_is_refused():
+    opts = ("MODEL.BACKBONE.NAME", "build_someones_backbone", "MODEL.EFPN.ROUTING", "none")
+    with pytest.raises(ValueError, match="FBSM_ENABLED is True, but .* is build_someones_backbone"):
+        build(FASTER, *FBSM, *opts)
 
 
 @pytest.mark.parametrize(
@@ -150,12 +262,6 @@ def test_the_rpn_takes_its_arguments_by_name_too():
 def test_levels_that_no_pyramid_has_are_refused(name, key, levels, message):
     with pytest.raises(ValueError, match=f"^MODEL.EFPN_BS.{message}"):
         build(name, *CEM, *FBSM, f"MODEL.EFPN_BS.{key}", levels)
-
-
-def test_no_mask_is_left_behind_on_the_backbone():
-    model = build(RETINANET, *FBSM)
-    train_once(model)
-    assert not hasattr(model.backbone, "masks")
 
 
 class TestWhatTheHighLevelsLearn:
@@ -220,14 +326,9 @@ def test_stock_builders_that_would_lose_them_are_refused(name, key):
 @pytest.mark.parametrize(
     ("name", "opts", "message"),
     [
-        (FASTER, (*FBSM, "MODEL.PROPOSAL_GENERATOR.NAME", "RPN"), "is RPN, .* set it to EFPNRPN"),
-        (RETINANET, (*FBSM, "MODEL.META_ARCHITECTURE", "RetinaNet"), "set it to EFPNRetinaNet"),
+        (FASTER, (*FBSM, *architecture(FASTER)), "META_ARCHITECTURE is GeneralizedRCNN.* EFPNRCNN"),
+        (RETINANET, (*FBSM, *architecture(RETINANET)), "set it to EFPNRetinaNet"),
         (FASTER, (), "FBSM_ENABLED is False, so there is no mask"),
-        (
-            FASTER,
-            (*FBSM, "MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals"),
-            "is PrecomputedProposals, .*: set it to EFPNRPN",
-        ),
     ],
 )
 def test_a_loss_of_the_masks_that_would_be_lost_is_refused(name, opts, message):

@@ -15,8 +15,7 @@ from efpn_d2.modeling.backbone.enhanced_fpn import (
 from efpn_d2.modeling.backbone.enhancement import (
     PyramidEnhancement,
     build_enhancement,
-    check_enhancement,
-    is_enhanced,
+    find_fbsm,
 )
 from efpn_d2.modeling.backbone.extended_resnet import ExtendedResNet
 from efpn_d2.modeling.backbone.extension import PyramidExtension
@@ -59,6 +58,5 @@ __all__ = [
     "build_retinanet_resnet_efpn_backbone",
     "build_retinanet_resnet_enhanced_fpn_backbone",
     "build_sgdm",
-    "check_enhancement",
-    "is_enhanced",
+    "find_fbsm",
 ]

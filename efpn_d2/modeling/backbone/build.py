@@ -21,7 +21,8 @@ from efpn_d2.modeling.backbone.extension import PyramidExtension
 from efpn_d2.modeling.backbone.lazy_efpn import LazyEFPN
 from efpn_d2.modeling.backbone.sgdm import add_sgdm_after_stages
 from efpn_d2.modeling.backbone.upsampler import get_upsampler
-from efpn_d2.modeling.checks import check_extended, check_features, differs_in_width
+from efpn_d2.modeling.checks import check_features, differs_in_width
+from efpn_d2.modeling.config_checks import check_config, check_extended
 from efpn_d2.modeling.lazy import build_lazy_computation
 from efpn_d2.modeling.presets import get_texture
 from efpn_d2.modeling.stock_names import EXTENDED
@@ -44,9 +45,10 @@ def build_efpn(
         pyramid_class: :class:`EFPN`, which is :class:`LazyEFPN` where ``MODEL.EFPN.LAZY`` asks for
             it, or a subclass with the same constructor.
 
-    Raises: as :class:`EFPN`, :func:`add_sgdm_after_stages` and :func:`build_pyramid`, and
-        KeyError if ``add_efpn_config`` was not called.
+    Raises: as :class:`EFPN`, :func:`check_config`, :func:`add_sgdm_after_stages` and
+        :func:`build_pyramid`, and KeyError if ``add_efpn_config`` was not called.
     """
+    check_config(cfg)
     node = require_node(cfg, "MODEL.EFPN")
     add_sgdm_after_stages(cfg, bottom_up)
     texture = get_texture(node.TEXTURE, node.PRESET)
@@ -94,8 +96,8 @@ def build_resnet_efpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> EFPN:
     """EFPN on a ResNet or ResNeXt, for two-stage detectors: ``p2_prime, p2, ..., p6``.
 
     Raises:
-        ValueError: the configured network cannot be extended, or the RPN reads a map that it does
-            not return.
+        ValueError: the configured network cannot be extended, the RPN reads a map that it does not
+            return, or as :func:`check_config`.
         KeyError: ``add_efpn_config`` was not called.
     """
     bottom_up = build_extended_resnet(cfg, input_shape)
@@ -106,7 +108,7 @@ def build_resnet_efpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> EFPN:
 
 def _check_readers(cfg: CfgNode, backbone: EFPN) -> None:
     """What a two-stage detector would otherwise fail on later, or never."""
-    if cfg.MODEL.META_ARCHITECTURE not in ("GeneralizedRCNN", "DistillationRCNN"):
+    if cfg.MODEL.META_ARCHITECTURE not in ("GeneralizedRCNN", "EFPNRCNN", "DistillationRCNN"):
         return
     if cfg.MODEL.PROPOSAL_GENERATOR.NAME in ("RPN", "EFPNRPN"):
         check_features("MODEL.RPN.IN_FEATURES", cfg.MODEL.RPN.IN_FEATURES, backbone.output_shape())

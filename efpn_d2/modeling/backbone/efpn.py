@@ -91,10 +91,14 @@ class EFPN(EnhancedFPN):
             ``p2_prime`` (stride 2) and the maps of stock FPN, high to low resolution; and
             ``stem_map`` (stride 2), the texture, where that is the stem's.
         """
+        return self.enhance(self.plain_outputs(x))
+
+    def plain_outputs(self, x: Tensor) -> dict[str, Tensor]:
+        """What :meth:`forward` returns, before its enhancement."""
         bottom_up_features = self.bottom_up(x)
         merged = self.top_down(bottom_up_features)
-        _, p2_prime = self.extend(bottom_up_features, merged)
-        return self.outputs(bottom_up_features, merged, p2_prime)
+        extended = self.extend(bottom_up_features, merged)
+        return self.outputs(bottom_up_features, merged, extended["p2_prime"])
 
     def teacher_maps(self, x: Tensor) -> dict[str, Tensor]:
         """The targets of distillation [paper Eq. 5]: levels 3 and 2 of ``x`` at twice the scale.
@@ -124,24 +128,23 @@ class EFPN(EnhancedFPN):
     def student_maps(self, x: Tensor) -> dict[str, Tensor]:
         """P'3 and P'2 of images (N, 3, H, W), by the same names as :meth:`teacher_maps`."""
         bottom_up_features = self.bottom_up(x)
-        p3_prime, p2_prime = self.extend(bottom_up_features, self.top_down(bottom_up_features))
-        return {"p3_prime": p3_prime, "p2_prime": p2_prime}
+        return self.extend(bottom_up_features, self.top_down(bottom_up_features))
 
     def extend(
         self, bottom_up_features: dict[str, Tensor], merged: dict[str, Tensor]
-    ) -> tuple[Tensor, Tensor]:
+    ) -> dict[str, Tensor]:
         """``p3_prime`` (stride 4) and ``p2_prime`` (stride 2) from texture and :meth:`top_down`."""
         texture = bottom_up_features.get(self.texture)
         level2 = bottom_up_features["res2"] if self._own_level2 else merged["merged2"]
-        return self.extension(texture, level2, merged["merged3"])
+        p3_prime, p2_prime = self.extension(texture, level2, merged["merged3"])
+        return {"p3_prime": p3_prime, "p2_prime": p2_prime}
 
     def outputs(
         self, bottom_up_features: dict[str, Tensor], merged: dict[str, Tensor], p2_prime: Tensor
     ) -> dict[str, Tensor]:
-        """What :meth:`forward` returns, from its parts."""
+        """What :meth:`plain_outputs` returns, from its parts."""
         outputs = {"p2_prime": p2_prime}
         outputs.update(self.stock_outputs(bottom_up_features, merged))
-        outputs = self.enhance(outputs)
         if self.texture == "stem_map":
             outputs["stem_map"] = bottom_up_features["stem_map"]
         return outputs

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from efpn_d2.layers import nearest_up2
 from efpn_d2.modeling.backbone.enhancement import PyramidEnhancement, build_enhancement
 from efpn_d2.modeling.backbone.sgdm import add_sgdm_after_stages
+from efpn_d2.modeling.config_checks import check_config
 
 Pyramid = TypeVar("Pyramid", bound="EnhancedFPN")
 EnhancementBuilder = Callable[[dict[str, ShapeSpec]], PyramidEnhancement | None]
@@ -40,13 +41,31 @@ class EnhancedFPN(FPN):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Images (N, 3, H, W) -> the maps of stock FPN, enhanced, high to low resolution."""
+        return self.enhance(self.plain_outputs(x))
+
+    def forward_with_masks(self, x: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """As :meth:`forward`, and FBSM's masks: see :meth:`enhance_with_masks`."""
+        return self.enhance_with_masks(self.plain_outputs(x))
+
+    def plain_outputs(self, x: Tensor) -> dict[str, Tensor]:
+        """What :meth:`forward` returns, before its enhancement."""
         bottom_up_features = self.bottom_up(x)
-        merged = self.top_down(bottom_up_features)
-        return self.enhance(self.stock_outputs(bottom_up_features, merged))
+        return self.stock_outputs(bottom_up_features, self.top_down(bottom_up_features))
 
     def enhance(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Finished outputs, each (N, C, H_l, W_l), through :class:`PyramidEnhancement`."""
         return outputs if self.enhancement is None else self.enhancement(outputs)
+
+    def enhance_with_masks(
+        self, outputs: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """As :meth:`enhance`, and FBSM's masks: see :meth:`PyramidEnhancement.forward_with_masks`.
+
+        Without an enhancement there are none.
+        """
+        if self.enhancement is None:
+            return outputs, {}
+        return self.enhancement.forward_with_masks(outputs)
 
     def top_down(self, bottom_up_features: dict[str, Tensor]) -> dict[str, Tensor]:
         """FPN's top-down pathway up to, not including, the output convolutions.
@@ -99,8 +118,9 @@ def build_enhanced_fpn(
         bottom_up: see Detectron2's ``FPN``; changed in place by :func:`add_sgdm_after_stages`.
         top_block: see Detectron2's ``FPN``.
 
-    Raises: as :func:`add_sgdm_after_stages` and :func:`build_enhancement`.
+    Raises: as :func:`check_config`, :func:`add_sgdm_after_stages` and :func:`build_enhancement`.
     """
+    check_config(cfg)
     add_sgdm_after_stages(cfg, bottom_up)
     return build_pyramid(cfg, EnhancedFPN, bottom_up, top_block)
 

@@ -8,17 +8,15 @@ from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from torch import Tensor, nn
 
-from efpn_d2.config import require_node
 from efpn_d2.modeling.backbone.cem import build_cem
-from efpn_d2.modeling.backbone.fbsm import build_fbsm
+from efpn_d2.modeling.backbone.fbsm import ForegroundBackgroundSeparationModule, build_fbsm
 from efpn_d2.modeling.backbone.sgdm import build_sgdm_on_levels
-from efpn_d2.modeling.stock_names import ENHANCED_BUILDERS
 
 # In the order in which they run: context comes before the masks that are to tell what stands out in
 # it. Each entry: name of the child that it becomes, and a function of (cfg, output_shape of the
 # pyramid) that returns a module or, if the config asks for nothing, None. A module maps all
-# outputs, dict[str, Tensor], to all outputs with the same names and shapes; it may add others in
-# training, and tells by ``changed_levels()`` which it changes.
+# outputs, dict[str, Tensor], to all outputs with the same names and shapes, and tells by
+# ``changed_levels()`` which it changes.
 _STEPS = (("cem", build_cem), ("fbsm", build_fbsm), ("sgdm", build_sgdm_on_levels))
 
 
@@ -31,13 +29,31 @@ class PyramidEnhancement(nn.Sequential):
         return {name for step in steps for name in step.changed_levels()}
 
     def forward(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A pyramid's outputs, each (N, C, H_l, W_l) -> the same names and shapes.
-
-        In training also FBSM's masks, see ``MASK_LOGITS``.
-        """
+        """A pyramid's outputs, each (N, C, H_l, W_l) -> the same names and shapes."""
         for step in self:
             outputs = step(outputs)
         return outputs
+
+    def forward_with_masks(
+        self, outputs: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """As :meth:`forward`, and FBSM's masks before the sigmoid.
+
+        Args:
+            outputs: of a pyramid, each (N, C, H_l, W_l).
+
+        Returns:
+            The enhanced outputs, and of each gated level the mask (N, 1, H_l, W_l); none without
+            FBSM.
+        """
+        mask_logits: dict[str, Tensor] = {}
+        for step in self:
+            if isinstance(step, ForegroundBackgroundSeparationModule):
+                mask_logits = step.mask_logits(outputs)
+                outputs = step.gate(outputs, mask_logits)
+            else:
+                outputs = step(outputs)
+        return outputs, mask_logits
 
 
 def build_enhancement(cfg: CfgNode, levels: dict[str, ShapeSpec]) -> PyramidEnhancement | None:
@@ -57,27 +73,7 @@ def build_enhancement(cfg: CfgNode, levels: dict[str, ShapeSpec]) -> PyramidEnha
     return PyramidEnhancement(steps) if steps else None
 
 
-def is_enhanced(cfg: CfgNode) -> bool:
-    """Whether ``cfg`` inserts anything, after stages or on levels.
-
-    Raises:
-        KeyError: ``add_efpn_config`` was not called.
-    """
-    sgdm, efpn_bs = require_node(cfg, "MODEL.SGDM"), require_node(cfg, "MODEL.EFPN_BS")
-    inserted = sgdm.AFTER_STAGES or sgdm.ON_LEVELS or efpn_bs.CEM_ENABLED or efpn_bs.FBSM_ENABLED
-    return bool(inserted)
-
-
-def check_enhancement(cfg: CfgNode) -> None:
-    """Check that what ``cfg`` inserts is not lost on one of Detectron2's own builders.
-
-    Raises:
-        ValueError: it is; the message names the builder to use.
-        KeyError: ``add_efpn_config`` was not called.
-    """
-    name = cfg.MODEL.BACKBONE.NAME
-    if name in ENHANCED_BUILDERS and is_enhanced(cfg):
-        raise ValueError(
-            "The config inserts blocks into the backbone, but MODEL.BACKBONE.NAME is "
-            f"{name}, which does not know them: set it to {ENHANCED_BUILDERS[name]}."
-        )
+def find_fbsm(backbone: nn.Module) -> ForegroundBackgroundSeparationModule | None:
+    """The FBSM of a pyramid; None: it has none."""
+    fbsm = getattr(getattr(backbone, "enhancement", None), "fbsm", None)
+    return fbsm if isinstance(fbsm, ForegroundBackgroundSeparationModule) else None

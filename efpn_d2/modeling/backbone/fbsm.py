@@ -15,10 +15,6 @@ from efpn_d2.config import require_node
 from efpn_d2.layers import conv_layer
 from efpn_d2.modeling.checks import pick_levels
 
-# In training a pyramid returns each mask, before the sigmoid, beside the level that it gates, under
-# the level's name with this added: boxes, to compare it with, are not known in the pyramid.
-MASK_LOGITS = "_mask_logits"
-
 
 class ForegroundBackgroundSeparationModule(nn.Module):
     """Amplifies each level where its mask is: ``P_l <- P_l * (1 + gamma_l * M_l)``.
@@ -56,15 +52,14 @@ class ForegroundBackgroundSeparationModule(nn.Module):
         return {name: self.mask[name](outputs[name]) for name in self.levels}
 
     def forward(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A pyramid's outputs, each (N, C, H_l, W_l) -> the same, with the levels gated.
+        """A pyramid's outputs, each (N, C, H_l, W_l) -> the same, with the levels gated."""
+        return self.gate(outputs, self.mask_logits(outputs))
 
-        In training also the masks, see ``MASK_LOGITS``.
-        """
+    def gate(self, outputs: dict[str, Tensor], mask_logits: dict[str, Tensor]) -> dict[str, Tensor]:
+        """:meth:`forward`, given the :meth:`mask_logits` of the same outputs."""
         gated = dict(outputs)
-        for name, logits in self.mask_logits(outputs).items():
+        for name, logits in mask_logits.items():
             gated[name] = outputs[name] * (1 + self.gamma[name] * logits.sigmoid())
-            if self.training:
-                gated[name + MASK_LOGITS] = logits
         return gated
 
 

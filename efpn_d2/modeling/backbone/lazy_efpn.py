@@ -39,10 +39,7 @@ class LazyEFPN(EFPN):
         if not torch.jit.is_scripting() and self._is_possible():
             return self._lazy_outputs(x)
         # A script cannot call the base class's.
-        bottom_up_features = self.bottom_up(x)
-        merged = self.top_down(bottom_up_features)
-        _, p2_prime = self.extend(bottom_up_features, merged)
-        return self.outputs(bottom_up_features, merged, p2_prime)
+        return self.enhance(self.plain_outputs(x))
 
     @torch.jit.unused
     def _lazy_outputs(self, x: Tensor) -> dict[str, Any]:

@@ -4,23 +4,27 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.modeling import META_ARCH_REGISTRY, Backbone
+from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch.retinanet import RetinaNet
-from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.structures import Boxes, Instances
 from fvcore.nn import sigmoid_focal_loss_jit
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from efpn_d2.modeling.backbone.fbsm import MASK_LOGITS
 from efpn_d2.modeling.box_similarity import similarity_settings
 from efpn_d2.modeling.checks import differs_in_width
+from efpn_d2.modeling.config_checks import check_config
 from efpn_d2.modeling.gradient_balance import (
     balance_dense_losses,
     build_gradient_balance,
     dense_positives,
 )
 from efpn_d2.modeling.label_assignment import SimilarityAssigner
-from efpn_d2.modeling.mask_supervision import MaskSupervision, build_mask_supervision
+from efpn_d2.modeling.mask_supervision import (
+    MaskSupervision,
+    build_mask_supervision,
+    learns_masks,
+)
 from efpn_d2.modeling.small_dense_heads import EFPNRetinaNetHead
 
 
@@ -53,16 +57,15 @@ class EFPNRetinaNet(RetinaNet):
         self.gradient_balance = gradient_balance
         self.mask_supervision = mask_supervision
         self.assigner = assigner
-        if mask_supervision is not None:
-            # The base class takes from the backbone's outputs only what its head reads.
-            self.backbone.register_forward_hook(_keep_masks)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """The arguments of the constructor.
 
-        Raises: as :func:`build_gradient_balance` and :func:`similarity_settings`.
+        Raises: as :func:`check_config`, :func:`build_gradient_balance`,
+            :func:`build_mask_supervision` and :func:`similarity_settings`.
         """
+        check_config(cfg)
         ret = super().from_config(cfg)
         shapes = ret["backbone"].output_shape()
         levels = [shapes[name] for name in ret["head_in_features"]]
@@ -72,23 +75,32 @@ class EFPNRetinaNet(RetinaNet):
         return {
             **ret,
             "gradient_balance": build_gradient_balance(cfg, "retinanet"),
-            "mask_supervision": build_mask_supervision(cfg, shapes),
+            "mask_supervision": build_mask_supervision(cfg, ret["backbone"]),
             "assigner": SimilarityAssigner(similarity) if similarity else None,
         }
 
-    def forward_training(
-        self,
-        images: ImageList,
-        features: list[Tensor],
-        predictions: list[list[Tensor]],
-        gt_instances: list[Instances],
-    ) -> dict[str, Tensor]:
-        """As in the base class, with the losses of FBSM's masks."""
-        losses = super().forward_training(images, features, predictions, gt_instances)
-        if self.mask_supervision is not None:
-            masks = self.backbone.__dict__.pop("masks", {})
-            losses.update(self.mask_supervision(masks, gt_instances))
-        return losses
+    def forward(self, batched_inputs: list[dict[str, Tensor]]) -> Any:
+        """As in the base class; in training with the losses of FBSM's masks."""
+        if torch.jit.is_scripting():  # which cannot call the base class's
+            images = self.preprocess_image(batched_inputs)
+            outputs = self.backbone(images.tensor)
+            features = [outputs[name] for name in self.head_in_features]
+            return self.forward_inference(images, features, self.head(features))
+        elif self.training:  # noqa: RET505  a script compiles what is in no other branch
+            return self._losses(batched_inputs)
+        else:
+            return super().forward(batched_inputs)
+
+    @torch.jit.unused
+    def _losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
+        if self.mask_supervision is None or not learns_masks(self.backbone):
+            return super().forward(batched_inputs)
+        images = self.preprocess_image(batched_inputs)
+        instances = [x["instances"].to(self.device) for x in batched_inputs]
+        outputs, mask_logits = self.backbone.forward_with_masks(images.tensor)
+        features = [outputs[name] for name in self.head_in_features]
+        losses = self.forward_training(images, features, self.head(features), instances)
+        return {**losses, **self.mask_supervision(mask_logits, instances)}
 
     @torch.no_grad()
     def label_anchors(
@@ -128,17 +140,3 @@ class EFPNRetinaNet(RetinaNet):
 
         names = ("loss_cls", "loss_box_reg")
         return balance_dense_losses(self, names, losses, cls_loss, found, self.loss_normalizer, {})
-
-
-class _Masks(dict[str, Tensor]):
-    """FBSM's masks of a batch, which no copy of a network has: tensors of a graph have none."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _Masks, ()
-
-
-def _keep_masks(backbone: Backbone, inputs: tuple[Tensor, ...], outputs: dict[str, Tensor]) -> None:
-    """Forward hook: let the backbone hold FBSM's masks until their loss is computed."""
-    if backbone.training:
-        masks = {k: x for k, x in outputs.items() if k.endswith(MASK_LOGITS)}
-        backbone.masks = _Masks(masks)

@@ -1,12 +1,10 @@
-"""The student's view of what was loaded at twice its scale.
+"""The two views of the same images, aligned to the pixel, as the network gets them.
 
-Halving is exact: a student pixel is the mean of the 2x2 teacher pixels that it covers, so a point
-at (x, y) of the teacher's image is at (x / 2, y / 2) of the student's, and boxes halve without
-rounding.
+A student pixel is the mean of the 2x2 teacher pixels that it covers, so a point at (x, y) of the
+teacher's image is at (x / 2, y / 2) of the student's.
 """
 
-import torch
-from detectron2.structures import BitMasks, Boxes, ImageList, Instances, Keypoints, PolygonMasks
+from detectron2.structures import ImageList
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -41,34 +39,3 @@ def halve_image_list(images: Tensor, image_sizes: list[tuple[int, int]]) -> Imag
     """2x2 means of (N, C, 2H, 2W); an odd side is rounded up, half of its last pixel is padding."""
     sizes = [(-(-height // 2), -(-width // 2)) for height, width in image_sizes]
     return ImageList(F.avg_pool2d(images, 2), sizes)
-
-
-def halve_instances(instances: Instances) -> Instances:
-    """The same ground truth at half the scale.
-
-    Raises:
-        TypeError: a field's kind is not known here.
-    """
-    height, width = instances.image_size
-    out = Instances((-(-height // 2), -(-width // 2)))
-    for name, value in instances.get_fields().items():
-        out.set(name, _halve(name, value))
-    return out
-
-
-def _halve(name: str, value: object) -> object:
-    if isinstance(value, Boxes):
-        return Boxes(value.tensor / 2)
-    if isinstance(value, PolygonMasks):
-        return PolygonMasks([[part / 2 for part in polygons] for polygons in value.polygons])
-    if isinstance(value, BitMasks):
-        masks = pad_to_multiple(value.tensor.float()[:, None], 2)
-        return BitMasks(F.avg_pool2d(masks, 2)[:, 0] >= 0.5)
-    if isinstance(value, Keypoints):
-        return Keypoints(value.tensor * value.tensor.new_tensor([0.5, 0.5, 1.0]))
-    if isinstance(value, torch.Tensor):
-        return value
-    raise TypeError(
-        f"Ground truth field '{name}' is a {type(value).__name__}, which cannot be brought to the "
-        "student's scale: remove it in the data set mapper."
-    )

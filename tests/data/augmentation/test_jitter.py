@@ -11,8 +11,6 @@ from efpn_d2.data.mappers import DetectionMapper, build_distillation_mapper, bui
 
 pytestmark = pytest.mark.fast
 
-BUILDERS = [build_train_mapper, build_distillation_mapper]
-
 
 @pytest.fixture
 def cfg():
@@ -35,7 +33,9 @@ def test_without_options_it_is_detectron2s_mapper(cfg):
     assert with_scale_jitter(cfg) is cfg
 
 
-@pytest.mark.parametrize("build", BUILDERS)
+@pytest.mark.parametrize(
+    "build", [build_train_mapper, lambda cfg: build_distillation_mapper(cfg).mapper]
+)
 def test_colour_jitter_in_both_mappers(cfg, build):
     cfg.DATA.COLOR_JITTER = 0.25
     kinds = (T.RandomBrightness, T.RandomContrast, T.RandomSaturation)
@@ -57,15 +57,22 @@ def test_colour_jitter_out_of_range(strength):
         color_jitter(strength)
 
 
-@pytest.mark.parametrize("build, scale", [(BUILDERS[0], 1), (BUILDERS[1], 2)])
-def test_scale_jitter_gives_sizes_of_the_range(cfg, tmp_path, build, scale):
+@pytest.mark.parametrize(
+    "build, key, scale",
+    [
+        (build_train_mapper, "image", 1),
+        (build_distillation_mapper, "image", 1),
+        (build_distillation_mapper, "teacher_image", 2),
+    ],
+)
+def test_scale_jitter_gives_sizes_of_the_range(cfg, tmp_path, build, key, scale):
     Image.new("RGB", (50, 40)).save(tmp_path / "a.png")
     cfg.DATA.SCALE_JITTER = [0.5, 1.5]
     cfg.DISTILL.VIEW = "downsample"
     mapper = build(cfg)
     np.random.seed(0)
     record = {"file_name": str(tmp_path / "a.png"), "width": 50, "height": 40}
-    heights = [mapper(dict(record))["image"].shape[1] for _ in range(60)]
+    heights = [mapper(dict(record))[key].shape[1] for _ in range(60)]
     assert scale * 50 <= min(heights) < scale * 60
     assert scale * 140 < max(heights) <= scale * 150
     assert len(set(heights)) > 20

@@ -11,8 +11,9 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 import efpn_d2
+from efpn_d2.data.student_view import TeacherViewMapper
 from efpn_d2.modeling import StaticGuidedDynamicModule
-from efpn_d2.modeling.backbone import ENHANCED_BUILDERS, check_enhancement
+from efpn_d2.modeling.config_checks import ENHANCED_BUILDERS, check_config
 from tests.modeling.helpers import tiny_config, training_input, without_gradient
 
 pytestmark = pytest.mark.fast
@@ -159,7 +160,8 @@ def test_joint_training_reaches_the_blocks_on_levels():
     torch.manual_seed(0)
     model = build_model(cfg).train()
     with EventStorage():
-        losses = model([training_input([[8, 8, 24, 28], [4, 4, 120, 120]], size=(128, 128))])
+        sample = training_input([[8, 8, 24, 28], [4, 4, 120, 120]], size=(128, 128))
+        losses = model([TeacherViewMapper(dict)(sample)])
     sum(losses.values()).backward()
     assert without_gradient(model) == []
     assert model.backbone.enhancement.sgdm["p2"].proj.weight.grad.any()
@@ -201,11 +203,11 @@ def test_config_mistakes_are_one_clear_sentence(kind, key, value, message):
 def test_a_stock_builder_that_would_lose_the_blocks_is_refused(stock, ours):
     cfg = tiny_config()
     cfg.MODEL.BACKBONE.NAME = stock
-    check_enhancement(cfg)
+    check_config(cfg)
     for key in ("AFTER_STAGES", "ON_LEVELS"):
         other = cfg.clone()
         other.MODEL.SGDM[key] = ["p3"]
         with pytest.raises(ValueError, match=f"is {stock}, which .* set it to {ours}."):
-            check_enhancement(other)
+            check_config(other)
         other.MODEL.BACKBONE.NAME = ours
-        check_enhancement(other)
+        check_config(other)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from detectron2.layers import ShapeSpec
 
-from efpn_d2.modeling.backbone.fbsm import MASK_LOGITS, ForegroundBackgroundSeparationModule
+from efpn_d2.modeling.backbone.fbsm import ForegroundBackgroundSeparationModule
 
 pytestmark = pytest.mark.fast
 
@@ -15,12 +15,22 @@ def make(levels=("p2", "p3")):
     return ForegroundBackgroundSeparationModule(shapes)
 
 
-def test_masks_are_returned_in_training_only():
+def test_the_outputs_are_those_of_the_pyramid_in_training_too():
     fbsm, outputs = make(), pyramid()
-    masks = {name + MASK_LOGITS for name in ("p2", "p3")}
-    assert set(fbsm(outputs)) == set(outputs) | masks
-    assert set(fbsm.eval()(outputs)) == set(outputs)
-    assert torch.equal(fbsm.train()(outputs)["p2_mask_logits"], fbsm.mask["p2"](outputs["p2"]))
+    assert list(fbsm.train()(outputs)) == list(fbsm.eval()(outputs)) == list(outputs)
+
+
+@torch.no_grad()
+def test_gating_by_given_masks_is_the_forward_pass():
+    fbsm, outputs = make(), pyramid()
+    fbsm.gamma["p2"].fill_(0.5)
+    masks = fbsm.mask_logits(outputs)
+    assert list(masks) == ["p2", "p3"]
+    assert torch.equal(masks["p2"], fbsm.mask["p2"](outputs["p2"]))
+    gated, expected = fbsm.gate(outputs, masks), fbsm(outputs)
+    assert all(torch.equal(gated[name], expected[name]) for name in outputs)
+    closed = {"p2": torch.full_like(masks["p2"], -1e4)}
+    assert torch.equal(fbsm.gate(outputs, closed)["p2"], outputs["p2"])
 
 
 def pyramid():

@@ -7,7 +7,9 @@ from detectron2.modeling import Backbone, build_model
 from detectron2.utils.events import EventStorage
 from torch.nn import functional as F
 
+from efpn_d2.data.student_view import TeacherViewMapper, halve_instances
 from efpn_d2.losses import foreground_background_balanced_loss
+from efpn_d2.modeling import DistillationRCNN
 from efpn_d2.modeling.freezing import eval_frozen_modules, freeze_all_but
 from tests.modeling.helpers import tiny_config, training_input, without_gradient
 
@@ -27,9 +29,14 @@ def make_config(stage: str = "distill", mask: bool = False, **options: object) -
     return cfg
 
 
-def make_model(stage: str = "distill", **options: object) -> torch.nn.Module:
+def make_model(
+    stage: str = "distill", teacher: Backbone | None = None, **options: object
+) -> torch.nn.Module:
     torch.manual_seed(0)
-    model = build_model(make_config(stage, **options))
+    arguments = DistillationRCNN.from_config(make_config(stage, **options))
+    if teacher is not None:
+        arguments["teacher"] = teacher
+    model = DistillationRCNN(**arguments)
     if stage == "distill":
         freeze_all_but(model, ("backbone.extension.",))
     return model.train()
@@ -41,16 +48,20 @@ def losses_of(model: torch.nn.Module, inputs: list[dict]) -> dict[str, torch.Ten
         return model(inputs)
 
 
+def with_teacher_view(sample: dict) -> dict:
+    return TeacherViewMapper(dict)(sample)
+
+
 INPUTS = [
-    training_input([[8, 8, 24, 28], [4, 4, 120, 120]], size=(128, 192)),
-    training_input([], size=(101, 130), seed=1),
+    with_teacher_view(training_input([[8, 8, 24, 28], [4, 4, 120, 120]], size=(128, 192))),
+    with_teacher_view(training_input([], size=(101, 130), seed=1)),
 ]
 
 
 def test_state_dict_is_that_of_the_plain_detector():
     cfg = make_config()
     keys = build_model(cfg).state_dict().keys()
-    cfg.MODEL.META_ARCHITECTURE = "GeneralizedRCNN"
+    cfg.MODEL.META_ARCHITECTURE, cfg.DISTILL.STAGE = "GeneralizedRCNN", ""
     assert build_model(cfg).state_dict().keys() == keys
 
 
@@ -59,7 +70,8 @@ def test_losses_are_eq_5_of_student_and_teacher_maps():
     losses = losses_of(model, INPUTS)
     assert list(losses) == TERMS
     with torch.no_grad():
-        image = model.preprocess_image(INPUTS).tensor
+        views = [{"image": x["teacher_image"]} for x in INPUTS]
+        image = model.preprocess_image(views).tensor
         height, width = (-(-side // 64) * 64 for side in image.shape[-2:])
         image = F.pad(image, (0, width - image.shape[-1], 0, height - image.shape[-2]))
         detector = copy.deepcopy(model).eval()
@@ -68,9 +80,8 @@ def test_losses_are_eq_5_of_student_and_teacher_maps():
         stock.fpn_output3.register_forward_pre_hook(lambda _, args: hooked.update(p3=args[0]))
         hooked["p2"] = stock(image)["p2"]
         student = stock.student_maps(F.interpolate(image, scale_factor=0.5, mode="area"))
-        boxes = [copy.deepcopy(x["instances"].gt_boxes) for x in INPUTS]
-        for x in boxes:
-            x.scale(0.5, 0.5)
+        boxes = [x["instances"].gt_boxes for x in INPUTS]
+        assert boxes[0].tensor.tolist() == [[4, 4, 12, 14], [2, 2, 60, 60]]
         stock(image)
         for level, stride in (("p3", 4), ("p2", 2)):
             expected = foreground_background_balanced_loss(
@@ -133,34 +144,44 @@ def test_a_view_of_the_teacher_can_be_interpolated_from_the_student():
     )
     losses = losses_of(model, INPUTS)
     assert all(torch.isfinite(v) for v in losses.values())
-    assert seen["shapes"] == [(2, 3, 128, 192), (2, 3, 256, 384)]
+    assert seen["shapes"] == [(2, 3, 64, 96), (2, 3, 128, 192)]
 
 
 def test_another_teacher_gives_the_targets_and_is_no_part_of_the_model():
-    model = make_model()
     torch.manual_seed(5)
-    teacher = build_model(make_config())
-    keys = model.state_dict().keys()
-    own = losses_of(model, INPUTS)
-    model.set_teacher(teacher.backbone)
-    other = losses_of(model, INPUTS)
-    assert model.state_dict().keys() == keys
-    assert not torch.equal(own["loss_distill_p2_global"], other["loss_distill_p2_global"])
-    assert not any(p.requires_grad for p in teacher.backbone.parameters())
-    model.backbone.load_state_dict(teacher.backbone.state_dict())
-    assert torch.equal(losses_of(model, INPUTS)["loss_distill_p2_global"],
-                       _own_teacher(model)["loss_distill_p2_global"])  # fmt: skip
+    teacher = build_model(make_config()).train().backbone
+    own, other = make_model(), make_model(teacher=teacher)
+    assert other.teacher is teacher and own.teacher is own.backbone
+    assert other.state_dict().keys() == own.state_dict().keys()
+    assert not any(p.requires_grad for p in teacher.parameters())
+    assert not any(m.training for m in other.train().teacher.modules())
+    name = "loss_distill_p2_global"
+    assert not torch.equal(losses_of(own, INPUTS)[name], losses_of(other, INPUTS)[name])
+    for model in (own, other):
+        model.backbone.load_state_dict(teacher.state_dict())
+    assert torch.equal(losses_of(own, INPUTS)[name], losses_of(other, INPUTS)[name])
 
 
-def _own_teacher(model):
-    model._other_teacher = ()
-    return losses_of(model, INPUTS)
+def test_the_config_builds_the_teacher_of_its_weights(tmp_path):
+    torch.manual_seed(5)
+    other = build_model(make_config())
+    torch.save({"model": other.state_dict()}, tmp_path / "teacher.pth")
+    weights = {"DISTILL.TEACHER_WEIGHTS": str(tmp_path / "teacher.pth")}
+    for stage in ("distill", "joint"):
+        model = build_model(make_config(stage, **weights))
+        expected, found = other.backbone.state_dict(), model.teacher.state_dict()
+        assert all(torch.equal(found[k], expected[k]) for k in expected)
+    # Stages without Eq. 5 do not read it.
+    model = build_model(make_config("", **{"DISTILL.TEACHER_WEIGHTS": "none.pth"}))
+    assert model.teacher is model.backbone
 
 
 @pytest.mark.parametrize("mask", [False, True])
 @pytest.mark.parametrize("empty", [False, True])
 def test_joint_trains_everything_by_all_losses(mask, empty):
-    inputs = [INPUTS[1], training_input([], size=(64, 64))] if empty else INPUTS
+    inputs = INPUTS
+    if empty:
+        inputs = [INPUTS[1], with_teacher_view(training_input([], size=(64, 64)))]
     model = make_model("joint", mask=mask)
     losses = losses_of(model, inputs)
     assert set(TERMS) < set(losses)
@@ -173,9 +194,8 @@ def test_joint_trains_everything_by_all_losses(mask, empty):
 
 @pytest.mark.parametrize("own_teacher", [True, False])
 def test_in_joint_training_the_own_teacher_is_not_taught_by_eq_5(own_teacher):
-    model = make_model("joint")
-    if not own_teacher:
-        model.set_teacher(copy.deepcopy(model.backbone))
+    teacher = None if own_teacher else make_model("joint").backbone
+    model = make_model("joint", teacher)
     losses = losses_of(model, INPUTS)
     sum(losses[name] for name in TERMS).backward()
     taught = {name for name, p in model.backbone.named_parameters() if p.grad is not None}
@@ -189,9 +209,7 @@ def test_joint_detection_losses_are_those_of_the_student_view():
     losses = losses_of(joint, INPUTS[:1])
     plain = make_model("")
     plain.load_state_dict(make_model("joint").state_dict())
-    half = F.avg_pool2d(INPUTS[0]["image"][None], 2)[0]
-    instances = training_input([[4, 4, 12, 14], [2, 2, 60, 60]])["instances"]
-    expected = losses_of(plain, [{"image": half, "instances": instances}])
+    expected = losses_of(plain, INPUTS[:1])  # the batch means the same to every stage
     for name, value in expected.items():
         assert torch.allclose(losses[name], value, atol=1e-4), name
 
@@ -200,9 +218,7 @@ def test_joint_detection_losses_are_those_of_the_student_view():
 def test_in_joint_training_the_statistics_are_those_of_one_pass_of_the_student(norm):
     joint, plain = (make_model(x, **{"MODEL.EFPN.NORM": norm}) for x in ("joint", ""))
     losses_of(joint, INPUTS[:1])
-    half = F.avg_pool2d(INPUTS[0]["image"][None], 2)[0]
-    instances = training_input([[4, 4, 12, 14], [2, 2, 60, 60]])["instances"]
-    losses_of(plain, [{"image": half, "instances": instances}])
+    losses_of(plain, INPUTS[:1])
     for name, value in plain.state_dict().items():
         if not name.endswith("num_batches_tracked"):
             assert torch.allclose(joint.state_dict()[name], value, atol=1e-5), name
@@ -213,11 +229,7 @@ def test_in_joint_training_the_statistics_are_those_of_one_pass_of_the_student(n
 @pytest.mark.parametrize("column", [1, 30, 77])
 def test_a_marker_is_at_the_same_cell_in_both_views(row, column):
     """One bright student pixel, 2x2 for the teacher, in an image of odd size with padding."""
-    from efpn_d2.modeling.meta_arch.views import (
-        halve_image_list,
-        halve_instances,
-        pad_to_multiple,
-    )
+    from efpn_d2.modeling.meta_arch.views import halve_image_list, pad_to_multiple
 
     image = torch.zeros(1, 3, 127, 159)
     image[..., 2 * row : 2 * row + 2, 2 * column : 2 * column + 2] = 1
@@ -265,6 +277,19 @@ def test_dropout_outside_of_frozen_parts_keeps_its_mode():
 def test_mistakes_are_one_clear_sentence(options, message):
     with pytest.raises(ValueError, match=message):
         make_model(**options)
+
+
+def test_a_batch_without_the_teachers_view_is_refused():
+    with pytest.raises(KeyError, match="DISTILL.VIEW is downsample, .* teacher_image: "):
+        losses_of(make_model(), [training_input([])])
+
+
+def test_proposals_are_drawn_on_the_students_image():
+    model = make_model("joint", **{"VIS_PERIOD": 1})
+    with EventStorage() as storage:
+        model(INPUTS[:1])
+    ((_, picture, _),) = storage._vis_data
+    assert picture.shape == (3, 64, 2 * 96)
 
 
 class Bare(Backbone):
