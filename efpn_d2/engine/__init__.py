@@ -1,4 +1,4 @@
-"""Training: trainers, stages, resumable data stream, process start-up."""
+"""Trainers, training stages, the resumable data loader and the start of processes."""
 
 from efpn_d2.engine.distillation import DistillationTrainer
 from efpn_d2.engine.launch import launch_or_join, run_and_leave

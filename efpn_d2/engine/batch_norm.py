@@ -1,4 +1,4 @@
-"""One state of batch normalisation for all processes of a training."""
+"""Synchronize the running statistics of batch normalization between processes."""
 
 import torch
 from detectron2.engine import HookBase
@@ -9,23 +9,24 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class ShareBatchNorm(HookBase):
-    """Share the running statistics before each checkpoint and each evaluation.
+    """Average the running statistics over the processes before each checkpoint and evaluation.
 
-    Every process collects its own, and a checkpoint holds those of the first: without this, the
-    others would go on from other ones after an interruption, and the weights in the file would not
-    be the ones that were evaluated. So with several processes both periods are part of a training
-    in which C'2 or the teacher of Eq. 5 reads these statistics.
+    Each process collects its own statistics, but a checkpoint holds those of the first process
+    only. Without this hook, the other processes would resume with different statistics, and the
+    evaluated weights would differ from the saved ones. With several processes, both periods
+    therefore affect a training in which C'2 or the teacher of Eq. 5 reads these statistics.
     """
 
     def __init__(self, checkpoint_period: int, eval_period: int) -> None:
         """
         Args:
-            checkpoint_period, eval_period: in iterations; 0: only at the end.
+            checkpoint_period: iterations between checkpoints; 0: only at the end.
+            eval_period: iterations between evaluations; 0: only at the end.
         """
         self._periods = [period for period in (checkpoint_period, eval_period) if period > 0]
 
     def after_step(self) -> None:
-        """Share, where a checkpoint or an evaluation follows."""
+        """Average the statistics if a checkpoint or an evaluation follows."""
         done = self.trainer.iter + 1
         if done == self.trainer.max_iter or any(done % period == 0 for period in self._periods):
             share_batch_norm(self.trainer.model)
@@ -33,10 +34,10 @@ class ShareBatchNorm(HookBase):
 
 @torch.no_grad()
 def share_batch_norm(model: nn.Module) -> None:
-    """Replace the running statistics that are being collected by their mean over the processes.
+    """Replace running statistics that are being updated by their mean over the processes.
 
     Args:
-        model: of every process the same; changed in place.
+        model: the same model in every process; changed in place.
     """
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
     collecting = [m for m in norms if m.training and m.running_mean is not None]

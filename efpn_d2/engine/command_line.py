@@ -1,4 +1,4 @@
-"""What the training scripts have in common: arguments, config, logging, data sets."""
+"""Arguments, config, logging and datasets of the training scripts."""
 
 import argparse
 import contextlib
@@ -27,9 +27,9 @@ from efpn_d2.utils.tool_support import draw_without_window, error_text
 
 
 def parse_args(epilog: str | None) -> argparse.Namespace:
-    """Detectron2's arguments and those that name data sets.
+    """Parse Detectron2's arguments and those that name datasets.
 
-    ``--config-file`` may also be the name of a packaged config; a wrong one ends the program.
+    ``--config-file`` may also be the name of a packaged config; an unknown one ends the program.
 
     Args:
         epilog: shown after the help.
@@ -47,9 +47,9 @@ def parse_args(epilog: str | None) -> argparse.Namespace:
 
 
 def setup(args: argparse.Namespace) -> CfgNode:
-    """The config of the command line; logging is set up and the data sets are registered.
+    """Build the config from the command line, set up logging and register the datasets.
 
-    What is wrong with the config or the data sets ends the program in one sentence.
+    An error in the config or the datasets ends the program with one sentence.
     """
     with refusals_as_sentences():
         cfg = _load_config(args)
@@ -72,17 +72,17 @@ def setup(args: argparse.Namespace) -> CfgNode:
         logger.info("CUDA is not available: running on the CPU.")
     if args.resume and not _last_checkpoint(cfg):
         logger.warning(
-            f"--resume finds no checkpoint to go on from, for {cfg.OUTPUT_DIR} has no file "
-            "last_checkpoint: starting from MODEL.WEIGHTS."
+            f"--resume found no checkpoint: {cfg.OUTPUT_DIR} has no file last_checkpoint. Starting "
+            "from MODEL.WEIGHTS."
         )
     return cfg
 
 
 @contextlib.contextmanager
 def refusals_as_sentences() -> Iterator[None]:
-    """Let a refusal of a config, a file or weights end the program with its sentence alone.
+    """End the program with the message alone if a config, a file or weights are refused.
 
-    Only around what prepares: in a training or an evaluation an error is to show where it is from.
+    Use it around preparation only: an error in training or evaluation needs its traceback.
     """
     try:
         yield
@@ -104,11 +104,11 @@ def _check_weights(cfg: CfgNode, args: argparse.Namespace) -> None:
         return
     weights = cfg.MODEL.WEIGHTS
     if weights and "://" not in weights and not os.path.isfile(weights):
-        raise FileNotFoundError(f"MODEL.WEIGHTS: there is no file '{weights}'.")
+        raise FileNotFoundError(f"MODEL.WEIGHTS: the file '{weights}' does not exist.")
     if args.eval_only and not weights:
         raise ValueError(
-            "--eval-only has no weights to evaluate: set MODEL.WEIGHTS, or add --resume to take "
-            f"the last checkpoint of OUTPUT_DIR {cfg.OUTPUT_DIR}."
+            "--eval-only needs weights to evaluate: set MODEL.WEIGHTS, or add --resume to use the "
+            f"last checkpoint in OUTPUT_DIR {cfg.OUTPUT_DIR}."
         )
 
 

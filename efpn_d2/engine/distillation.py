@@ -1,4 +1,4 @@
-"""The trainer of a stage, and the checkpoints that it starts from."""
+"""Trainer of a single stage, and the checkpointer that verifies its initial weights."""
 
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 
 class DistillationTrainer(EFPNTrainer):
-    """:class:`EFPNTrainer` of the stage ``DISTILL.STAGE``. Only ``build_*`` methods differ.
+    """:class:`EFPNTrainer` of the stage ``DISTILL.STAGE``; only ``build_*`` methods differ.
 
-    :mod:`efpn_d2.modeling.stage_table` says what each stage trains, and by which losses. The
-    checkpoints of every stage are plain detector checkpoints.
+    :mod:`efpn_d2.modeling.stage_table` defines which parameters a stage trains, and with which
+    losses. The checkpoints of every stage are plain detector checkpoints.
     """
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
-        """The detector of the stage, with what it does not train frozen.
+        """Build the detector of the stage and freeze the parameters that the stage does not train.
 
         Raises:
-            StageError: the stage is unknown or does not fit the configured detector.
+            StageError: if the stage is unknown or does not fit the configured detector.
         """
         stage = get_stage(cfg.DISTILL.STAGE)
         model = super().build_model(stage_config(cfg))
@@ -41,13 +41,13 @@ class DistillationTrainer(EFPNTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> DataLoader[Any]:
-        """As :class:`EFPNTrainer`'s, with the teacher's view where there is a teacher."""
+        """Build the loader of :class:`EFPNTrainer`, with the teacher's view if needed."""
         if get_stage(cfg.DISTILL.STAGE).distills:
             return build_resumable_train_loader(cfg, mapper=build_distillation_mapper(cfg))
         return super().build_train_loader(cfg)
 
     def build_checkpointer(self) -> EFPNCheckpointer:
-        """As :class:`EFPNTrainer`'s, but it refuses the weights of a wrong earlier stage."""
+        """Build a checkpointer that refuses the weights of a wrong earlier stage."""
         return StageCheckpointer(
             self.model,
             self.cfg.OUTPUT_DIR,
@@ -58,23 +58,25 @@ class DistillationTrainer(EFPNTrainer):
 
 
 class StageCheckpointer(EFPNCheckpointer):
-    """:class:`EFPNCheckpointer` that loads only what the stage can start from."""
+    """:class:`EFPNCheckpointer` that loads only weights from which the stage can start."""
 
     def __init__(self, model: nn.Module, save_dir: str = "", *, stage: str, **kwargs: Any) -> None:
         """
         Args:
+            model: see :class:`EFPNCheckpointer`.
+            save_dir: see :class:`EFPNCheckpointer`.
             stage: ``DISTILL.STAGE``.
-            model, save_dir, kwargs: those of :class:`EFPNCheckpointer`.
+            kwargs: see :class:`EFPNCheckpointer`.
         """
         super().__init__(model, save_dir, **kwargs)
         self._name, self._stage = stage, get_stage(stage)
         self._path = ""
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
-        """As in the base class.
+        """Load a checkpoint as the base class does, after the stage's checks.
 
         Raises:
-            StageError: the file, or its absence, is not what the stage starts from.
+            StageError: if the stage needs weights that ``path`` does not provide.
         """
         self._path = path
         if not path and self._stage.starts_from:
@@ -82,11 +84,12 @@ class StageCheckpointer(EFPNCheckpointer):
         return super().load(path, checkpointables)
 
     def _initialize_new_parts(self, incompatible: "_IncompatibleKeys") -> None:
-        # Before new parts are made of stock ones, while it shows what the file held.
+        # Check before new parts are initialized from stock ones: ``incompatible`` still shows what
+        # the file lacks.
         for prefix in self._stage.needs:
             absent = missing_below(incompatible, (prefix,))
             if any(not key.startswith(SMALL_RPN_HEAD) for key in absent):
-                self._refuse(f"'{self._path}' lacks fitting weights below {prefix.rstrip('.')}")
+                self._refuse(f"'{self._path}' has no matching weights below {prefix.rstrip('.')}")
         super()._initialize_new_parts(incompatible)
 
     def _refuse(self, reason: str) -> None:

@@ -15,15 +15,15 @@ from torch import distributed as dist
 def launch_or_join(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> Any:
     """Run ``main(args)`` in every process of the job.
 
-    Under torchrun this process is one of them already, and torchrun's environment says which;
-    otherwise Detectron2 starts ``args.num_gpus`` processes. Without CUDA they talk by gloo.
+    Under torchrun this process is already one of them, as torchrun's environment says; otherwise
+    Detectron2 starts ``args.num_gpus`` processes. Without CUDA they communicate by gloo.
 
     Args:
         main: an importable function.
-        args: as parsed by Detectron2's ``default_argument_parser()``.
+        args: result of Detectron2's ``default_argument_parser()``.
 
     Returns:
-        What ``main`` returns, or None when other processes ran it.
+        The result of ``main``, or None if other processes ran it.
     """
     if not dist.is_torchelastic_launched():
         if args.num_gpus * args.num_machines == 1:
@@ -46,14 +46,14 @@ def launch_or_join(main: Callable[[argparse.Namespace], Any], args: argparse.Nam
 
 
 def run_and_leave(main: Callable[..., Any], *args: Any) -> Any:
-    """Run ``main(*args)``, then leave the process groups.
+    """Run ``main(*args)``, then destroy the process groups.
 
-    For Detectron2's ``launch()``, which ends the processes with the groups open: gloo's threads
-    then race with the interpreter's shutdown, and now and then abort a process that is done.
-    After an error the groups stay open, since NCCL could wait for a process that has failed.
+    Detectron2's ``launch()`` ends the processes with the groups open: gloo's threads then race with
+    the shutdown of the interpreter and occasionally abort a finished process. After an error the
+    groups stay open, since NCCL could wait for a failed process.
 
     Returns:
-        What ``main`` returns.
+        The result of ``main``.
     """
     result = main(*args)
     if dist.is_initialized():
@@ -62,13 +62,13 @@ def run_and_leave(main: Callable[..., Any], *args: Any) -> Any:
 
 
 def leave_process_groups() -> None:
-    """Destroy all process groups of this process, and wait for their threads.
+    """Destroy all process groups of this process and wait for their threads.
 
-    ``destroy_process_group`` does not suffice: a group lives for as long as it is referred to, and
-    Detectron2's ``comm`` keeps two of them, which it makes once per process.
+    ``destroy_process_group`` alone is not enough: a group lives as long as it is referenced, and
+    Detectron2's ``comm`` caches two of them.
     """
     dist.destroy_process_group()
     comm.create_local_process_group.cache_clear()
     comm._get_global_gloo_group.cache_clear()
     comm._LOCAL_PROCESS_GROUP = None
-    gc.collect()  # DistributedDataParallel and its model's hooks refer to each other
+    gc.collect()  # DistributedDataParallel and the hooks of its model form reference cycles

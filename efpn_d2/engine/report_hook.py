@@ -1,4 +1,4 @@
-"""The report of :mod:`efpn_d2.report`, written at the end of an evaluation."""
+"""Write the report of :mod:`efpn_d2.report` at the end of an evaluation."""
 
 import logging
 import os
@@ -20,9 +20,9 @@ RESULTS = "coco_instances_results.json"
 
 
 class ReportEvaluator(DatasetEvaluator):
-    """Turns what another evaluator has read, written and computed into a page.
+    """Write a report on what another evaluator has read, written and computed.
 
-    It must come after that evaluator in a :class:`DatasetEvaluators`.
+    It must follow that evaluator in a :class:`DatasetEvaluators`.
     """
 
     def __init__(
@@ -30,26 +30,27 @@ class ReportEvaluator(DatasetEvaluator):
     ) -> None:
         """
         Args:
-            evaluator: if it is a :class:`SizeBinnedCOCOEvaluator`, the page has its AP and AR, else
-                those of COCO's protocol.
-            dataset_name: a registered data set that has a ``json_file`` by the time of the report.
-            folder: where the evaluator writes; the page comes to ``report_<data set>`` there.
+            evaluator: the page shows the AP and AR of a :class:`SizeBinnedCOCOEvaluator`; for other
+                evaluators those of COCO's protocol.
+            dataset_name: a registered dataset that has a ``json_file`` when the report is written.
+            folder: output folder of the evaluator; the page is written to ``report_<dataset>`` in
+                it.
             backend: see :func:`efpn_d2.evaluation.coco_backends.choose_backend`.
         """
         self._evaluator, self._dataset_name, self._folder = evaluator, dataset_name, folder
         self._backend = backend
 
     def evaluate(self) -> None:
-        """Write the page in the main process; a failure is logged and costs no evaluation."""
+        """Write the page in the main process; a failure is only logged."""
         if not comm.is_main_process():
             return
         try:
             self._write()
         except (AttributeError, OSError, ValueError) as error:
-            logger.error(f"There is no report on '{self._dataset_name}': {error_text(error)}")
+            logger.error(f"Cannot write a report on '{self._dataset_name}': {error_text(error)}")
 
     def _write(self) -> None:
-        # Only here: importing this package must not import what draws and reads images.
+        # Importing this package must not import the code that draws and reads images.
         from efpn_d2.report import Evaluated, ReportOptions, write_report
         from efpn_d2.report.rules import report_rules
 
@@ -78,13 +79,13 @@ class ReportEvaluator(DatasetEvaluator):
 def add_report(
     cfg: CfgNode, evaluator: DatasetEvaluator, dataset_name: str, folder: str
 ) -> DatasetEvaluator:
-    """The evaluator, followed by a report if the config asks for one and the protocol allows it.
+    """Append a report to the evaluator if the config enables it and the protocol supports it.
 
     Args:
         cfg: a config; ``EVALUATION.REPORT`` and ``EVALUATION.BACKEND`` apply.
-        evaluator: of the data set; one that is no :class:`ProtocolEvaluator` gets no report.
-        dataset_name: a registered data set.
-        folder: where the evaluator writes.
+        evaluator: evaluator of the dataset; it gets a report if it is a :class:`ProtocolEvaluator`.
+        dataset_name: a registered dataset.
+        folder: output folder of the evaluator.
     """
     if not cfg.EVALUATION.REPORT or not isinstance(evaluator, ProtocolEvaluator):
         return evaluator

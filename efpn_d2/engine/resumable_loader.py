@@ -1,9 +1,9 @@
-"""A training data loader that goes on exactly where an interrupted training stopped.
+"""Training data loader that resumes exactly where an interrupted training stopped.
 
-Detectron2's samplers restart their order whenever a training resumes, and its aspect-ratio grouping
-keeps half-filled batches that no checkpoint holds. Here the batch of every iteration is a pure
-function of (seed, rank, world size, batch size, iteration), found without reading an image, and the
-random augmentation of an image is a function of the seed and its place in the stream.
+Detectron2's samplers restart their order when a training resumes, and its aspect-ratio grouping
+keeps partial batches that no checkpoint holds. Here the batch of an iteration is a pure function of
+(seed, rank, world size, batch size, iteration), computed without reading images. The random
+augmentation of an image is a function of the seed and its position in the stream.
 """
 
 import itertools
@@ -39,7 +39,7 @@ _MAX_UNUSABLE_IN_A_ROW = 100
 
 
 class SampleKey(NamedTuple):
-    """One sample of the endless stream: which image, and the seed of its augmentation."""
+    """One sample of the endless stream: the index of an image and the seed of its augmentation."""
 
     image: int
     seed: int
@@ -48,13 +48,13 @@ class SampleKey(NamedTuple):
 class ResumableBatchSampler(Sampler[list[SampleKey]]):
     """Endless batches of one rank, starting at any iteration.
 
-    Epoch after epoch, all images are shuffled into one stream that every rank agrees on. The stream
-    is cut into batches that hold images of one group only; incomplete batches wait for the next
-    epoch. Batch k of the stream is trained by rank k % world_size in iteration k // world_size.
+    In each epoch, all images are shuffled into one stream that is the same on every rank. The
+    stream is cut into batches of images of the same group; incomplete batches wait for the next
+    epoch. Rank k % world_size trains batch k of the stream in iteration k // world_size.
 
     Attributes:
-        seed: base seed of order and augmentation, equal on all ranks. May be set before iterating.
-        start_iteration: the iteration that the next ``iter()`` starts with.
+        seed: base seed of order and augmentation, equal on all ranks; may be set before iterating.
+        start_iteration: the iteration with which the next ``iter()`` starts.
     """
 
     def __init__(
@@ -69,18 +69,20 @@ class ResumableBatchSampler(Sampler[list[SampleKey]]):
     ) -> None:
         """
         Args:
-            groups: for each image of the data set, the group that it may share a batch with.
+            groups: group of each image of the dataset; a batch has images of one group.
             batch_size: images per batch of one rank.
             seed: see the class.
-            repeat_factors: for each image, how often an epoch shows it on average; fractions are
-                rounded at random per epoch. Default: once each.
-            rank, world_size: of this process, and how many there are.
+            repeat_factors: mean number of times an epoch shows each image; fractions are rounded at
+                random in each epoch. Default: once each.
+            rank: rank of this process.
+            world_size: number of processes.
 
         Raises:
-            ValueError: there is no image, or ``repeat_factors`` are not one per image.
+            ValueError: if there is no image, or ``repeat_factors`` does not have one entry per
+                image.
         """
         if len(groups) == 0:
-            raise ValueError("The training data set is empty: there is nothing to sample from.")
+            raise ValueError("The training dataset is empty: there is nothing to sample from.")
         if repeat_factors is not None and len(repeat_factors) != len(groups):
             raise ValueError(
                 f"repeat_factors has {len(repeat_factors)} entries for {len(groups)} images."
@@ -95,7 +97,7 @@ class ResumableBatchSampler(Sampler[list[SampleKey]]):
 
     @property
     def dataset_size(self) -> int:
-        """Images in the data set."""
+        """Number of images in the dataset."""
         return len(self._groups)
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
@@ -108,7 +110,7 @@ class ResumableBatchSampler(Sampler[list[SampleKey]]):
             ]
 
     def _batches_of_all_ranks(self, seed: int, skip: int) -> Iterator[np.ndarray]:
-        """Batches of the stream from the ``skip``-th on, rows of (position in stream, index)."""
+        """Yield the batches of the stream from number ``skip`` on, rows of (position, index)."""
         position = 0
         waiting = np.empty((0, 2), dtype=np.int64)
         for epoch in itertools.count():
@@ -130,7 +132,7 @@ class ResumableBatchSampler(Sampler[list[SampleKey]]):
         return indices[torch.randperm(len(indices), generator=generator)].numpy()
 
     def _cut(self, pool: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Complete batches (B, batch_size, 2), each when its last image arrives; and the rest."""
+        """Return complete batches (B, batch_size, 2), ordered by their last image, and the rest."""
         batches, rest = [], []
         groups = self._groups[pool[:, 1]]
         for group in np.unique(groups):
@@ -143,10 +145,10 @@ class ResumableBatchSampler(Sampler[list[SampleKey]]):
 
 
 class SeededMapDataset(Dataset[Any]):
-    """Map the records of a data set, with all CPU generators seeded by the sample's key.
+    """Map the records of a dataset, with all CPU generators seeded by the sample's key.
 
-    So a sample looks the same whichever worker process makes it, and in a resumed training. A
-    mapper that returns None (an unusable image) gets another record, drawn by the same seed.
+    A sample is then the same in every worker process and in a resumed training. If the mapper
+    returns None (an unusable image), another record is drawn with the same seed.
     """
 
     def __init__(
@@ -161,7 +163,7 @@ class SeededMapDataset(Dataset[Any]):
     def __getitem__(self, key: SampleKey) -> Any:
         """
         Raises:
-            RuntimeError: the mapper refused very many records in a row.
+            RuntimeError: if the mapper returns None for very many records in a row.
         """
         index, seed = key
         with seeded_cpu_rng(seed):
@@ -171,7 +173,7 @@ class SeededMapDataset(Dataset[Any]):
                     return sample
                 index = random.randrange(len(self))
         raise RuntimeError(
-            f"The data set mapper returned None for {_MAX_UNUSABLE_IN_A_ROW} records in a row; "
+            f"The dataset mapper returned None for {_MAX_UNUSABLE_IN_A_ROW} records in a row; "
             "check the mapper and the image files."
         )
 
@@ -179,23 +181,23 @@ class SeededMapDataset(Dataset[Any]):
 def build_resumable_train_loader(
     cfg: CfgNode, mapper: Callable[[dict[str, Any]], Any] | None = None
 ) -> DataLoader[Any]:
-    """Like ``detectron2.data.build_detection_train_loader(cfg)``, with an exactly resumable order.
+    """Build the loader of ``build_detection_train_loader(cfg)`` with an exactly resumable order.
 
-    Honours the same config keys. ``DATALOADER.SAMPLER_TRAIN`` other than "TrainingSampler" and
-    "RepeatFactorTrainingSampler", and data sets that are not lists of records, get Detectron2's
-    own loader and a warning.
+    It honors the same config keys. A ``DATALOADER.SAMPLER_TRAIN`` other than "TrainingSampler" and
+    "RepeatFactorTrainingSampler", or a dataset that is not a list of records, gets Detectron2's own
+    loader and a warning.
 
     Args:
         cfg: a config.
-        mapper: from record to model input; default ``DetectionMapper(cfg, is_train=True)``.
+        mapper: maps a record to a model input; default ``DetectionMapper(cfg, is_train=True)``.
 
     Returns:
         An endless loader of lists of ``SOLVER.IMS_PER_BATCH / world size`` mapped records.
 
     Raises:
-        ValueError: the batch does not divide among the processes, a record lacks its size, objects
-            lack masks or keypoints that are trained on, or ``DATA.BALANCE_CLASSES`` does not go
-            with the sampler or the data set.
+        ValueError: if the batch cannot be divided among the processes, a record has no size,
+            objects lack masks or keypoints that are trained, or ``DATA.BALANCE_CLASSES`` does not
+            fit the sampler or the dataset.
     """
     sampler_name = cfg.DATALOADER.SAMPLER_TRAIN
     if _balances_classes(cfg) and sampler_name != "TrainingSampler":
@@ -205,20 +207,22 @@ def build_resumable_train_loader(
         )
     records = _load_records(cfg)
     mapper = mapper or DetectionMapper(cfg, is_train=True)
-    # What another mapper makes of the records is not known.
+    # The needs of other mappers are unknown.
     if isinstance(records, list) and isinstance(mapper, (DatasetMapper, CopyPasteMapper)):
         check_objects(cfg, records)
     if sampler_name not in _RESUMABLE_SAMPLERS:
         logger.warning(
             f"DATALOADER.SAMPLER_TRAIN {sampler_name} restarts its order when training resumes; "
-            f"{' and '.join(_RESUMABLE_SAMPLERS)} go on where they stopped."
+            f"{' and '.join(_RESUMABLE_SAMPLERS)} continue it."
         )
         return build_detection_train_loader(cfg, mapper=mapper, dataset=records)
     if not isinstance(records, list):
         if _balances_classes(cfg):
-            raise ValueError("DATA.BALANCE_CLASSES needs training data sets of listed records.")
+            raise ValueError(
+                "DATA.BALANCE_CLASSES needs training datasets that are lists of records."
+            )
         logger.warning(
-            "A training data set that is not a list of records restarts its order when training "
+            "A training dataset that is not a list of records restarts its order when training "
             "resumes."
         )
         return build_detection_train_loader(cfg, mapper=mapper, dataset=records)
@@ -227,13 +231,13 @@ def build_resumable_train_loader(
         batch_sampler=_build_batch_sampler(cfg, records),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=trivial_batch_collator,
-        # Of its own, for starting workers must not draw from the generator of the training step.
+        # Starting workers must not draw from the generator of the training step.
         generator=torch.Generator(),
     )
 
 
 def _load_records(cfg: CfgNode) -> Any:
-    """The training data sets, as Detectron2's own loader has them."""
+    """Load the training datasets as Detectron2's own loader does."""
     return get_detection_dataset_dicts(
         cfg.DATASETS.TRAIN,
         filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
@@ -283,10 +287,10 @@ def _build_batch_sampler(cfg: CfgNode, records: list[dict[str, Any]]) -> Resumab
 
 
 def aspect_ratio_groups(records: Sequence[dict[str, Any]]) -> list[int]:
-    """0 for images wider than high, else 1: those that Detectron2 batches together.
+    """Return 0 for images wider than high, else 1: the groups that Detectron2 batches together.
 
     Raises:
-        ValueError: a record has no "width" or "height".
+        ValueError: if a record has no "width" or "height".
     """
     for record in records:
         if "width" not in record or "height" not in record:

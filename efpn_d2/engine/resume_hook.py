@@ -1,4 +1,4 @@
-"""The hook that makes a resumed training the uninterrupted one."""
+"""Hook that makes a resumed training equal to an uninterrupted one."""
 
 import logging
 from typing import Any
@@ -15,20 +15,23 @@ logger = logging.getLogger(__name__)
 
 
 class ResumeHook(HookBase):
-    """Tie all randomness of a training to its base seed, ``seed``, and the iteration.
+    """Tie all randomness of a training to its base seed and the iteration.
 
-    Before training it moves the data loader to the first iteration to run; before each step it
-    seeds the random generators of this process from (base seed, rank, iteration). The base seed is
-    kept in the checkpoint, and goes before ``SEED`` of the config when a training resumes. With the
-    iteration, which Detectron2 keeps there, it is the complete random state of every rank. So
-    neither an evaluation in between nor an interruption changes what follows.
+    Before training it moves the data loader to the first iteration; before each step it seeds the
+    random generators of this process from (base seed, rank, iteration). The base seed is kept in
+    the checkpoint and takes precedence over ``SEED`` when a training resumes. Together with the
+    iteration, which Detectron2 keeps, it is the complete random state of every rank. Therefore
+    neither an evaluation nor an interruption changes the iterations that follow.
+
+    Attributes:
+        seed: the base seed.
     """
 
     def __init__(self, data_loader: DataLoader[Any]) -> None:
         """
         Args:
-            data_loader: the trainer's; the base seed is that of its sampler. A loader without a
-                :class:`ResumableBatchSampler` is left alone, and restarts its order.
+            data_loader: loader of the trainer; its sampler has the base seed. A loader without a
+                :class:`ResumableBatchSampler` is left alone and restarts its order.
         """
         sampler = getattr(data_loader, "batch_sampler", None)
         self._sampler = sampler if isinstance(sampler, ResumableBatchSampler) else None
@@ -47,11 +50,11 @@ class ResumeHook(HookBase):
         seed_all_rng(derive_seed(self.seed, Purpose.STEP, comm.get_rank(), self.trainer.iter))
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint must hold."""
+        """Return the seed and the properties of the data stream."""
         return {"seed": self.seed, "stream": self._stream()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the seed over, and warn if the data stream is another one."""
+        """Take over the seed, and warn if the data stream differs."""
         self.seed = state["seed"]
         before, now = state["stream"], self._stream()
         changes = [
@@ -61,12 +64,12 @@ class ResumeHook(HookBase):
         ]
         if changes:
             logger.warning(
-                f"The training resumes with another data stream ({', '.join(changes)}): it goes "
-                "on, but not image by image as it would have without the interruption."
+                f"The training resumes with a different data stream ({', '.join(changes)}): its "
+                "images will differ from those of an uninterrupted training."
             )
 
     def _stream(self) -> dict[str, int]:
-        """What, next to the seed, determines the images of an iteration."""
+        """Return what, besides the seed, determines the images of an iteration."""
         if self._sampler is None:
             return {}
         return {

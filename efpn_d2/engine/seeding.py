@@ -1,4 +1,4 @@
-"""Random numbers as a function of where the training is, not of what ran before."""
+"""Random numbers as a function of the position in the training, not of earlier computations."""
 
 import contextlib
 import random
@@ -10,7 +10,7 @@ import torch
 
 
 class Purpose(IntEnum):
-    """What a derived seed is for, so that equal counters never share a random stream."""
+    """Purpose of a derived seed, so that equal counters never share a random stream."""
 
     ORDER = 0
     SAMPLE = 1
@@ -18,12 +18,12 @@ class Purpose(IntEnum):
 
 
 def derive_seed(base_seed: int, purpose: Purpose, *counters: int) -> int:
-    """A well-mixed 32-bit seed, the same on every machine.
+    """Return a well-mixed 32-bit seed, the same on every machine.
 
     Args:
         base_seed: seed of the whole training, >= 0.
-        purpose: what the random numbers are for.
-        counters: non-negative integers that say where the training is (epoch, rank, ...).
+        purpose: purpose of the random numbers.
+        counters: non-negative integers that locate the position in the training (epoch, rank, ...).
     """
     entropy = [base_seed, int(purpose), *counters]
     return int(np.random.SeedSequence(entropy).generate_state(1)[0])
@@ -31,7 +31,7 @@ def derive_seed(base_seed: int, purpose: Purpose, *counters: int) -> int:
 
 @contextlib.contextmanager
 def seeded_cpu_rng(seed: int) -> Iterator[None]:
-    """Run a block with Python's, numpy's and torch's CPU generators seeded, then put them back.
+    """Seed the CPU generators of Python, numpy and torch for a block, then restore them.
 
     CUDA generators are left alone: the block is meant for data loading.
 

@@ -1,4 +1,4 @@
-"""The folder of a stage: which training it holds, and whether that is finished."""
+"""Output folder of a stage: which training it holds, and whether that is finished."""
 
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,12 @@ from efpn_d2.modeling.stage_table import STAGES, get_stage
 from efpn_d2.modeling.stages import stage_config
 from efpn_d2.utils.files import write_atomically
 
-# What tells a later run which training this is. Others write config.yaml too, such as an evaluation
-# with this OUTPUT_DIR.
+# stage.yaml tells a later run which training this is. Other runs write config.yaml too, such as an
+# evaluation with this OUTPUT_DIR.
 _NOTE, _CONFIG = "stage.yaml", "config.yaml"
 
-# With another value of these a training may go on: it is the same but for rounding, and for the
-# statistics of batch normalisation, which parts of a batch and several processes collect.
+# A training may resume with other values of these: it is the same except for rounding, and for the
+# statistics of batch normalization, which depend on the parts of a batch and on the processes.
 _WITHOUT_EFFECT = (
     "CUDNN_BENCHMARK",
     "DATALOADER.NUM_WORKERS",
@@ -31,38 +31,38 @@ _WITHOUT_EFFECT = (
 
 
 def record_path(cfg: CfgNode) -> Path:
-    """The run record that ends a stage."""
+    """Return the path of the run record that is written at the end of a stage."""
     return Path(cfg.OUTPUT_DIR, "record.json")
 
 
 def output_path(cfg: CfgNode) -> Path:
-    """The stage's last weights, as Detectron2 names them."""
+    """Return the path of the stage's final weights, as Detectron2 names them."""
     return Path(cfg.OUTPUT_DIR, "model_final.pth")
 
 
 def same_training(cfg: CfgNode) -> bool:
-    """Whether the stage's folder holds what ``cfg`` trains, as far as anything is in it.
+    """Check whether the stage's folder is empty or holds the training that ``cfg`` describes.
 
-    Options count that make this stage another training. One that is younger than the
-    folder has its default.
+    Only options that change the training are compared. An option that the folder does not know,
+    since it is of an earlier version, has its default.
     """
     folder = Path(cfg.OUTPUT_DIR)
-    # Folders of earlier versions have no note.
+    # Folders of earlier versions have no stage.yaml.
     noted = next((f for f in (folder / _NOTE, folder / _CONFIG) if f.is_file()), None)
     return noted is None or _values(get_config(str(noted))) == _values(cfg)
 
 
 def note_training(cfg: CfgNode) -> None:
-    """Say in the stage's folder what is trained there."""
+    """Write the config of the training to the stage's folder."""
     folder = Path(cfg.OUTPUT_DIR)
     for name in (_NOTE, _CONFIG):
         write_atomically(folder / name, cfg.dump().encode())
 
 
 def _values(cfg: CfgNode) -> dict[str, Any]:
-    """What makes a stage the training that it is."""
+    """Return the options that define the training of a stage."""
     values = yaml.safe_load(stage_config(cfg).dump())
-    # Both train alike what both know, and earlier versions named the first.
+    # Both meta-architectures train alike, and earlier versions used the first one.
     if values["MODEL"]["META_ARCHITECTURE"] == "GeneralizedRCNN":
         values["MODEL"]["META_ARCHITECTURE"] = "EFPNRCNN"
     for key in _WITHOUT_EFFECT:

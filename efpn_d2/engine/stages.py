@@ -1,4 +1,4 @@
-"""base -> distill -> head in a row, from one config; what is finished is skipped."""
+"""Run the stages base -> distill -> head from one config and skip finished ones."""
 
 import contextlib
 import json
@@ -29,13 +29,13 @@ logger = logging.getLogger(__name__)
 
 
 def stage_configs(cfg: CfgNode) -> list[CfgNode]:
-    """One config per entry of ``DISTILL.SCHEDULE``, each starting from the previous one's output.
+    """Return one config per entry of ``DISTILL.SCHEDULE``, each starting from the previous output.
 
-    A stage's output is ``OUTPUT_DIR/<stage>``. The learning-rate steps and the warm-up keep their
-    place relative to the number of iterations.
+    A stage's output folder is ``OUTPUT_DIR/<stage>``. Learning-rate steps and warm-up scale with
+    the number of iterations.
 
     Raises:
-        StageError: the schedule is empty or an entry is not [stage, iterations, learning rate].
+        StageError: if the schedule is empty or an entry is not [stage, iterations, learning rate].
     """
     schedule = cfg.DISTILL.SCHEDULE
     if not schedule or not all(_is_stage(entry) for entry in schedule):
@@ -54,7 +54,8 @@ def stage_configs(cfg: CfgNode) -> list[CfgNode]:
         share = iterations / cfg.SOLVER.MAX_ITER
         own.SOLVER.MAX_ITER = iterations
         steps = (round(step * share) for step in cfg.SOLVER.STEPS)
-        # Very short stages round their last step up to their end, which the schedule refuses.
+        # In very short stages the last step may be rounded up to the end, which the schedule
+        # refuses.
         own.SOLVER.STEPS = tuple(step for step in steps if step < iterations)
         own.SOLVER.WARMUP_ITERS = round(cfg.SOLVER.WARMUP_ITERS * share)
         own.SOLVER.BASE_LR = float(learning_rate)
@@ -79,10 +80,10 @@ def _is_stage(entry: Any) -> bool:
 def _use_stock_names(cfg: CfgNode) -> None:
     parts = []
     if cfg.MODEL.EFPN_BS.DCLOSS_ENABLED or cfg.MODEL.EFPN_BS.FBSM_ENABLED:
-        # The heads that know these, on the stock maps.
+        # Heads that support these losses, on the stock features.
         cfg.MODEL.EFPN.ROUTING, cfg.MODEL.EFPN.RPN_ON_P2_PRIME = "none", False
     elif cfg.MODEL.EFPN.SIMILARITY != "iou":
-        # The RPN that knows it, on the stock maps.
+        # The RPN that supports the similarity, on the stock features.
         cfg.MODEL.EFPN.RPN_ON_P2_PRIME = False
         parts.append("ROI_HEADS")
     else:
@@ -93,7 +94,7 @@ def _use_stock_names(cfg: CfgNode) -> None:
     if "RetinaNet" not in cfg.MODEL.META_ARCHITECTURE and stock_builder in BACKBONE_REGISTRY:
         cfg.MODEL.BACKBONE.NAME = stock_builder
     if is_enhanced(cfg):
-        # The stock pyramid with what is inserted into it, but for what would be on P'2.
+        # The stock pyramid with the modules inserted into it, except those on P'2.
         name = cfg.MODEL.BACKBONE.NAME
         cfg.MODEL.BACKBONE.NAME = ENHANCED_BUILDERS.get(name, name)
         cfg.MODEL.SGDM.ON_LEVELS = [x for x in cfg.MODEL.SGDM.ON_LEVELS if x != "p2_prime"]
@@ -104,19 +105,19 @@ def run_stages(
 ) -> list[dict[str, Any]]:
     """Train the stages of ``DISTILL.SCHEDULE`` one after the other.
 
-    A finished stage is skipped and an interrupted one resumed. Progress and remaining time of a
-    stage are in its log.
+    A finished stage is skipped and an interrupted one resumed. Each stage logs its progress and
+    remaining time.
 
     Args:
-        cfg: its data sets must be registered.
+        cfg: a config; its datasets must be registered.
         trainer_class: trains and evaluates the stages.
 
     Returns:
         The stages' run records, as written to ``OUTPUT_DIR/<stage>/record.json``.
 
     Raises:
-        StageError: see :func:`stage_configs`; or the folder holds stages of another config, or one
-            of the stages has a mistake, which is found before any is trained.
+        StageError: see :func:`stage_configs`; also if the folder holds stages of another config, or
+            a stage has an error, which is found before any stage is trained.
     """
     configs = stage_configs(cfg)
     to_train = [i for i in range(len(configs)) if not _is_finished(configs, i)]
@@ -132,13 +133,13 @@ def run_stages(
             _train(own, trainer_class)
             comm.synchronize()
         else:
-            logger.info("It is finished already.")
+            logger.info("The stage is already finished.")
         records.append(json.loads(record_path(own).read_text()))
     return records
 
 
 def _is_finished(configs: list[CfgNode], i: int) -> bool:
-    """Whether a stage has its record, and its weights if the next stage has yet to read them."""
+    """Check for the record of a stage, and for its weights if the next stage still needs them."""
     is_read = i + 1 < len(configs) and not record_path(configs[i + 1]).exists()
     return record_path(configs[i]).exists() and (output_path(configs[i]).is_file() or not is_read)
 
@@ -147,16 +148,15 @@ def _check_folder(cfg: CfgNode) -> None:
     if not same_training(cfg):
         raise StageError(
             f"'{cfg.OUTPUT_DIR}' holds this stage trained with another config (compare its "
-            "config.yaml): choose another OUTPUT_DIR or delete the folder. To go on from weights "
-            "that you have, name them in MODEL.WEIGHTS and leave their stages out of "
-            "DISTILL.SCHEDULE."
+            "config.yaml): choose another OUTPUT_DIR or delete the folder. To continue from "
+            "existing weights, set MODEL.WEIGHTS and remove their stages from DISTILL.SCHEDULE."
         )
 
 
 def _check_stage(
     cfg: CfgNode, trainer_class: type[DistillationTrainer], to_come: list[str]
 ) -> None:
-    """Find a stage's mistakes before the stages ahead of it, with these outputs, are trained."""
+    """Find the errors of a stage before training earlier stages, whose outputs are ``to_come``."""
     on_cpu = cfg.clone()
     on_cpu.defrost()
     on_cpu.MODEL.DEVICE = "cpu"
@@ -164,7 +164,7 @@ def _check_stage(
         on_cpu.DISTILL.TEACHER_WEIGHTS = ""
     distills = get_stage(cfg.DISTILL.STAGE).distills
     with _refusals_of(cfg.DISTILL.STAGE):
-        # Which has every model that is built, page after page.
+        # Do not log the model: build_model() prints all of it.
         with without_messages("detectron2.engine.defaults"):
             trainer_class.build_model(on_cpu)
         (build_distillation_mapper if distills else build_train_mapper)(on_cpu)
@@ -181,29 +181,29 @@ def _refusals_of(stage: str) -> Iterator[None]:
 
 
 class _Stopwatch(HookBase):
-    """Seconds of training, those before an interruption included."""
+    """Measure the seconds of training, including those before an interruption."""
 
     seconds = 0.0
 
     def before_step(self) -> None:
-        """Start."""
+        """Start the measurement of a step."""
         self._start = time.perf_counter()
 
     def after_step(self) -> None:
-        """Stop, and add up."""
+        """Add the duration of the step."""
         self.seconds += time.perf_counter() - self._start
 
     def state_dict(self) -> dict[str, float]:
-        """The seconds so far."""
+        """Return the seconds so far."""
         return {"seconds": self.seconds}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        """Go on from the seconds of an interrupted training."""
+        """Continue from the seconds of an interrupted training."""
         self.seconds = state["seconds"]
 
 
 def _train(cfg: CfgNode, trainer_class: type[DistillationTrainer]) -> None:
-    # New weights are drawn from the seed, whatever ran before in this process.
+    # New weights depend on the seed only, not on what ran before in this process.
     seed_all_rng(cfg.SEED if cfg.SEED >= 0 else None)
     with _refusals_of(cfg.DISTILL.STAGE):
         trainer = trainer_class(cfg)
@@ -216,9 +216,9 @@ def _train(cfg: CfgNode, trainer_class: type[DistillationTrainer]) -> None:
     if trainer.start_iter < cfg.SOLVER.MAX_ITER:
         trainer.train()
     elif comm.is_main_process() and not output_path(cfg).is_file():
-        # It was stopped between the checkpoint of its last iteration and its output.
+        # The training was stopped between its last checkpoint and its output.
         trainer.checkpointer.save(output_path(cfg).stem, iteration=trainer.start_iter - 1)
-    # A training ends with an evaluation, but it may have been stopped before that.
+    # The training may have been stopped before its final evaluation.
     metrics = getattr(trainer, "_last_eval_results", None)
     if metrics is None:
         metrics = trainer_class.test(cfg, trainer.model)

@@ -1,4 +1,4 @@
-"""Training loop: Detectron2's, with resumable data, safe checkpoints and evaluation by metadata."""
+"""Detectron2's trainer with resumable data, safe checkpoints and evaluation by metadata."""
 
 import functools
 import os
@@ -31,12 +31,12 @@ from efpn_d2.modeling.meta_arch import EFPNWithTTA
 
 
 class EFPNTrainer(DefaultTrainer):
-    """:class:`DefaultTrainer` whose resumed training equals the uninterrupted one, bit for bit.
+    """:class:`DefaultTrainer` whose resumed training equals the uninterrupted one bit for bit.
 
-    Only what is built differs: the training data loader, the optimizer step (see
-    :mod:`.training_loop`), the checkpointer, two more hooks, and the evaluator, chosen by the data
-    set's metadata. Data parallelism, gradient clipping, schedule and logging are Detectron2's.
-    Exact resumption excludes ``TEST.PRECISE_BN``, whose statistics depend on how often it ran.
+    It builds its own training data loader, optimizer step (see :mod:`.training_loop`) and
+    checkpointer, two more hooks, and the evaluator that the dataset's metadata name. Data
+    parallelism, gradient clipping, schedule and logging are Detectron2's. Exact resumption excludes
+    ``TEST.PRECISE_BN``, whose statistics depend on how often it ran.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
@@ -44,13 +44,15 @@ class EFPNTrainer(DefaultTrainer):
         Args:
             cfg: a config.
 
-        Raises: as :func:`training_options`.
+        Raises:
+            ValueError: see :func:`training_options`.
+            RuntimeError: see :func:`training_options`.
         """
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         options = training_options(cfg)
         plain = cfg.clone()
         plain.defrost()
-        plain.SOLVER.AMP.ENABLED = False  # the base class's own loop is replaced below
+        plain.SOLVER.AMP.ENABLED = False  # the loop of the base class is replaced below
         with _ddp_without_device_ids() if cfg.MODEL.DEVICE == "cpu" else nullcontext():
             super().__init__(plain)
         self.cfg = cfg
@@ -62,10 +64,10 @@ class EFPNTrainer(DefaultTrainer):
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
-        """As in the base class.
+        """Build the model as the base class does, after checking the config.
 
         Raises:
-            ValueError: its images are not of three colours, or as :func:`check_config`.
+            ValueError: if the input images do not have three colors; see also :func:`check_config`.
         """
         check_input_format(cfg)
         check_config(cfg)
@@ -73,12 +75,12 @@ class EFPNTrainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> DataLoader[Any]:
-        """See :func:`build_resumable_train_loader`; images as ``cfg.DATA`` says."""
+        """Build a resumable loader with the mapper that ``cfg.DATA`` selects."""
         return build_resumable_train_loader(cfg, mapper=build_train_mapper(cfg))
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> DataLoader[Any]:
-        """Detectron2's, with :class:`DetectionMapper`."""
+        """Build Detectron2's loader with :class:`DetectionMapper`."""
         mapper = DetectionMapper(cfg, is_train=False)
         return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
 
@@ -86,31 +88,36 @@ class EFPNTrainer(DefaultTrainer):
     def build_evaluator(
         cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None
     ) -> DatasetEvaluator:
-        """See :func:`efpn_d2.evaluation.build_evaluator`; with ``EVALUATION.REPORT``, a report."""
+        """Build the evaluator of a dataset, with a report if ``EVALUATION.REPORT`` is set.
+
+        See :func:`efpn_d2.evaluation.build_evaluator`.
+        """
         folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
         evaluator = build_evaluator(cfg, dataset_name, folder)
         return add_report(cfg, evaluator, dataset_name, folder)
 
     @classmethod
     def test_at_scales(cls, cfg: CfgNode, model: nn.Module) -> dict[str, Any]:
-        """Evaluate with ``TEST.AUG``'s scales, each made from the file's own pixels.
+        """Evaluate at the scales of ``TEST.AUG``, each resized from the original image.
 
         Returns:
-            What ``test`` does, all keys with the suffix ``_TTA``: ``{"bbox_TTA": {"AP": ...}}``.
+            The result of ``test`` with the suffix ``_TTA`` on all keys: ``{"bbox_TTA": {"AP":
+            ...}}``.
 
-        Raises: as :class:`EFPNWithTTA`.
+        Raises:
+            ValueError: see :class:`EFPNWithTTA`.
         """
         model = EFPNWithTTA(cfg, model)
         cfg = cfg.clone()
         cfg.defrost()
-        cfg.INPUT.MIN_SIZE_TEST = 0  # the data loader does not scale
+        cfg.INPUT.MIN_SIZE_TEST = 0  # the data loader does not resize
         folder = os.path.join(cfg.OUTPUT_DIR, "inference_TTA")
         evaluators = [cls.build_evaluator(cfg, name, folder) for name in cfg.DATASETS.TEST]
         results = cls.test(cfg, model, evaluators)
         return OrderedDict((f"{key}_TTA", value) for key, value in results.items())
 
     def build_checkpointer(self) -> EFPNCheckpointer:
-        """The checkpointer of this training, in ``cfg.OUTPUT_DIR``."""
+        """Build the checkpointer of this training, which writes to ``cfg.OUTPUT_DIR``."""
         return EFPNCheckpointer(
             self.model,
             self.cfg.OUTPUT_DIR,
@@ -119,10 +126,10 @@ class EFPNTrainer(DefaultTrainer):
         )
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """As in the base class, but it says what resumes otherwise than the config has it.
+        """Resume or load as the base class does, and warn of settings that differ from the config.
 
         Raises:
-            ValueError: the checkpoint to resume from is of another detector.
+            ValueError: if the checkpoint is of a different detector.
         """
         resumes = resume and self.checkpointer.has_checkpoint()
         configured = optimizer_settings(self._trainer.optimizer)
@@ -131,17 +138,17 @@ class EFPNTrainer(DefaultTrainer):
             warn_of_resumption(self, configured)
 
     def build_hooks(self) -> list[HookBase]:
-        """Detectron2's hooks, after those that make the training resumable.
+        """Build Detectron2's hooks, after those that make the training resumable.
 
         Raises:
-            ValueError: precise statistics of batch normalisation are asked for where C'2 is made.
+            ValueError: if precise batch normalization is enabled for a model that computes C'2.
         """
         if self.cfg.TEST.PRECISE_BN.ENABLED and _runs_stage2_twice(self.model):
             raise ValueError(
-                "TEST.PRECISE_BN.ENABLED is on, which is for modules that run once per image, but "
-                "C'2 is a second run of stage 2: turn it off, or set MODEL.EFPN.PRESET slim."
+                "TEST.PRECISE_BN.ENABLED needs modules that run once per image, but stage 2 runs "
+                "a second time for C'2: set it False, or set MODEL.EFPN.PRESET slim."
             )
-        # Here, for these hooks are the first to hold the checkpointer.
+        # These hooks are the first users of the checkpointer.
         self.checkpointer = self.build_checkpointer()
         self._resume_hook = ResumeHook(self.data_loader)
         share = ShareBatchNorm(self.cfg.SOLVER.CHECKPOINT_PERIOD, self.cfg.TEST.EVAL_PERIOD)
@@ -149,7 +156,7 @@ class EFPNTrainer(DefaultTrainer):
 
     @property
     def seed(self) -> int:
-        """The base seed: ``cfg.SEED``, or the one drawn in its place."""
+        """The base seed: ``cfg.SEED``, or a random one if that is negative."""
         return self._resume_hook.seed
 
 
@@ -159,7 +166,7 @@ def _runs_stage2_twice(model: nn.Module) -> bool:
 
 @contextmanager
 def _ddp_without_device_ids() -> Iterator[None]:
-    """Let ``DefaultTrainer`` make a model on the CPU data parallel; it passes device ids itself."""
+    """Let ``DefaultTrainer``, which always passes device ids, use data parallelism on the CPU."""
     create_ddp_model = defaults.create_ddp_model
     defaults.create_ddp_model = functools.partial(create_ddp_model, device_ids=None)
     try:

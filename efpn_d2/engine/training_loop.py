@@ -1,15 +1,15 @@
-"""The optimizer step: in parts that fit into memory, and in mixed precision on any device.
+"""Optimizer step with gradient accumulation and mixed precision on any device.
 
-``SOLVER.IMS_PER_BATCH`` stays what Detectron2 says it is, the images of one optimizer step, however
-few of them are in memory at once: ``TRAINING.ACCUMULATE_GRADIENTS`` cuts each process's share into
-equal parts. So accumulation changes neither the images of an iteration nor learning rate, schedule,
-``SOLVER.REFERENCE_WORLD_SIZE``, checkpoints and logs, and a training may be resumed with another
-number of parts, on a smaller device.
+``SOLVER.IMS_PER_BATCH`` remains the number of images per optimizer step.
+``TRAINING.ACCUMULATE_GRADIENTS`` cuts the batch of each process into equal parts that are processed
+one after the other. Accumulation therefore changes neither the images of an iteration nor learning
+rate, schedule, ``SOLVER.REFERENCE_WORLD_SIZE``, checkpoints and logs, and a training can resume
+with a different number of parts.
 
-The loss of a step is the mean over its parts. That is the loss of the whole batch as far as a loss
-is a mean over images or over a fixed number of samples per image, as the detector's are while
-enough boxes can be sampled. What is counted per batch is counted per part: statistics of BatchNorm,
-padding, the cells in Eq. 7, and ``DISTILL.OHEM_BATCH``.
+The loss of a step is the mean over its parts. It equals the loss of the whole batch if that is a
+mean over images or over a fixed number of samples per image, as the detector's losses are while
+enough boxes can be sampled. Quantities that are counted per batch are counted per part: statistics
+of BatchNorm, padding, the cells in Eq. 7, and ``DISTILL.OHEM_BATCH``.
 """
 
 import contextlib
@@ -37,20 +37,20 @@ PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 class TrainingOptions(NamedTuple):
-    """How an optimizer step is made."""
+    """Options of an optimizer step."""
 
-    #: Parts that the batch of a process is cut into.
+    #: Number of parts of a process's batch.
     micro_batches: int
-    #: Type that autocast computes in; None: no mixed precision.
+    #: Data type of autocast; None: no mixed precision.
     precision: torch.dtype | None
 
 
 def training_options(cfg: CfgNode) -> TrainingOptions:
-    """The options of ``SOLVER.AMP`` and ``TRAINING``; without that node, its defaults.
+    """Return the options in ``SOLVER.AMP`` and ``TRAINING``, with defaults if that node is missing.
 
     Raises:
-        ValueError: a value of ``TRAINING`` does not exist, or the batch does not divide by it.
-        RuntimeError: this torch is too old for mixed precision.
+        ValueError: if a value of ``TRAINING`` is invalid, or the batch cannot be divided by it.
+        RuntimeError: if this torch is too old for mixed precision.
     """
     if "TRAINING" not in cfg:
         cfg = cfg.clone()
@@ -59,8 +59,8 @@ def training_options(cfg: CfgNode) -> TrainingOptions:
     micro_batches, precision = cfg.TRAINING.ACCUMULATE_GRADIENTS, cfg.TRAINING.AMP_PRECISION
     if not isinstance(micro_batches, int) or micro_batches < 1:
         raise ValueError(
-            f"TRAINING.ACCUMULATE_GRADIENTS is {micro_batches}: use 1, or the number of parts that "
-            "a batch is to be cut into."
+            f"TRAINING.ACCUMULATE_GRADIENTS is {micro_batches}: use 1, or the number of parts of a "
+            "batch."
         )
     if precision not in PRECISIONS:
         raise ValueError(
@@ -72,13 +72,13 @@ def training_options(cfg: CfgNode) -> TrainingOptions:
         return TrainingOptions(micro_batches, None)
     if not hasattr(torch.amp, "GradScaler"):
         raise RuntimeError(
-            f"SOLVER.AMP.ENABLED needs torch 2.3 or later, and this is {torch.__version__}: "
-            "install a later one or set it False."
+            f"SOLVER.AMP.ENABLED needs torch 2.3 or later, but this is {torch.__version__}: "
+            "upgrade torch or set it False."
         )
     if precision == "float16" and cfg.MODEL.DEVICE == "cpu":
         logger.warning(
-            "TRAINING.AMP_PRECISION is 'float16', which a CPU emulates, many times slower than "
-            "float32: use 'bfloat16', or SOLVER.AMP.ENABLED False."
+            "TRAINING.AMP_PRECISION is 'float16', which on a CPU is emulated and many times slower "
+            "than float32: use 'bfloat16', or set SOLVER.AMP.ENABLED False."
         )
     return TrainingOptions(micro_batches, PRECISIONS[precision])
 
@@ -97,7 +97,14 @@ def _check_divisible(total_batch_size: int, micro_batches: int) -> None:
 def build_training_loop(
     options: TrainingOptions, model: nn.Module, data_loader: Iterable[Any], optimizer: Optimizer
 ) -> SimpleTrainer:
-    """The loop for these options; model, data loader and optimizer as for ``SimpleTrainer``."""
+    """Build the training loop for these options.
+
+    Args:
+        options: number of parts and precision.
+        model: see ``SimpleTrainer``.
+        data_loader: see ``SimpleTrainer``.
+        optimizer: see ``SimpleTrainer``.
+    """
     parts = options.micro_batches
     if options.precision is None:
         return MicroBatchTrainer(model, data_loader, optimizer, micro_batches=parts)
@@ -107,10 +114,10 @@ def build_training_loop(
 
 
 class MicroBatchTrainer(SimpleTrainer):
-    """:class:`SimpleTrainer` that takes each batch in equal parts, one after the other.
+    """:class:`SimpleTrainer` that processes each batch in equal parts, one after the other.
 
-    An iteration is one optimizer step, whatever the number of parts; its gradients and the losses
-    in its log are means over the parts. Processes exchange gradients once per step.
+    An iteration is one optimizer step for any number of parts; its gradients and logged losses are
+    means over the parts. Processes exchange gradients once per step.
     """
 
     def __init__(
@@ -124,21 +131,23 @@ class MicroBatchTrainer(SimpleTrainer):
     ) -> None:
         """
         Args:
-            model, data_loader, optimizer: those of ``SimpleTrainer``; batches are lists.
-            micro_batches: parts of a batch; it must divide the images of a batch.
-            kwargs: of the Detectron2 class mixed with.
+            model: see ``SimpleTrainer``.
+            data_loader: see ``SimpleTrainer``; batches are lists.
+            optimizer: see ``SimpleTrainer``.
+            micro_batches: number of parts; it must divide the number of images of a batch.
+            kwargs: arguments of the Detectron2 class that this one is combined with.
         """
         super().__init__(model, data_loader, optimizer, **kwargs)
         self.micro_batches = micro_batches
 
     def run_step(self) -> None:
-        """One optimizer step.
+        """Run one optimizer step.
 
         Raises:
-            ValueError: the batch cannot be cut into equal parts.
-            FloatingPointError: a loss is infinite or NaN.
+            ValueError: if the batch cannot be cut into equal parts.
+            FloatingPointError: if a loss is infinite or NaN.
         """
-        assert self.model.training, "The model was changed to evaluation mode during the training."
+        assert self.model.training, "The model was switched to evaluation mode during training."
         start = time.perf_counter()
         batch = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
@@ -155,13 +164,13 @@ class MicroBatchTrainer(SimpleTrainer):
         self._update()
 
     def _local_gradients(self) -> contextlib.AbstractContextManager[None]:
-        """Gradients stay in this process until those of the last part go with them."""
+        """Defer the exchange of gradients between processes to the last part."""
         if isinstance(self.model, DistributedDataParallel):
             return self.model.no_sync()
         return contextlib.nullcontext()
 
     def _add_gradients(self, batch: list[Any], mean_losses: dict[str, Tensor]) -> None:
-        """Add a part's share to the gradients and to ``mean_losses``."""
+        """Add the gradients and losses of a part, divided by the number of parts."""
         losses = self._losses(batch)
         total = functools.reduce(operator.add, (value.float() for value in losses.values()))
         self._backward(total / self.micro_batches)
@@ -183,8 +192,8 @@ class MicroBatchTrainer(SimpleTrainer):
 class AMPMicroBatchTrainer(MicroBatchTrainer, AMPTrainer):
     """:class:`MicroBatchTrainer` in mixed precision, fp16 or bf16, on any device.
 
-    With fp16 the loss is scaled; a step whose gradients overflow is left out, and the scale halves.
-    bf16 has the range of fp32 and needs no scale.
+    With fp16 the loss is scaled; a step whose gradients overflow is skipped, and the scale is
+    halved. bf16 has the range of fp32 and needs no scale.
     """
 
     def __init__(
@@ -198,8 +207,11 @@ class AMPMicroBatchTrainer(MicroBatchTrainer, AMPTrainer):
     ) -> None:
         """
         Args:
-            model, data_loader, optimizer, micro_batches: those of :class:`MicroBatchTrainer`.
+            model: see :class:`MicroBatchTrainer`.
+            data_loader: see :class:`MicroBatchTrainer`.
+            optimizer: see :class:`MicroBatchTrainer`.
             precision: ``torch.float16`` or ``torch.bfloat16``.
+            micro_batches: see :class:`MicroBatchTrainer`.
         """
         self._device_type = next(model.parameters()).device.type
         super().__init__(
@@ -208,18 +220,18 @@ class AMPMicroBatchTrainer(MicroBatchTrainer, AMPTrainer):
             optimizer,
             micro_batches=micro_batches,
             precision=precision,
-            # Disabled, it does nothing, and its state is empty.
+            # A disabled scaler does nothing, and its state is empty.
             grad_scaler=torch.amp.GradScaler(self._device_type, enabled=precision == torch.float16),
         )
         pool_in_fp32(model)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As in the base class; a state without a loss scale starts with a new one."""
+        """Load a state as the base class does; one without a loss scale starts with a new scale."""
         if not state_dict.get("grad_scaler"):
             if self.grad_scaler.is_enabled():
                 logger.warning(
-                    "The training resumes in fp16, but its checkpoint was written without: the "
-                    "loss scale starts anew."
+                    "The training resumes in fp16 from a checkpoint of another precision: the loss "
+                    "scale is initialized again."
                 )
             state_dict = {**state_dict, "grad_scaler": self.grad_scaler.state_dict()}
         super().load_state_dict(state_dict)
@@ -232,35 +244,35 @@ class AMPMicroBatchTrainer(MicroBatchTrainer, AMPTrainer):
         self.grad_scaler.scale(loss).backward()
 
     def _update(self) -> None:
-        # Detectron2's gradient clipping is part of the optimizer's step, and an optimizer that
-        # unscales by itself would do it after that.
+        # Detectron2's gradient clipping is part of the optimizer's step, so the gradients must be
+        # unscaled before it.
         self.grad_scaler.unscale_(self.optimizer)
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
 
 
 def split_batch(batch: list[Any], parts: int) -> list[list[Any]]:
-    """``batch`` in equal, consecutive parts.
+    """Split ``batch`` into equal, consecutive parts.
 
     Raises:
-        ValueError: it cannot be cut so.
+        ValueError: if ``parts`` does not divide the batch.
     """
     if parts == 1:
         return [batch]
     if len(batch) % parts:
         raise ValueError(
-            f"The data loader gave a batch of {len(batch)}, which TRAINING.ACCUMULATE_GRADIENTS "
-            f"{parts} does not divide: let it give equal batches of a multiple of {parts}."
+            f"The data loader returned a batch of {len(batch)}, which is not divisible by "
+            f"TRAINING.ACCUMULATE_GRADIENTS {parts}: use batches of a multiple of {parts}."
         )
     size = len(batch) // parts
     return [batch[i : i + size] for i in range(0, len(batch), size)]
 
 
 def pool_in_fp32(model: nn.Module) -> None:
-    """Let all poolers of boxes read their maps in fp32, in place.
+    """Let all box poolers read their features in fp32, in place.
 
-    Detectron2's ``ROIAlign`` brings the boxes to the type of the map, which in bf16 moves a box at
-    x = 1300 by up to 4 pixels; that it then computes in fp32 does not bring them back.
+    Detectron2's ``ROIAlign`` casts the boxes to the data type of the features, which in bf16 moves
+    a box at x = 1300 by up to 4 pixels before it computes in fp32.
     """
     for module in model.modules():
         if isinstance(module, ROIPooler):

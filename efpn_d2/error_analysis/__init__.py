@@ -1,1 +1,1 @@
-"""What became of every detection and every object, and the counts of it."""
+"""Classification of detections and objects by error type, and counts of the errors."""

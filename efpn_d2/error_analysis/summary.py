@@ -1,7 +1,8 @@
 """Counts and curves from the verdicts of :mod:`error_analysis`, by object size and class.
 
-A false detection counts in the size of the object it failed at, or at background in its own.
-Accuracy is TP / (TP + FP), what others call precision; all counts run over all classes together.
+A false detection is counted in the size of the object to which it is assigned, a detection at
+background in its own size. Accuracy is TP / (TP + FP), also called precision; all counts are over
+all classes together.
 """
 
 import math
@@ -16,7 +17,7 @@ NO_BIN = -1
 
 
 class Rates(NamedTuple):
-    """Accuracy, recall and F1 in [0, 1]; NaN where nothing is there to divide by."""
+    """Accuracy, recall and F1 in [0, 1]; NaN if the denominator is 0."""
 
     objects: int
     true_positives: int
@@ -24,30 +25,30 @@ class Rates(NamedTuple):
 
     @property
     def accuracy(self) -> float:
-        """Share of the detections that are right: the precision."""
+        """Share of correct detections (precision)."""
         return _ratio(self.true_positives, self.true_positives + self.false_positives)
 
     @property
     def recall(self) -> float:
-        """Share of the objects that are found."""
+        """Share of objects that are found."""
         return _ratio(self.true_positives, self.objects)
 
     @property
     def f1(self) -> float:
-        """The harmonic mean of both."""
+        """Harmonic mean of accuracy and recall."""
         found = 2 * self.true_positives
         return _ratio(found, self.objects + self.true_positives + self.false_positives)
 
 
 class Selection(NamedTuple):
-    """Which objects (M,) and detections (N,) count."""
+    """Masks of the objects (M,) and detections (N,) that are counted."""
 
     objects: np.ndarray
     detections: np.ndarray
 
 
 def bin_index(sizes: np.ndarray, edges: Sequence[float] | np.ndarray) -> np.ndarray:
-    """(N,) int: which half-open bin between ascending edges a size lies in, else NO_BIN."""
+    """Return (N,) int: the half-open bin between ascending edges of each size, or NO_BIN."""
     index = np.searchsorted(np.asarray(edges), sizes, side="right") - 1
     return np.where((index < 0) | (index >= len(edges) - 1), NO_BIN, index)
 
@@ -55,12 +56,13 @@ def bin_index(sizes: np.ndarray, edges: Sequence[float] | np.ndarray) -> np.ndar
 def select(
     run: RunAnalysis, low: float = 0.0, high: float = math.inf, class_index: int | None = None
 ) -> Selection:
-    """Objects that are no crowd and detections that are not ignored, of a size and a class.
+    """Select objects and detections by size and class, without crowds and ignored detections.
 
     Args:
         run: the verdicts.
-        low, high: ends of the half-open size bin in pixels.
-        class_index: one class, by what the object is and what the detection says; None: all.
+        low: lower end of the half-open size bin in pixels.
+        high: upper end of the bin.
+        class_index: class of the objects and predicted class of the detections; None: all.
     """
     sizes, truth = run.sizes, run.truth
     objects = ~truth.crowd & (truth.sizes >= low) & (truth.sizes < high)
@@ -72,14 +74,14 @@ def select(
 
 
 def rates(run: RunAnalysis, selection: Selection, threshold: float) -> Rates:
-    """Accuracy, recall and F1 of detections with at least the score ``threshold``."""
+    """Compute accuracy, recall and F1 of detections with a score of at least ``threshold``."""
     counted = selection.detections & (run.detections.scores >= threshold)
     true = int((counted & (run.kind == Kind.FOUND)).sum())
     return Rates(int(selection.objects.sum()), true, int(counted.sum()) - true)
 
 
 def best_threshold(run: RunAnalysis) -> float:
-    """The score from which on detections have the highest F1; 0.5 if none is right."""
+    """Return the score threshold with the highest F1; 0.5 if no detection is correct."""
     everything = select(run)
     scores, true, false = _sweep(run, everything)
     objects = int(everything.objects.sum())
@@ -89,7 +91,7 @@ def best_threshold(run: RunAnalysis) -> float:
 
 
 def _sweep(run: RunAnalysis, selection: Selection) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Each score that occurs, falling, with the true and false positives from it on."""
+    """Return each distinct score, falling, with the true and false positives at that threshold."""
     scores = run.detections.scores[selection.detections]
     true = run.kind[selection.detections] == Kind.FOUND
     order = np.argsort(-scores, kind="stable")
@@ -107,10 +109,10 @@ class Curve(NamedTuple):
 
 
 def accuracy_recall(run: RunAnalysis, selection: Selection, max_points: int = 240) -> Curve:
-    """Accuracy against recall while the score threshold falls; empty without objects.
+    """Compute accuracy against recall for falling score thresholds; empty without objects.
 
-    Nothing is smoothed or interpolated; of more points than ``max_points`` a selection remains
-    that is even in recall and has both ends.
+    The curve is not smoothed or interpolated. Above ``max_points``, a subset is kept that is evenly
+    spaced in recall and includes both ends.
     """
     scores, true, false = _sweep(run, selection)
     objects = int(selection.objects.sum())
@@ -125,7 +127,7 @@ def accuracy_recall(run: RunAnalysis, selection: Selection, max_points: int = 24
 
 
 def error_counts(run: RunAnalysis, edges: Sequence[float], threshold: float) -> np.ndarray:
-    """(bins, 7) int: how often each :class:`Kind` but IGNORED occurs in each size bin."""
+    """Return (bins, 7) int: counts of each :class:`Kind` except IGNORED in each size bin."""
     truth, counted = run.truth, run.detections.scores >= threshold
     counts = np.zeros((len(edges) - 1, len(Kind) - 1), dtype=int)
     object_bin, detection_bin = bin_index(truth.sizes, edges), bin_index(run.sizes, edges)
@@ -138,21 +140,21 @@ def error_counts(run: RunAnalysis, edges: Sequence[float], threshold: float) -> 
 
 
 class SizeRecall(NamedTuple):
-    """Recall of objects in B narrow size bins; NaN without an object."""
+    """Recall of objects in B narrow size bins; NaN without objects."""
 
     edges: np.ndarray  # (B + 1,) pixels
     objects: np.ndarray  # (B,) int
     recall: np.ndarray  # (B,) at the first IoU threshold, with all detections
     average_recall: np.ndarray  # (B,) mean over the IoU thresholds, with all detections
-    recall_at_threshold: np.ndarray  # (B,) at the first IoU threshold, from the score threshold on
+    recall_at_threshold: np.ndarray  # (B,) at the first IoU threshold and the score threshold
 
 
 def size_edges(sizes: np.ndarray, bins: int = 14) -> np.ndarray:
-    """(B + 1,) edges for a curve over object size, about even on a logarithmic axis.
+    """Return (B + 1,) edges for a curve over object size, nearly even on a logarithmic axis.
 
-    They are whole numbers of pixels, from at most the smallest size (itself, if that is below one)
-    to above the largest one. Bins are joined until each has a fair number of objects, at least 1
-    of 200, so there may be fewer than asked for. [0, 1] without an object.
+    The edges are whole pixels, except a smallest size below one, and span all sizes. Bins are
+    merged until each has at least 1 in 200 of the objects, so there may be fewer than ``bins``.
+    Without objects the edges are [0, 1].
     """
     sizes = sizes[sizes > 0]
     if not len(sizes):
@@ -169,14 +171,14 @@ def size_edges(sizes: np.ndarray, bins: int = 14) -> np.ndarray:
 
 
 def recall_by_size(run: RunAnalysis, edges: np.ndarray, threshold: float) -> SizeRecall:
-    """Recall against object size, the article's Figure 1(b)."""
+    """Compute recall against object size [paper Fig. 1(b)]."""
     truth = run.truth
     bins = np.where(truth.crowd, NO_BIN, bin_index(truth.sizes, edges))
     count = len(edges) - 1
     objects = np.bincount(bins[bins >= 0], minlength=count)
 
     def mean(values: np.ndarray) -> np.ndarray:
-        """Mean of values of the objects in each bin."""
+        """Average the values of the objects in each bin."""
         total = np.bincount(bins[bins >= 0], weights=values[bins >= 0], minlength=count)
         return np.divide(total, objects, out=np.full(count, np.nan), where=objects > 0)
 
@@ -191,7 +193,7 @@ def recall_by_size(run: RunAnalysis, edges: np.ndarray, threshold: float) -> Siz
 
 
 def score_histogram(run: RunAnalysis, selection: Selection, bins: int = 20) -> np.ndarray:
-    """(2, bins) int: true and false positives by score, in equal steps from 0 to 1."""
+    """Return (2, bins) int: true and false positives by score, in equal steps from 0 to 1."""
     index = np.clip((run.detections.scores * bins).astype(int), 0, bins - 1)
     true, false = run.kind == Kind.FOUND, run.false_positive()
     return np.array(
@@ -200,10 +202,10 @@ def score_histogram(run: RunAnalysis, selection: Selection, bins: int = 20) -> n
 
 
 def confusion(run: RunAnalysis, threshold: float) -> np.ndarray:
-    """(K + 1, K + 1) int: what objects (rows) were taken for (columns).
+    """Return (K + 1, K + 1) int: counts of objects (rows) by predicted class (columns).
 
-    Found objects are on the diagonal, classification errors off it. The last column has the missed
-    objects, the last row the detections at background. Other errors are not in it.
+    Found objects are on the diagonal, classification errors off it. The last column counts missed
+    objects, the last row detections at background. Other errors are not included.
     """
     truth, detections = run.truth, run.detections
     k = len(truth.class_names)

@@ -1,17 +1,18 @@
-"""What became of every detection and every object: found, or lost to which kind of error.
+"""Classify every detection and every object as found or as a type of error.
 
-The kinds are in the spirit of TIDE (Bolya et al., 2020). With IoU in [0, 1], ``foreground_iou`` and
-``background_iou`` (0.5 and 0.1), a detection is, in this order,
+The types follow the idea of TIDE (Bolya et al., 2020). With IoU in [0, 1] and the thresholds
+``foreground_iou`` and ``background_iou`` (0.5 and 0.1), a detection is the first of these that
+applies:
 
 * found: matched to an object of its class by COCO's rule (best score first, each object once);
-* a duplicate: IoU >= foreground with an object of its class that a better one has found;
+* a duplicate: IoU >= foreground with an object of its class that a better detection has found;
 * a classification error: IoU >= foreground with an object of another class;
-* a localisation error: background <= IoU < foreground with an object of its class;
+* a localization error: background <= IoU < foreground with an object of its class;
 * both: background <= IoU < foreground with an object of another class;
 * background: IoU < background with every object.
 
-What lies on a crowd region of its class, and matches nothing, is ignored. An object is missed if no
-detection found it and none is a classification or localisation error at it.
+An unmatched detection on a crowd region of its class is ignored. An object is missed if no
+detection found it and no classification or localization error is assigned to it.
 """
 
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ IOU_THRESHOLDS = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))
 
 
 class Kind(IntEnum):
-    """Verdict on a detection; MISSED alone is one on an object."""
+    """Verdict on a detection, or, for MISSED, on an object."""
 
     FOUND = 0
     MISSED = 1
@@ -46,43 +47,43 @@ FALSE_KINDS = tuple(kind for kind in ERROR_KINDS if kind != Kind.MISSED)
 
 @dataclass(frozen=True)
 class RunAnalysis:
-    """Verdicts on the N detections of a run and on the M objects of its data set.
+    """Verdicts on the N detections of a run and the M objects of its dataset.
 
-    ``found_score`` has a column for each of the T IoU thresholds and holds the score of the
-    detection that found the object at that IoU, -inf without one.
+    ``found_score`` has one column for each of the T IoU thresholds: the score of the detection that
+    found the object at that IoU, or -inf.
     """
 
     truth: GroundTruth
     detections: Detections
-    kind: np.ndarray  # (N,) of Kind, at the foreground IoU
-    partner: np.ndarray  # (N,) int, the object it found or failed at, else UNMATCHED
-    partner_iou: np.ndarray  # (N,) IoU with it
+    kind: np.ndarray  # (N,) Kind, at the foreground IoU
+    partner: np.ndarray  # (N,) int, the object to which it is assigned, else UNMATCHED
+    partner_iou: np.ndarray  # (N,) IoU with that object
     found_by: np.ndarray  # (M,) int, the detection that found the object, else UNMATCHED
     found_score: np.ndarray  # (M, T)
-    covered_score: np.ndarray  # (M,) best score of classification or localisation errors at it
+    covered_score: np.ndarray  # (M,) best score of its classification or localization errors
     iou_thresholds: tuple[float, ...]
 
     @property
     def sizes(self) -> np.ndarray:
-        """(N,) size that a detection counts in: its object's, or its own at background."""
+        """(N,) size of the assigned object, or of the detection itself at background."""
         own = box_sizes(self.detections.boxes)
         if not len(self.truth.sizes):
             return own
         return np.where(self.partner == UNMATCHED, own, self.truth.sizes[self.partner])
 
     def false_positive(self) -> np.ndarray:
-        """(N,) bool: neither right nor ignored."""
+        """Return (N,) bool: detections that are neither found nor ignored."""
         return (self.kind != Kind.FOUND) & (self.kind != Kind.IGNORED)
 
     def found(self, threshold: float) -> np.ndarray:
-        """(M,) bool: objects found by a detection with at least that score."""
+        """Return (M,) bool: objects found by a detection with a score of at least ``threshold``."""
         by = self.found_by
         if not len(self.detections.scores):
             return np.zeros(len(by), dtype=bool)
         return (by != UNMATCHED) & (self.detections.scores[by] >= threshold)
 
     def missed(self, threshold: float) -> np.ndarray:
-        """(M,) bool: objects that no detection with at least that score found or failed at."""
+        """Return (M,) bool: missed objects at that score threshold, without crowds."""
         covered = self.covered_score >= threshold
         return ~self.found(threshold) & ~covered & ~self.truth.crowd
 
@@ -94,23 +95,24 @@ def analyze_run(
     iou_thresholds: tuple[float, ...] = IOU_THRESHOLDS,
     background_iou: float = 0.1,
 ) -> RunAnalysis:
-    """Match the detections of all images and name every error.
+    """Match the detections of all images and classify every error.
 
-    The score threshold comes later: what is found above one does not depend on what lies below.
+    No score threshold is needed: the verdicts above a threshold do not depend on detections below
+    it.
 
     Args:
         truth: ground truth.
-        detections: of the same images.
-        iou_thresholds: ascending; the first one is ``foreground_iou``, the others give
-            ``found_score``.
+        detections: detections in the same images.
+        iou_thresholds: ascending; the first one is ``foreground_iou``, all of them define the
+            columns of ``found_score``.
         background_iou: see the module.
 
     Raises:
-        ValueError: the thresholds are not ascending from above ``background_iou``.
+        ValueError: if the thresholds are not ascending from above ``background_iou``.
     """
     limits = (background_iou, *iou_thresholds)
     if len(limits) < 2 or any(a >= b for a, b in zip(limits, limits[1:], strict=False)):
-        raise ValueError(f"IoU thresholds {limits} must ascend, the background's first.")
+        raise ValueError(f"The background IoU and the IoU thresholds, {limits}, must be ascending.")
     n, m = len(detections.scores), len(truth.sizes)
     kind, partner = np.full(n, int(Kind.BACKGROUND)), np.full(n, UNMATCHED)
     partner_iou, found_by = np.zeros(n), np.full(m, UNMATCHED)
@@ -159,7 +161,7 @@ def _verdicts(
     foreground: float,
     background: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Kind of each of D detections of an image, and the object it found or failed at."""
+    """Return the kind of each of D detections of an image, and the object it is assigned to."""
     own = np.where(same & ~crowd, iou, -1.0)
     other = np.where(~same & ~crowd, iou, -1.0)
     best_own, best_other = own.max(axis=1), other.max(axis=1)

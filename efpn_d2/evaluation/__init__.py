@@ -1,4 +1,4 @@
-"""Evaluation by object size, by the protocols of data sets of small objects."""
+"""Evaluation by object size with the protocols of small-object datasets."""
 
 from efpn_d2.evaluation.build import build_evaluator
 from efpn_d2.evaluation.coco_evaluator import SizeBinnedCOCOEvaluator

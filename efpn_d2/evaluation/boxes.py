@@ -1,4 +1,4 @@
-"""Boxes of images as arrays, and how much they overlap."""
+"""Boxes of images as arrays, and their overlaps."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ class ImageBoxes:
 
     Attributes:
         boxes: (N, 4) float64, x, y, width and height in pixels.
-        classes: (N,) int64, ids of categories.
+        classes: (N,) int64, category ids.
         scores: (N,) float64; ones for annotations.
     """
 
@@ -26,12 +26,12 @@ class ImageBoxes:
         return len(self.boxes)
 
     def __getitem__(self, index: np.ndarray) -> "ImageBoxes":
-        """Those that a mask or an array of indices picks, in its order."""
+        """Select boxes by a mask or an array of indices."""
         return ImageBoxes(self.boxes[index], self.classes[index], self.scores[index])
 
 
 def image_boxes(records: Iterable[Mapping[str, Any]]) -> ImageBoxes:
-    """Annotations or results in COCO's format as arrays; one without a "score" has score 1."""
+    """Convert annotations or results in COCO format to arrays; the default score is 1."""
     records = list(records)
     return ImageBoxes(
         np.array([record["bbox"] for record in records], dtype=np.float64).reshape(-1, 4),
@@ -41,13 +41,13 @@ def image_boxes(records: Iterable[Mapping[str, Any]]) -> ImageBoxes:
 
 
 def box_iou(boxes: np.ndarray, objects: np.ndarray, crowd: np.ndarray | None = None) -> np.ndarray:
-    """Intersection over union of all pairs, by pycocotools.
+    """Compute the intersection over union of all pairs with pycocotools.
 
     Args:
         boxes: (D, 4) x, y, width, height.
-        objects: (G, 4), likewise.
-        crowd: (G,) bool; with these of ``objects`` it is the intersection over the area of the box
-            in ``boxes``, as for all that is ignored; None: no crowds.
+        objects: (G, 4) x, y, width, height.
+        crowd: (G,) bool; for these ``objects``, the intersection over the area of the box in
+            ``boxes`` is computed instead; None: no crowds.
 
     Returns:
         (D, G) float64; 0 for boxes that do not touch and for boxes without area.

@@ -1,4 +1,4 @@
-"""The evaluator of a data set, chosen by its metadata."""
+"""Build the evaluator of a dataset from its metadata."""
 
 import logging
 import os
@@ -34,20 +34,20 @@ _BY_DATASET_NAME = {
 def build_evaluator(
     cfg: CfgNode, dataset_name: str, output_folder: str | None = None
 ) -> DatasetEvaluator:
-    """The evaluator that the ``evaluator_type`` in a data set's metadata asks for.
+    """Build the evaluator that the ``evaluator_type`` in a dataset's metadata selects.
 
-    For "coco", ``EVALUATION.PROTOCOL`` says by which rules, or else the metadata's ``protocol``.
-    Without either, and if it is the metadata's "coco", they are COCO's with the detector's own
-    limit of detections.
+    For "coco", the rules are those of ``EVALUATION.PROTOCOL``, or else of the metadata's
+    ``protocol``. Without either, or if the metadata's is "coco", they are COCO's with the
+    detector's own limit of detections.
 
     Args:
-        cfg: a config; the node EVALUATION and ``TEST.DETECTIONS_PER_IMAGE`` apply to "coco".
-        dataset_name: a registered data set.
-        output_folder: where predictions are written; default ``<OUTPUT_DIR>/inference``.
+        cfg: a config; for "coco", the node EVALUATION and ``TEST.DETECTIONS_PER_IMAGE`` apply.
+        dataset_name: a registered dataset.
+        output_folder: folder for predictions; default ``<OUTPUT_DIR>/inference``.
 
     Raises:
-        NotImplementedError: there is no evaluator of that type.
-        ValueError: there is no such protocol, or a value of the node EVALUATION is wrong.
+        NotImplementedError: if there is no evaluator of that type.
+        ValueError: if the protocol is unknown, or a value of the node EVALUATION is invalid.
     """
     output_folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
     evaluator_type = MetadataCatalog.get(dataset_name).get("evaluator_type")
@@ -60,11 +60,11 @@ def build_evaluator(
     if evaluator_type in _BY_DATASET_NAME:
         return _BY_DATASET_NAME[evaluator_type](dataset_name)
     message = (
-        f"There is no evaluator for data set '{dataset_name}' (evaluator_type {evaluator_type}); "
+        f"There is no evaluator for dataset '{dataset_name}' (evaluator_type {evaluator_type}); "
         f"set MetadataCatalog.get('{dataset_name}').evaluator_type to one of coco, lvis, "
         f"{', '.join(_BY_DATASET_NAME)}, or override build_evaluator."
     )
-    # Detectron2's test() catches the exception and goes on without its text.
+    # Detectron2's test() catches the exception and drops its text.
     logger.error(message)
     raise NotImplementedError(message)
 
@@ -89,7 +89,7 @@ def _build_protocol_evaluator(
         return VisDroneEvaluator(dataset_name, **common)
     if name and name not in COCO_PROTOCOLS:
         raise ValueError(
-            f"The protocol '{name}' of data set '{dataset_name}' is unknown: set "
+            f"The protocol '{name}' of dataset '{dataset_name}' is unknown: set "
             f"EVALUATION.PROTOCOL to one of {', '.join([*COCO_PROTOCOLS, 'tt100k', 'visdrone'])}."
         )
     bins = [size_bin.area_bin for size_bin in size_bins(node.SIZE_BINS)]
@@ -102,16 +102,16 @@ def _build_protocol_evaluator(
 
 
 def _protocol_of(dataset_name: str) -> str:
-    """The metadata's protocol, empty if it is "coco".
+    """Return the metadata's protocol, empty if it is "coco".
 
-    That is what it says of any file, while the config means the limit of 100 detections by it.
+    Metadata of any COCO file say "coco"; in the config it means the limit of 100 detections.
     """
     protocol = MetadataCatalog.get(dataset_name).get("protocol", "")
     return "" if protocol == "coco" else protocol
 
 
 def _limits_of_detector(cfg: CfgNode) -> list[int]:
-    """COCO's limits with the detector's own as the last; COCO's if it has none."""
+    """Return COCO's limits with the detector's own as the last; empty if it has none."""
     limit = _max_dets(cfg)
     return [*(n for n in (1, 10) if n < limit), limit] if limit else []
 
@@ -120,8 +120,8 @@ def _warn_of_unused(node: CfgNode, protocol: str) -> None:
     unused = [key for key in ("SIZE_BINS", "IOU_THRESHOLDS", "MAX_DETS") if node[key]]
     if unused:
         logger.warning(
-            f"The protocol {protocol} has rules of its own, so EVALUATION.{', '.join(unused)} "
-            "changes nothing: leave it empty, or choose EVALUATION.PROTOCOL coco."
+            f"EVALUATION.{', '.join(unused)} is ignored by the protocol {protocol}, which has its "
+            "own rules: leave it empty, or choose EVALUATION.PROTOCOL coco."
         )
 
 
@@ -129,12 +129,13 @@ def _warn_of_limit(cfg: CfgNode, protocol: str, needed: int) -> None:
     limit = _max_dets(cfg)
     if limit is not None and limit < needed:
         logger.warning(
-            f"The detector gives at most {limit} detections per image (TEST.DETECTIONS_PER_IMAGE), "
-            f"fewer than the {needed} of the protocol {protocol}: set both to the same number."
+            f"The detector returns at most {limit} detections per image "
+            f"(TEST.DETECTIONS_PER_IMAGE), fewer than the {needed} of the protocol {protocol}: set "
+            "both to the same number."
         )
 
 
 def _max_dets(cfg: CfgNode) -> int | None:
-    """Detections per image that count, or None for the protocol's own limit."""
+    """Return the limit of detections per image, or None for the protocol's own."""
     limit = cfg.TEST.DETECTIONS_PER_IMAGE
     return limit if limit > 0 else None

@@ -1,4 +1,4 @@
-"""Ground truth and detections of COCO files as flat arrays, checked while they are read."""
+"""Ground truth and detections of COCO files as flat arrays, checked when they are read."""
 
 import json
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ _ANNOTATION = (
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """The I images of a data set and their M objects, sorted by image."""
+    """The I images of a dataset and their M objects, sorted by image."""
 
     images: list[dict[str, Any]]  # COCO's entries: id, file_name, width, height
     class_names: list[str]  # K names, in the order of the category ids
@@ -45,21 +45,21 @@ class GroundTruth:
     crowd: np.ndarray  # (M,) bool
 
     def bounds(self) -> np.ndarray:
-        """(I + 1,) int: the objects of image i are those from entry i up to entry i + 1."""
+        """Return (I + 1,) int: bounds[i] is the first object of image i, bounds[I] is M."""
         return np.searchsorted(self.image, np.arange(len(self.images) + 1))
 
 
 @dataclass(frozen=True)
 class Detections:
-    """N detections, sorted by image and within it by falling score."""
+    """N detections, sorted by image and by falling score within an image."""
 
-    image: np.ndarray  # (N,) int, index into the ground truth's images
+    image: np.ndarray  # (N,) int, index into the images of the ground truth
     boxes: np.ndarray  # (N, 4) XYXY in pixels
     classes: np.ndarray  # (N,) int
     scores: np.ndarray  # (N,)
 
     def bounds(self, num_images: int) -> np.ndarray:
-        """(I + 1,) int: the detections of image i are those from entry i up to entry i + 1."""
+        """Return (I + 1,) int: bounds[i] is the first detection of image i, bounds[I] is N."""
         return np.searchsorted(self.image, np.arange(num_images + 1))
 
 
@@ -67,18 +67,18 @@ def load_ground_truth(json_file: str | Path, excused_fields: Sequence[str] = ())
     """Read a COCO JSON.
 
     Args:
-        json_file: the file.
-        excused_fields: annotations with one of these set are treated like crowds.
+        json_file: path of the file.
+        excused_fields: annotations that set one of these fields are treated as crowds.
 
     Raises:
-        ValueError: the file is no COCO JSON, or a record in it lacks what is read, or holds
-            something else; the message names the first such record.
-        OSError: the file cannot be read.
+        ValueError: if the file is not a COCO JSON, or a field of a record is missing or invalid;
+            the message names the first such record.
+        OSError: if the file cannot be read.
     """
     try:
         content = json.loads(Path(json_file).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{json_file} is no JSON: {error}.") from error
+        raise ValueError(f"{json_file} is not valid JSON: {error}.") from error
     lists = {"images": _IMAGE, "categories": CATEGORY, "annotations": _ANNOTATION}
     check_content(content, str(json_file), **lists)
     return ground_truth(content, json_file, excused_fields)
@@ -87,9 +87,15 @@ def load_ground_truth(json_file: str | Path, excused_fields: Sequence[str] = ())
 def ground_truth(
     content: dict[str, Any], json_file: str | Path, excused_fields: Sequence[str] = ()
 ) -> GroundTruth:
-    """The content of a COCO JSON that has been checked, as an evaluator's ``dataset`` has.
+    """Convert the content of a checked COCO JSON, such as the ``dataset`` of an evaluator.
 
-    Args, Raises: as :func:`load_ground_truth`.
+    Args:
+        content: the content.
+        json_file: path of the file, for messages.
+        excused_fields: see :func:`load_ground_truth`.
+
+    Raises:
+        ValueError: see :func:`load_ground_truth`.
     """
     images, annotations = content["images"], content["annotations"]
     check_records(images, f"images[{{}}] of {json_file}", [Field("file_name", NAME)])
@@ -113,22 +119,22 @@ def load_detections(
     """Read the list of results that COCO evaluators write, with ``bbox`` in each entry.
 
     Args:
-        json_file: e.g. ``coco_instances_results.json``.
-        truth: the data set that the results are of.
-        max_dets: how many per image and class count, best scores first.
+        json_file: path of the file, e.g. ``coco_instances_results.json``.
+        truth: ground truth of the results.
+        max_dets: limit of detections per image and class, best scores first.
 
     Raises:
-        ValueError: the file is no such list, or an entry in it does not fit the data set; the
+        ValueError: if the file is not such a list, or an entry does not match the dataset; the
             message names the first one.
-        OSError: the file cannot be read.
+        OSError: if the file cannot be read.
     """
     try:
         entries = json.loads(Path(json_file).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{json_file} is no JSON: {error}.") from error
+        raise ValueError(f"{json_file} is not valid JSON: {error}.") from error
     if not isinstance(entries, list):
         raise ValueError(
-            f"{json_file} is no file of COCO results: it must be a list, not "
+            f"{json_file} is not a file of COCO results: it must be a list, not "
             f"{type(entries).__name__}."
         )
     where = f"results[{{}}] of {json_file}"
@@ -149,7 +155,7 @@ def _columns(
     category_ids: Sequence[int],
     where: str,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Image index, XYXY box and class index of annotations or results."""
+    """Return image index, XYXY box and class index of annotations or results."""
     image_index = {image["id"]: i for i, image in enumerate(images)}
     class_index = {category: i for i, category in enumerate(category_ids)}
     columns = []
@@ -157,8 +163,8 @@ def _columns(
         for number, entry in enumerate(entries):
             if entry[key] not in index:
                 raise ValueError(
-                    f"{where.format(number)} has the {key} {entry[key]!r}, which the data set "
-                    "does not have: use the data set that the results were made on."
+                    f"{where.format(number)} has the {key} {entry[key]!r}, which is not in the "
+                    "dataset: use the dataset on which the results were computed."
                 )
         columns.append(np.array([index[entry[key]] for entry in entries], dtype=np.int64))
     boxes = np.array([entry["bbox"] for entry in entries], dtype=np.float64).reshape(-1, 4)
@@ -171,12 +177,12 @@ def _areas(boxes: np.ndarray) -> np.ndarray:
 
 
 def box_sizes(boxes: np.ndarray) -> np.ndarray:
-    """(N,) sqrt(width * height) of (N, 4) XYXY boxes."""
+    """Return (N,) sqrt(width * height) of (N, 4) XYXY boxes."""
     return np.sqrt(_areas(boxes))
 
 
 def _rank_in_groups(groups: np.ndarray) -> np.ndarray:
-    """How many entries with the same value stand before each entry."""
+    """Return the number of preceding entries with the same value, for each entry."""
     order = np.argsort(groups, kind="stable")
     ordered = groups[order]
     starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(groups) else order

@@ -1,4 +1,4 @@
-"""COCO's matching and accumulation by one of several libraries that give the same numbers."""
+"""COCO's matching and accumulation with one of several libraries that return the same numbers."""
 
 import contextlib
 import importlib.metadata
@@ -12,7 +12,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-# Fastest first; the last is always there.
+# Fastest first; the last one is always installed.
 BACKENDS = {
     "hotcoco": "hotcoco",
     "faster-coco-eval": "faster_coco_eval",
@@ -22,7 +22,7 @@ BACKENDS = {
 
 @dataclass(frozen=True)
 class CocoSettings:
-    """What COCO's code calls its parameters."""
+    """Parameters of COCO's evaluation."""
 
     iou_type: str
     iou_thresholds: tuple[float, ...]
@@ -31,11 +31,11 @@ class CocoSettings:
 
 
 def choose_backend(name: str = "auto") -> str:
-    """The fastest backend that is installed, or the one that is asked for.
+    """Return the fastest installed backend for "auto", else the named one.
 
     Raises:
-        ValueError: there is no backend of that name.
-        ModuleNotFoundError: it is not installed.
+        ValueError: if there is no backend of that name.
+        ModuleNotFoundError: if the backend is not installed.
     """
     installed = [x for x, module in BACKENDS.items() if importlib.util.find_spec(module)]
     if name == "auto":
@@ -53,7 +53,7 @@ def choose_backend(name: str = "auto") -> str:
 
 
 def backend_version(name: str) -> str:
-    """The backend with its version, e.g. "pycocotools 2.0.8"."""
+    """Return the backend with its version, e.g. "pycocotools 2.0.8"."""
     return f"{name} {importlib.metadata.version(name)}"
 
 
@@ -63,16 +63,17 @@ def accumulate(
     settings: CocoSettings,
     backend: str,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Match and accumulate, for T thresholds, K categories, A areas and M limits.
+    """Match and accumulate for T IoU thresholds, K categories, A areas and M limits.
 
     Args:
-        dataset: the content of a COCO JSON; neither it nor the results are changed.
-        results: detections in COCO's format.
-        backend: one of :data:`BACKENDS` that is installed.
+        dataset: content of a COCO JSON; neither it nor the results are changed.
+        results: detections in COCO format.
+        settings: the parameters.
+        backend: an installed backend of :data:`BACKENDS`.
 
     Returns:
-        Precision (T, 101, K, A, M), interpolated at recall 0, 0.01, ... 1, and recall
-        (T, K, A, M). Categories, in the order of their ids, without an object have NaN.
+        Precision (T, 101, K, A, M), interpolated at recall 0, 0.01, ... 1, and recall (T, K, A, M).
+        Categories are ordered by id; those without objects have NaN.
     """
     shape = "segmentation" if settings.iou_type == "segm" else "bbox"
     evaluated, of_image = _slim_dataset(dataset, shape)
@@ -89,14 +90,14 @@ def accumulate(
     with contextlib.redirect_stdout(io.StringIO()):
         precision, recall = _RUN[backend](evaluated, found, settings)
     precision, recall = np.array(precision), np.array(recall)
-    # All of them mark what has no object by -1.
+    # All backends use -1 where there is no object.
     return np.where(precision < 0, np.nan, precision), np.where(recall < 0, np.nan, recall)
 
 
 def _slim_dataset(dataset: dict[str, Any], shape: str) -> tuple[dict[str, Any], dict[Any, int]]:
-    """What is evaluated of a data set, and the new number of each image.
+    """Return the evaluated part of a dataset, and the new number of each image.
 
-    Numbers take the place of ids, for only pycocotools takes any other id than an integer.
+    Numbers replace the ids, since only pycocotools supports ids that are not integers.
     """
     images = sorted(dataset["images"], key=lambda image: image["id"])
     of_image = {image["id"]: number for number, image in enumerate(images, start=1)}
@@ -105,17 +106,17 @@ def _slim_dataset(dataset: dict[str, Any], shape: str) -> tuple[dict[str, Any], 
     annotations = [
         {
             **{key: annotation[key] for key in keys if key in annotation},
-            # Matches are told from none by an id above 0.
+            # An id of 0 would mean "not matched".
             "id": number,
             "image_id": of_image[annotation["image_id"]],
-            # COCO's format allows to leave it out, but not its code.
+            # Optional in COCO's format, but not in its code.
             "iscrowd": annotation.get("iscrowd", 0),
         }
         for number, annotation in enumerate(dataset["annotations"], start=1)
         if annotation["image_id"] in of_image
     ]
     slim = {
-        # pycocotools 2.0.9 and 2.0.10 copy it into the results, and fail without.
+        # pycocotools 2.0.9 and 2.0.10 copy it into the results and fail without it.
         "info": {},
         "images": [
             {"id": number, "height": height, "width": width, "file_name": ""}
@@ -136,7 +137,7 @@ def _run_pycocotools(
     if results:
         found = coco.loadRes(results)
     else:
-        # loadRes refuses an empty list.
+        # loadRes does not accept an empty list.
         found = COCO()
         found.dataset = {**dataset, "annotations": []}
         found.createIndex()
@@ -172,7 +173,7 @@ def _run_hotcoco(
 
     coco = hotcoco.COCO(dataset)
     evaluation = hotcoco.COCOeval(coco, coco.load_res(results), settings.iou_type)
-    # Its parameters are copies when read: whole values must be set.
+    # Reading a parameter returns a copy, so whole values must be set.
     params = evaluation.params
     params.iou_thrs = list(settings.iou_thresholds)
     params.max_dets = list(settings.max_dets)
@@ -181,7 +182,7 @@ def _run_hotcoco(
     evaluation.evaluate()
     evaluation.accumulate()
     found = evaluation.eval
-    assert found is not None, "accumulate() makes it."
+    assert found is not None, "accumulate() sets it."
     return found["precision"], found["recall"]
 
 

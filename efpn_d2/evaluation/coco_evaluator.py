@@ -1,4 +1,4 @@
-"""COCO evaluation by protocols with their own object sizes and limits."""
+"""COCO evaluation by protocols with their own object sizes and limits of detections."""
 
 import logging
 import math
@@ -17,16 +17,16 @@ logger = logging.getLogger(__name__)
 
 
 class SizeBinnedCOCOEvaluator(ProtocolEvaluator):
-    """:class:`COCOEvaluator` by a :class:`CocoProtocol`, with a fast backend where there is one.
+    """:class:`COCOEvaluator` by a :class:`CocoProtocol`, with a fast backend if one is installed.
 
-    The results of "bbox" and "segm" have the names of
-    :meth:`efpn_d2.evaluation.coco_metrics.CocoResult.metrics`, and "AP-<class>". Those of
-    "bbox_protocol" and "segm_protocol" say by numbers which rules they are made by. Keypoints are
-    evaluated as in the base class.
+    The results of "bbox" and "segm" are those of
+    :meth:`efpn_d2.evaluation.coco_metrics.CocoResult.metrics` and "AP-<class>". Those of
+    "bbox_protocol" and "segm_protocol" encode the rules as numbers. Keypoints are evaluated as in
+    the base class.
 
     Attributes:
         protocol: the rules.
-        coco_results: what the last evaluation gave, by task ("bbox", "segm").
+        coco_results: results of the last evaluation by task ("bbox", "segm").
     """
 
     annotation_fields = (*ProtocolEvaluator.annotation_fields, Field("area", NUMBER))
@@ -42,16 +42,17 @@ class SizeBinnedCOCOEvaluator(ProtocolEvaluator):
     ) -> None:
         """
         Args:
-            dataset_name: a registered data set.
-            args, kwargs: see :class:`COCOEvaluator`.
+            dataset_name: a registered dataset.
+            args: see :class:`COCOEvaluator`.
             protocol: the rules; default COCO's, with ``max_dets_per_image`` for AP.
-            size_bin_edges: ascending edges of further bins, sqrt(area) in pixels of the annotation,
-                half-open; the last bin has no upper end.
+            size_bin_edges: ascending edges of further half-open bins of sqrt(annotated area) in
+                pixels; the last bin has no upper end.
             backend: see :func:`efpn_d2.evaluation.coco_backends.choose_backend`.
+            kwargs: see :class:`COCOEvaluator`.
 
         Raises:
-            ValueError: the edges are not ascending, or there is no such backend.
-            ModuleNotFoundError: the backend is not installed.
+            ValueError: if the edges are not ascending, or the backend is unknown.
+            ModuleNotFoundError: if the backend is not installed.
         """
         bins = size_bins(size_bin_edges)
         self.backend = choose_backend(backend)
@@ -64,7 +65,7 @@ class SizeBinnedCOCOEvaluator(ProtocolEvaluator):
         self.protocol = protocol.changed(bins=[size_bin.area_bin for size_bin in bins])
 
     def rules(self) -> dict[str, Any]:
-        """See the base class."""
+        """Return the protocol, its limits, thresholds and areas, and the backend."""
         areas = {
             b.key or "all": [round(b.low, 6), round(b.high, 6) if b.is_bounded else None]
             for b in self.protocol.areas
@@ -81,11 +82,11 @@ class SizeBinnedCOCOEvaluator(ProtocolEvaluator):
     def evaluate_results(
         self, results: list[dict[str, Any]], img_ids: Iterable[Any] | None
     ) -> dict[str, dict[str, float]]:
-        """See the base class."""
+        """Evaluate boxes and masks; see the base class."""
         metrics = {}
         self.coco_results = {}
         for task in (task for task in self._found_tasks if task != "keypoints"):
-            if task == "segm":  # which nobody knew when the file was checked
+            if task == "segm":  # not yet known when the file was checked
                 where = f"annotations[{{}}] of {self._metadata.json_file}"
                 check_records(self.dataset["annotations"], where, [Field("segmentation", MASK)])
             self.coco_results[task] = result = evaluate_coco(
@@ -102,7 +103,7 @@ class SizeBinnedCOCOEvaluator(ProtocolEvaluator):
         return metrics
 
     def _tasks_from_predictions(self, predictions: list[dict[str, Any]]) -> list[str]:
-        # Here, for the evaluation of keypoints gives every result a mask.
+        # Determined before the evaluation of keypoints, which adds a mask to every result.
         self._found_tasks = self._tasks_of(predictions)
         return [task for task in self._found_tasks if task == "keypoints"]
 
@@ -114,7 +115,7 @@ class SizeBinnedCOCOEvaluator(ProtocolEvaluator):
         if names is None or len(names) <= 1:
             return metrics
         if len(set(names)) < len(names):
-            # Of a loader that leaves equal names equal: one would replace the other.
+            # The dataset's loader keeps duplicate names; one result would overwrite the other.
             names = list(self._class_names().values())
         per_class = result.class_precision().tolist()
         # NaN is the AP of a class without an object.
@@ -123,11 +124,11 @@ class SizeBinnedCOCOEvaluator(ProtocolEvaluator):
             for name, ap in zip(names, per_class, strict=True)
         ]
         logger.info(f"AP of {task} by class:\n{pipe_table(rows, ['class', 'AP'])}")
-        # Detectron2 leaves names with a "-" out of the lines that it prints for spreadsheets.
+        # Detectron2 omits names with a "-" from the lines that it prints for spreadsheets.
         return metrics | {f"AP-{name}": ap for name, ap in zip(names, per_class, strict=True)}
 
     def _rules_as_numbers(self) -> dict[str, float]:
-        """The rules as Detectron2 takes results: numbers, so none for an edge that is not there."""
+        """Return the rules as numbers, as Detectron2 expects; missing edges are omitted."""
         ious = self.protocol.iou_thresholds
         rows: dict[str, float] = {"maxDets": self.protocol.max_dets[-1], "IoU_count": len(ious)}
         rows |= {
@@ -140,7 +141,7 @@ class SizeBinnedCOCOEvaluator(ProtocolEvaluator):
             rows[f"min_area_{key}"] = round(area.low, 6)
             if area.is_bounded:
                 rows[f"max_area_{key}"] = round(area.high, 6)
-        # A "-" would hide the backend; see above.
+        # A name with a "-" would be omitted; see above.
         return {name.replace("-", "_"): float(value) for name, value in rows.items()}
 
 

@@ -1,4 +1,4 @@
-"""Metrics of the COCO family by any :class:`CocoProtocol`, in numpy and COCO's formats alone."""
+"""Metrics of the COCO family by any :class:`CocoProtocol`, on COCO-format data."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,15 +30,15 @@ from efpn_d2.evaluation.olrp import OptimalLRP, optimal_lrp
 
 @dataclass(frozen=True)
 class CocoResult:
-    """What an evaluation gives for T thresholds, K categories, A areas and M limits.
+    """Result of an evaluation for T IoU thresholds, K categories, A areas and M limits.
 
     Attributes:
         protocol: the rules.
-        backend: what computed it.
-        precision: (T, 101, K, A, M), interpolated; NaN for a category without an object.
-        recall: (T, K, A, M), likewise.
-        objects: (A,) objects of each of the protocol's ``areas``, crowds not counted.
-        olrp: None unless the protocol asks for it.
+        backend: name of the library that computed the result.
+        precision: (T, 101, K, A, M), interpolated; NaN for a category without objects.
+        recall: (T, K, A, M); NaN for a category without objects.
+        objects: (A,) number of objects in each of the protocol's ``areas``, without crowds.
+        olrp: None unless the protocol includes it.
     """
 
     protocol: CocoProtocol
@@ -49,12 +49,12 @@ class CocoResult:
     olrp: OptimalLRP | None = None
 
     def metrics(self) -> dict[str, float]:
-        """By name and in percent, NaN where there is no object.
+        """Return the metrics by name in percent, NaN where there is no object.
 
-        Those of :func:`efpn_d2.evaluation.metric_specs.metric_specs`, then oLRP and "objects_s",
-        the number of objects, which is not a percentage. "AP" is the mean over IoU thresholds and
-        categories, "AP50" that at IoU 0.5, "APs" that of a bin; "AR10" the recall with 10
-        detections per image and category, "ARs" that of a bin with all that count.
+        They are those of :func:`efpn_d2.evaluation.metric_specs.metric_specs`, oLRP, and the
+        numbers of objects, such as "objects_s". "AP" is the mean over IoU thresholds and
+        categories, "AP50" the AP at IoU 0.5, "APs" the AP in a bin; "AR10" is the recall with 10
+        detections per image and category, "ARs" the recall in a bin with the protocol's last limit.
         """
         rows: dict[str, float] = {}
         specs = metric_specs(self.protocol)
@@ -70,14 +70,14 @@ class CocoResult:
         return rows
 
     def part(self, area: int = 0, class_index: int | None = None) -> CocoSlice:
-        """The numbers of one of the protocol's ``areas``, and of one category or all."""
+        """Return the numbers of one of the protocol's ``areas``, for one category or all."""
         precision, recall = self.precision[:, :, :, area], self.recall[:, :, area]
         if class_index is not None:
             precision, recall = precision[:, :, [class_index]], recall[:, [class_index]]
         return CocoSlice(self.protocol, self.protocol.areas[area], precision, recall)
 
     def class_precision(self) -> np.ndarray:
-        """(K,) AP of each category in percent, over all sizes."""
+        """Return (K,) AP of each category in percent, over all sizes."""
         categories = range(self.precision.shape[2])
         return np.array([mean_percent(self.part(0, k).precision[..., -1]) for k in categories])
 
@@ -92,25 +92,25 @@ def evaluate_coco(
     img_ids: Iterable[Any] | None = None,
     is_checked: bool = False,
 ) -> CocoResult:
-    """Evaluate detections.
+    """Evaluate detections by a protocol.
 
-    COCO's own rule says which size counts: an object's is its annotated ``area`` (the mask's,
-    where there are masks, also for boxes); a detection that matches no object counts as false in
-    the bin of its own size (width * height for "bbox", the mask's for "segm").
+    Sizes follow COCO's rule: an object has the size of its annotated ``area`` (that of the mask, if
+    there are masks, also for boxes). An unmatched detection is a false positive in the bin of its
+    own size (width * height for "bbox", area of the mask for "segm").
 
     Args:
-        dataset: the content of a COCO JSON.
-        results: detections in COCO's format, in any order; of equal scores the first comes first.
+        dataset: content of a COCO JSON.
+        results: detections in COCO format, in any order; ties in score keep their order.
         protocol: the rules.
         iou_type: "bbox" or "segm". oLRP is computed for boxes only.
         backend: see :func:`choose_backend`.
-        img_ids: images to evaluate; default all, also those without detections.
-        is_checked: the records of the data set have been checked, and are not again.
+        img_ids: images to evaluate; default all, including those without detections.
+        is_checked: whether the records of the dataset have already been checked.
 
     Raises:
-        ValueError: a record of the data set or a result lacks what is read, or holds something else
-            such as NaN, or a result is of an image or category that the data set does not have; the
-            message names the first by its index.
+        ValueError: if a field of a record of the dataset or of a result is missing or invalid (e.g.
+            NaN), or the image or category of a result is not in the dataset; the message names the
+            first one.
     """
     backend = choose_backend(backend)
     if not is_checked:
@@ -145,7 +145,7 @@ def _check_dataset(dataset: dict[str, Any], iou_type: str) -> None:
         image += SIZE
         annotation.append(Field("segmentation", MASK))
     lists = {"images": image, "categories": CATEGORY, "annotations": annotation}
-    check_content(dataset, "the data set", **lists)
+    check_content(dataset, "the dataset", **lists)
 
 
 def _check_results(
@@ -159,15 +159,15 @@ def _check_results(
         unknown = {result[key] for result in results} - {entry["id"] for entry in dataset[what]}
         if unknown:
             raise ValueError(
-                f"The results have the {key} {min(unknown, key=str)!r}, which the data set does "
-                f"not have ({len(unknown)} such ids): use the one that they were made on."
+                f"The results have the {key} {min(unknown, key=str)!r}, which is not in the "
+                f"dataset ({len(unknown)} such ids): use the dataset on which they were computed."
             )
 
 
 def _selected(
     dataset: dict[str, Any], protocol: CocoProtocol, img_ids: Iterable[Any] | None
 ) -> dict[str, Any]:
-    """The images that are evaluated, with what the protocol excuses marked as crowds."""
+    """Return the evaluated images, with annotations that the protocol excuses marked as crowds."""
     images = dataset["images"]
     if img_ids is not None:
         chosen = set(img_ids)
@@ -186,7 +186,7 @@ def _selected(
 def _runs(
     dataset: dict[str, Any], protocol: CocoProtocol
 ) -> list[tuple[dict[str, Any], tuple[tuple[float, float], ...]]]:
-    """Data sets to evaluate, each with the area ranges that are read from it."""
+    """Return the datasets to evaluate, each with the area ranges that are read from it."""
     ranges = tuple((area.low, area.high) for area in protocol.areas)
     if not protocol.excuse_outside:
         return [(dataset, ranges)]

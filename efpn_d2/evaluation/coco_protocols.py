@@ -1,20 +1,20 @@
 """Protocols of the COCO family: object-size bins, IoU thresholds and limits of detections.
 
-Bins are in square pixels of the annotated ``area`` and closed at both ends, as COCO's own code has
-them, so an object of exactly 32 * 32 is in two of its bins.
+Bins are in square pixels of the annotated ``area`` and closed at both ends, as in COCO's own code,
+so an object of exactly 32 * 32 is in two of its bins.
 
-What is not expressed, and what could not be verified:
+Omissions and unverified parts:
 
-* ``aitod``: all there is. AP at IoU 0.25, which its own tool prints too, is always -1 there, for
-  its thresholds begin at 0.5; it is left out.
-* ``sodad``: "AP" is that of the objects of up to 32 * 32 pixels alone. This and the bins are as
-  in the code of SODA-A, the aerial half of the same benchmark; the limits of 100, 300 and 1000
-  detections come from a port of SODA-D's. Neither could be verified against SODA-D's own code. The
-  merging of patches is the detector's to do.
-* ``tinyperson``: boxes marked "ignore" or "uncertain", and objects outside of a bin, excuse any
-  number of detections that lie on them by the share of the detection's area. The miss rate that
-  the benchmark reports next to AP is not computed, and merging tiles is the detector's to do.
-  The limit is 200 detections as in the benchmark's first code; a later one takes 1000.
+* ``aitod``: complete, except AP at IoU 0.25: the benchmark's tool prints it, but as -1, since its
+  thresholds begin at 0.5.
+* ``sodad``: "AP" covers only objects of up to 32 * 32 pixels. This and the bins follow the code of
+  SODA-A, the aerial half of the same benchmark; the limits of 100, 300 and 1000 detections come
+  from a port of SODA-D's. Neither could be verified with SODA-D's own code. Merging patches is left
+  to the detector.
+* ``tinyperson``: boxes marked "ignore" or "uncertain", and objects outside a bin, excuse any number
+  of detections on them, by the overlap relative to the detection's area. The benchmark's miss rate
+  is not computed, and merging tiles is left to the detector. The limit is 200 detections as in the
+  benchmark's first code; a later version uses 1000.
 """
 
 import math
@@ -31,11 +31,13 @@ COCO_IOUS = tuple(np.linspace(0.5, 0.95, 10).tolist())
 
 @dataclass(frozen=True)
 class AreaBin:
-    """Objects of ``low <= area <= high`` square pixels.
+    """Objects with ``low <= area <= high`` in square pixels.
 
     Attributes:
-        name: what it adds to the names of metrics, e.g. "s" in "APs".
-        ious: single IoU thresholds at which its AP is reported too.
+        name: suffix of metric names, e.g. "s" in "APs".
+        low: smallest area.
+        high: largest area; 1e5 * 1e5: no upper end.
+        ious: single IoU thresholds at which the AP is reported too.
     """
 
     name: str
@@ -45,35 +47,35 @@ class AreaBin:
 
     @property
     def key(self) -> str:
-        """The name without what separates it in names of metrics."""
+        """The name without the separator that it has in metric names."""
         return self.name.lstrip("_")
 
     @property
     def is_bounded(self) -> bool:
-        """Whether there is an upper end; COCO's code writes none as 1e5 * 1e5."""
+        """Whether there is an upper end; COCO's code writes 1e5 * 1e5 for none."""
         return self.high < LARGEST_AREA
 
     def text(self, unit: Callable[[float], float] = float) -> str:
-        """The range of areas, e.g. "64 to 256", or of what ``unit`` makes of them."""
+        """Describe the range of areas, e.g. "64 to 256", converted by ``unit``."""
         high = unit(self.high) if self.is_bounded else math.inf
         return size_label(unit(self.low), high, "range")
 
 
 @dataclass(frozen=True)
 class CocoProtocol:
-    """By which rules detections are evaluated.
+    """Rules by which detections are evaluated.
 
     Attributes:
         name: printed with every result.
-        bins: object sizes that are reported by themselves.
-        overall: the objects that "AP" and "AR" are about.
+        bins: object sizes that are reported separately.
+        overall: the objects that "AP" and "AR" cover.
         iou_thresholds: AP and AR are means over these.
-        max_dets: detections per image and class that count, ascending; AP uses the last.
-        olrp: also the optimal localisation-recall-precision error at IoU 0.5.
-        excused_fields: annotations with one of these set are treated like crowds.
-        excuse_outside: objects outside of a bin are treated like crowds in it. Otherwise each
+        max_dets: limits of detections per image and class, ascending; AP uses the last.
+        olrp: whether to compute the optimal localization-recall-precision error at IoU 0.5.
+        excused_fields: annotations that set one of these fields are treated as crowds.
+        excuse_outside: whether objects outside a bin are treated as crowds in it. Otherwise each
             excuses one detection, by IoU.
-        notes: what a reader of the numbers must know.
+        notes: remarks that a reader of the numbers needs.
     """
 
     name: str
@@ -88,7 +90,7 @@ class CocoProtocol:
 
     @property
     def areas(self) -> tuple[AreaBin, ...]:
-        """All objects first, then the bins."""
+        """The range of all objects, then the bins."""
         return (self.overall, *self.bins)
 
     def changed(
@@ -98,10 +100,15 @@ class CocoProtocol:
         iou_thresholds: Sequence[float] = (),
         max_dets: Sequence[int] = (),
     ) -> "CocoProtocol":
-        """The protocol with further bins, and with other thresholds or limits where given.
+        """Return the protocol with further bins, and with other thresholds or limits if given.
+
+        Args:
+            bins: appended to the protocol's bins.
+            iou_thresholds: ascending, in (0, 1]; empty: unchanged.
+            max_dets: ascending; empty: unchanged.
 
         Raises:
-            ValueError: they are not ascending, or out of range.
+            ValueError: if the values are not ascending or out of range.
         """
         ious, limits = np.array(iou_thresholds, dtype=float), np.array(max_dets)
         if (ious <= 0).any() or (ious > 1).any() or (np.diff(ious) <= 0).any():
@@ -126,7 +133,7 @@ class CocoProtocol:
         )
 
     def describe(self, backend: str) -> str:
-        """The rules in one line of text."""
+        """Describe the rules in one line of text."""
         ious = ", ".join(f"{iou:.4g}" for iou in self.iou_thresholds)
         bins = ", ".join(f"{b.key or 'all'} {b.text()}" for b in self.areas)
         rules = [

@@ -1,4 +1,4 @@
-"""Which detections of an image are right, which are wrong, and which objects were missed."""
+"""Match the detections of an image to its objects."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,16 +14,16 @@ _TO_XYWH = (BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
 
 
 class MatchResult(NamedTuple):
-    """Verdict on the D detections and G ground-truth objects of one image.
+    """Verdicts on the D detections and G ground-truth objects of one image.
 
-    A detection below the score threshold, or one that lies on a crowd region, is neither a
-    true nor a false positive.
+    A detection below the score threshold or on a crowd region is neither a true nor a false
+    positive.
     """
 
     true_positive: np.ndarray  # (D,) bool
     false_positive: np.ndarray  # (D,) bool
-    missed: np.ndarray  # (G,) bool; never set for a crowd region
-    matched_gt: np.ndarray  # (D,) int, index of the object a true positive found, else UNMATCHED
+    missed: np.ndarray  # (G,) bool; False for crowd regions
+    matched_gt: np.ndarray  # (D,) int, index of the matched object, else UNMATCHED
 
 
 def match_by_score(
@@ -31,19 +31,20 @@ def match_by_score(
 ) -> np.ndarray:
     """Match the detections of one image at several IoU thresholds at once, as pycocotools does.
 
-    A detection takes the free object of the highest IoU that reaches the threshold; of equal ones
-    the last. Only if there is none may it lie on a crowd, which is never used up.
+    A detection is matched to the unmatched object with the highest IoU that reaches the threshold;
+    ties go to the last object. If there is none, it may match a crowd, which can be matched
+    repeatedly.
 
     Args:
-        iou: (D, G) of detections by falling score and objects; 0 where a pair must not match, as of
-            different classes.
-        crowd: (G,) bool, objects that neither count nor punish.
-        thresholds: (T,) least IoUs, in (0, 1].
+        iou: (D, G) of detections by falling score and objects; 0 where a pair must not match, e.g.
+            if the classes differ.
+        crowd: (G,) bool, objects on which detections are ignored.
+        thresholds: (T,) minimum IoUs, in (0, 1].
 
     Returns:
         (T, D) int: the index of the object, ``IGNORED`` or ``UNMATCHED``.
     """
-    # An IoU of exactly 1 may come out one rounding below it.
+    # An IoU of exactly 1 may be rounded to slightly less.
     limits = np.minimum(thresholds, 1 - 1e-10)
     real = np.flatnonzero(~crowd)
     on_crowd = iou[:, crowd].max(axis=1, initial=0.0) >= limits[:, None]
@@ -73,20 +74,20 @@ def match_detections(
 ) -> MatchResult:
     """Match detections to the objects of one image, class by class, best score first.
 
-    By :func:`match_by_score`; a detection on a crowd region counts neither way.
+    See :func:`match_by_score`; a detection on a crowd region is ignored.
 
     Args:
         boxes: (D, 4) XYXY in pixels.
         scores: (D,).
         classes: (D,) class ids.
-        gt_boxes: (G, 4) XYXY in the same pixels.
+        gt_boxes: (G, 4) XYXY in pixels.
         gt_classes: (G,) class ids.
         gt_crowd: (G,) bool, COCO's ``iscrowd``; None: no crowds.
-        score_threshold: detections below it are left out.
-        iou_threshold: least overlap of a match, in (0, 1].
+        score_threshold: detections with lower scores are ignored.
+        iou_threshold: minimum IoU of a match, in (0, 1].
 
     Raises:
-        ValueError: the lengths of the arrays disagree.
+        ValueError: if the lengths of the arrays disagree.
     """
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     gt_boxes = np.asarray(gt_boxes, dtype=np.float64).reshape(-1, 4)
@@ -115,4 +116,4 @@ def match_detections(
 def _check_lengths(what: str, length: int, **arrays: np.ndarray) -> None:
     for name, array in arrays.items():
         if len(array) != length:
-            raise ValueError(f"{length} {what} came with {len(array)} entries in '{name}'")
+            raise ValueError(f"There are {length} {what}, but {len(array)} entries in '{name}'.")

@@ -1,7 +1,7 @@
-"""Metrics of the COCO family: what each computes from accumulated precision and recall.
+"""Table of the COCO-family metrics, computed from accumulated precision and recall.
 
-This is the one table of them. Whatever is in it, or registered, gets a column in the printed table
-and in the report, and a number for each size bin in the results.
+Every metric in it, and every registered one, gets a column in the printed table and in the report,
+and a number for each size bin in the results.
 """
 
 import math
@@ -19,10 +19,10 @@ class CocoSlice:
 
     Attributes:
         protocol: the rules, with the T ``iou_thresholds`` and the M ``max_dets``.
-        area: the bin; its name is empty for the objects that "AP" is about.
-        precision: (T, 101, K, M) in [0, 1], at recall 0, 0.01, ... 1; NaN for a class without an
-            object in the bin.
-        recall: (T, K, M), likewise.
+        area: the bin; its name is empty for the range that "AP" covers.
+        precision: (T, 101, K, M) in [0, 1], at recall 0, 0.01, ... 1; NaN for a class without
+            objects in the bin.
+        recall: (T, K, M); NaN for a class without objects in the bin.
     """
 
     protocol: CocoProtocol
@@ -31,23 +31,23 @@ class CocoSlice:
     recall: np.ndarray
 
     def at_iou(self, iou: float) -> "CocoSlice":
-        """The numbers at one IoU threshold alone; T becomes 1, or 0 if it is none of them."""
+        """Return the numbers at one IoU threshold; T becomes 1, or 0 for an unknown one."""
         at = np.isclose(self.protocol.iou_thresholds, iou)
         return replace(self, precision=self.precision[at], recall=self.recall[at])
 
 
 @dataclass(frozen=True)
 class MetricSpec:
-    """A metric.
+    """A metric of the COCO family.
 
     Attributes:
-        name: in results, followed by the name of the size bin: "AP" in "APs" and "AP_8_16".
+        name: name in results, followed by that of the size bin: "AP" in "APs" and "AP_8_16".
         meaning: a phrase for readers of the report.
-        value: the number in percent, NaN where there is no object.
-        by_size: whether size bins have it, too.
+        value: computes the number in percent, NaN where there is no object.
+        by_size: whether the metric is reported for size bins, too.
         family: metrics of one family are reported together, bin by bin; empty: a family of its own.
-        overall_name: its name over all sizes, if that is another one, such as "AR100".
-        is_of: whether a bin has it.
+        overall_name: name over all sizes if it differs, such as "AR100".
+        is_of: whether the metric is reported for a bin.
     """
 
     name: str
@@ -59,32 +59,32 @@ class MetricSpec:
     is_of: Callable[[AreaBin], bool] = lambda _: True
 
     def key(self, area: AreaBin) -> str:
-        """The name of the number of a bin in results."""
+        """Return the name of the metric in results for a bin."""
         return f"{self.name}{area.name}" if area.name else self.overall_name or self.name
 
     def is_reported(self, area: AreaBin) -> bool:
-        """Whether results have the number of a bin."""
+        """Check whether the metric is reported for a bin."""
         return (self.by_size or not area.name) and self.is_of(area)
 
 
-#: What :func:`register_metric` has added, by name.
+#: Metrics added by :func:`register_metric`, by name.
 METRICS: dict[str, MetricSpec] = {}
 
 
 def register_metric(spec: MetricSpec) -> MetricSpec:
-    """Add a metric to all results, tables and reports of the COCO family from now on.
+    """Add a metric to all following results, tables and reports of the COCO family.
 
     Raises:
-        ValueError: there is one of that name.
+        ValueError: if the name is taken.
     """
     if spec.name in METRICS or spec.name in ("AP", "AR", "objects", "oLRP"):
-        raise ValueError(f"There is a metric '{spec.name}' already: choose another name.")
+        raise ValueError(f"The metric '{spec.name}' already exists: choose another name.")
     METRICS[spec.name] = spec
     return spec
 
 
 def metric_specs(protocol: CocoProtocol) -> list[MetricSpec]:
-    """The metrics that a protocol reports, in their order."""
+    """Return the metrics that a protocol reports, in order."""
     ious = sorted({iou for area in protocol.areas for iou in area.ious})
     known = [iou for iou in ious if np.isclose(protocol.iou_thresholds, iou).any()]
     return [
@@ -102,7 +102,7 @@ def metric_specs(protocol: CocoProtocol) -> list[MetricSpec]:
 
 
 def mean_percent(values: np.ndarray) -> float:
-    """The mean in percent of what is not NaN; NaN if nothing is left."""
+    """Return the mean in percent of the values that are not NaN; NaN if there are none."""
     values = values[~np.isnan(values)]
     return float(values.mean() * 100) if values.size else math.nan
 

@@ -1,13 +1,13 @@
-"""The optimal localisation-recall-precision error (oLRP) of Oksuz et al.
+"""Optimal localization-recall-precision error (oLRP) of Oksuz et al.
 
-With the detections of a class whose score is at least s, matched to objects at an IoU of at least
+If the detections of a class with a score of at least s are matched to objects at an IoU of at least
 tau, the LRP error is
 
     LRP(s) = (sum over matches of (1 - IoU) / (1 - tau)  +  FP  +  FN) / (TP + FP + FN),
 
-0 for a perfect detector and 1 for one that finds nothing. oLRP is its least value over s, and its
-three components are taken there: localisation is the mean of 1 - IoU of the matches, the others are
-1 - precision and 1 - recall.
+0 for a perfect detector and 1 for one that finds nothing. oLRP is its minimum over s. Its three
+components are taken at the minimum: localization is the mean of 1 - IoU of the matches, the others
+are 1 - precision and 1 - recall.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,20 +21,20 @@ from efpn_d2.evaluation.matching import IGNORED, match_by_score
 
 @dataclass(frozen=True)
 class OptimalLRP:
-    """Errors of K classes in [0, 1], lower is better.
+    """Errors of K classes in [0, 1]; lower is better.
 
-    A class without an object has NaN everywhere. One that is never found has error and
-    ``false_negative`` 1 and NaN else.
+    A class without objects has NaN everywhere. A class that is never found has ``error`` and
+    ``false_negative`` 1 and NaN elsewhere.
     """
 
     error: np.ndarray
     localisation: np.ndarray
     false_positive: np.ndarray
     false_negative: np.ndarray
-    threshold: np.ndarray  # the score s of the least error
+    threshold: np.ndarray  # the score s of the minimum error
 
     def means(self) -> dict[str, float]:
-        """In percent, each the mean over the classes that have it."""
+        """Return each error in percent, the mean over the classes where it is not NaN."""
         values = {
             "oLRP": self.error,
             "oLRPLoc": self.localisation,
@@ -52,14 +52,14 @@ def optimal_lrp(
     iou_threshold: float = 0.5,
     max_dets: int = 100,
 ) -> OptimalLRP:
-    """Evaluate the detections of all images.
+    """Compute oLRP of the detections of all images.
 
     Args:
-        images: annotated boxes, which of them are crowds (N,), and detected boxes of each image.
-            Crowds neither count nor punish, as in COCO.
-        classes: K ids.
+        images: for each image, annotated boxes, a mask (N,) of the crowds among them, and detected
+            boxes. Crowds are ignored, as in COCO.
+        classes: K category ids.
         iou_threshold: tau, in (0, 1).
-        max_dets: how many detections per image and class count, best scores first.
+        max_dets: limit of detections per image and class, best scores first.
     """
     matches: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in classes]
     objects = np.zeros(len(classes), dtype=int)
@@ -85,10 +85,12 @@ def optimal_lrp(
 def _optimum(
     matches: list[tuple[np.ndarray, np.ndarray]], objects: int, tau: float
 ) -> tuple[float, float, float, float, float]:
-    """Error, its components and the threshold of one class.
+    """Return the error, its components and the threshold of one class.
 
     Args:
-        matches: scores and IoU of its detections, the IoU -1 for false positives.
+        matches: scores and IoU of its detections, with IoU -1 for false positives.
+        objects: number of its objects.
+        tau: minimum IoU of a match.
     """
     nan = float("nan")
     if not objects:
@@ -97,7 +99,7 @@ def _optimum(
     ious = np.concatenate([np.zeros(0), *(iou for _, iou in matches)])
     order = np.argsort(-scores, kind="stable")
     scores, ious = scores[order], ious[order]
-    # A threshold takes all detections of its score or none.
+    # A threshold includes all detections of the same score.
     last = np.flatnonzero(np.diff(scores, append=-np.inf))
     true = ious >= 0
     tp = true.cumsum()[last]
@@ -106,7 +108,7 @@ def _optimum(
     fp = (~true).cumsum()[last]
     distance = np.where(true, 1 - ious, 0.0).cumsum()[last]
     errors = (distance / (1 - tau) + fp + objects - tp) / (fp + objects)
-    # Where there is no match the error is 1, and so it may be, at most, where there is one.
+    # Without a match the error is 1, with one it is at most 1: take the minimum over the latter.
     best = np.where(tp > 0, errors, np.inf).argmin()
     tp, fp, distance = tp[best], fp[best], distance[best]
     return errors[best], distance / tp, fp / (tp + fp), 1 - tp / objects, scores[last[best]]

@@ -1,4 +1,4 @@
-"""Detectron2's evaluator of COCO files, with the numbers left to a protocol."""
+"""Detectron2's COCO evaluator with the metrics left to a protocol."""
 
 import logging
 import math
@@ -33,19 +33,19 @@ logger = logging.getLogger(__name__)
 
 
 class ProtocolEvaluator(COCOEvaluator):
-    """Collects and writes predictions as :class:`COCOEvaluator` does, and evaluates them otherwise.
+    """Collect and write predictions as :class:`COCOEvaluator` does, and evaluate by a protocol.
 
-    With ``output_dir``, ``evaluation_<data set>.json`` in it has the results with the rules they
-    were made by. The file of annotations is checked once, when the evaluator is made.
+    With ``output_dir``, the results and their rules are written to ``evaluation_<dataset>.json`` in
+    it. The annotation file is checked once, when the evaluator is built.
     """
 
-    #: What the protocol reads of each annotation.
+    #: Fields that the protocol reads from each annotation.
     annotation_fields: ClassVar[tuple[Field, ...]] = (
         Field("id", INTEGER),  # the base class indexes by it
         *ANNOTATION,
         Field("area", NUMBER, required=False),
         Field("iscrowd", FLAG, required=False),
-        # What prepared sets of VisDrone-DET have.
+        # Fields of prepared VisDrone-DET datasets.
         Field("visdrone_category", INTEGER, required=False),
         Field("visdrone_score", NUMBER, required=False),
     )
@@ -53,35 +53,36 @@ class ProtocolEvaluator(COCOEvaluator):
     def __init__(self, dataset_name: str, *args: Any, **kwargs: Any) -> None:
         """
         Args:
-            dataset_name: a registered data set.
-            args, kwargs: see :class:`COCOEvaluator`.
+            dataset_name: a registered dataset.
+            args: see :class:`COCOEvaluator`.
+            kwargs: see :class:`COCOEvaluator`.
 
         Raises:
-            ValueError: a record in the data set's file lacks what is read, or holds something else;
-                the message names the first such record.
+            ValueError: if a field of a record in the dataset's file is missing or invalid; the
+                message names the first such record.
         """
         has_file = "json_file" in MetadataCatalog.get(dataset_name).as_dict()
         try:
             super().__init__(dataset_name, *args, **kwargs)
         except (AssertionError, AttributeError, KeyError, TypeError, ValueError):
-            # The base class indexes the file without a look at it.
+            # The base class indexes the file without checking it.
             json_file = MetadataCatalog.get(dataset_name).get("json_file")
             if json_file is not None and os.path.isfile(json_file):
                 self._check_file(read_json(json_file)[0], json_file)
             raise
         self._check_file(self.dataset, self._metadata.json_file)
-        # For keypoints, which the base class evaluates: see _slim_dataset.
+        # Needed for keypoints, which the base class evaluates; see _slim_dataset.
         self.dataset.setdefault("info", {})
         if has_file:
             self._map_categories()
         self._dataset_name = dataset_name
-        # The base class evaluates those of _tasks_from_predictions alone.
+        # The base class shall evaluate only the tasks of _tasks_from_predictions.
         self._own_tasks: Sequence[str] | None = self._tasks
         self._tasks: Sequence[str] | None = None
 
     @classmethod
     def _check_file(cls, content: Any, json_file: str) -> None:
-        """Check what the protocol reads; a file for a test server has no annotations."""
+        """Check the fields that are read; a file for a test server has no annotations."""
         lists = {"images": (*IMAGE, *SIZE), "categories": CATEGORY}
         if not isinstance(content, dict) or "annotations" in content:
             lists["annotations"] = cls.annotation_fields
@@ -89,21 +90,21 @@ class ProtocolEvaluator(COCOEvaluator):
 
     @property
     def dataset(self) -> dict[str, Any]:
-        """The content of the file of annotations."""
+        """The content of the annotation file."""
         return self._coco_api.dataset
 
     def _map_categories(self) -> None:
-        """Say which of the file's categories the detector's classes are, if nobody has.
+        """Map the file's categories to the detector's classes if the metadata have no mapping.
 
-        Detectron2's loader says it, but the base class takes the classes for the file's own ids
-        where the data set has not been loaded.
+        Detectron2's loader adds the mapping; without it the base class would use the classes as
+        category ids.
         """
         if "thing_dataset_id_to_contiguous_id" not in self._metadata.as_dict():
             ids = sorted(self._coco_api.getCatIds())
             self._metadata.thing_dataset_id_to_contiguous_id = {k: i for i, k in enumerate(ids)}
 
     def _class_names(self) -> dict[int, str]:
-        """Names of the file's categories by their ids, each another."""
+        """Return unique names of the file's categories by id."""
         categories = sorted(self._coco_api.cats.values(), key=lambda category: category["id"])
         names = unique_names(categories)
         return {c["id"]: name for c, name in zip(categories, names, strict=True)}
@@ -112,19 +113,19 @@ class ProtocolEvaluator(COCOEvaluator):
     def evaluate_results(
         self, results: list[dict[str, Any]], img_ids: Iterable[Any] | None
     ) -> dict[str, dict[str, float]]:
-        """Metrics by task.
+        """Compute metrics by task.
 
         Args:
-            results: detections of all processes in COCO's format, with the file's category ids.
+            results: detections of all processes in COCO format, with the file's category ids.
             img_ids: images to evaluate; None: all.
         """
 
     @abstractmethod
     def rules(self) -> dict[str, Any]:
-        """What the numbers were made by, for people, of JSON types."""
+        """Describe the rules of the metrics for readers, as JSON types."""
 
     def _tasks_of(self, results: list[dict[str, Any]]) -> list[str]:
-        """The tasks that were asked for, or those that the results are of."""
+        """Return the configured tasks, or those found in the results."""
         return sorted(self._own_tasks or super()._tasks_from_predictions(results))
 
     def _tasks_from_predictions(self, predictions: list[dict[str, Any]]) -> list[str]:
@@ -136,7 +137,7 @@ class ProtocolEvaluator(COCOEvaluator):
         super()._eval_predictions(predictions, img_ids=img_ids)
         if not self._do_evaluation:
             return
-        # The base class has put the file's category ids into them.
+        # The base class has replaced the classes by the file's category ids.
         results = [result for image in predictions for result in image["instances"]]
         self._results.update(self.evaluate_results(results, img_ids))
         if self._output_dir:
@@ -149,7 +150,7 @@ class ProtocolEvaluator(COCOEvaluator):
     def _records_by_image(
         self, results: list[dict[str, Any]], img_ids: Iterable[Any] | None
     ) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]]:
-        """Every image's entry, annotations and results, also of those without detections."""
+        """Yield the entry, annotations and results of every image, also without detections."""
         check_records(results, "results[{}]", RESULT)
         found = defaultdict(list)
         for result in results:
@@ -161,12 +162,12 @@ class ProtocolEvaluator(COCOEvaluator):
 
 
 def percent_cell(value: float, objects: float) -> str:
-    """A number of a table; without an object there is none."""
+    """Format a number for a table; "n/a" if it is NaN or there are no objects."""
     if not objects:
         return "n/a (0 objects)"
     return "n/a" if math.isnan(value) else f"{value:.3f}"
 
 
 def pipe_table(rows: list[list[str]], headers: list[str]) -> str:
-    """A table of text cells."""
+    """Format text cells as a table."""
     return tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True)

@@ -1,4 +1,4 @@
-"""COCO's average precision and recall in object-size bins of one's own."""
+"""COCO's average precision and recall in custom object-size bins."""
 
 import itertools
 import math
@@ -22,27 +22,27 @@ class SizeBin:
 
     @property
     def label(self) -> str:
-        """The bin in names of metrics, e.g. ``8_16``."""
+        """The bin in metric names, e.g. ``8_16``."""
         return size_label(self.low, self.high, "key")
 
     @property
     def area_range(self) -> list[float]:
-        """The bin as pycocotools takes it: squared, closed at both ends."""
-        # pycocotools keeps areas that equal the upper end; here they belong to the next bin.
+        """The bin in pycocotools' form: squared, closed at both ends."""
+        # pycocotools includes areas equal to the upper end; here they belong to the next bin.
         return [self.low**2, math.nextafter(self.high**2, 0.0)]
 
     @property
     def area_bin(self) -> AreaBin:
-        """The bin as protocols have it."""
+        """The bin as an :class:`AreaBin`."""
         low, high = self.area_range
         return AreaBin(f"_{self.label}", low, high, ious=(0.5,))
 
 
 def size_bins(edges: Sequence[float]) -> list[SizeBin]:
-    """The bins between ascending edges, and the one from the last edge on.
+    """Build the bins between ascending edges, and one from the last edge on.
 
     Raises:
-        ValueError: the edges are not ascending from zero or more.
+        ValueError: if the edges are not ascending or negative.
     """
     pairs = list(itertools.pairwise([*edges, math.inf]))
     if any(low < 0 or low >= high for low, high in pairs):
@@ -63,24 +63,21 @@ def evaluate_size_bins(
 ) -> dict[str, float]:
     """Evaluate detections by COCO's protocol within each size bin.
 
-    COCO's own rule says which size counts: an object's is its annotated ``area`` (the mask's, where
-    there are masks, also for boxes); a detection that matches no object counts as false in the bin
-    of its own area (width * height for "bbox", the mask's for "segm"). Objects outside of the bin,
-    and crowds, neither count nor punish.
+    Sizes are defined as in :func:`evaluate_coco`. Objects outside the bin and crowds are ignored.
 
     Args:
         coco_gt: ground truth.
-        coco_dt: detections, from ``coco_gt.loadRes``; None if there are none at all.
+        coco_dt: detections, from ``coco_gt.loadRes``; None: no detections.
         iou_type: "bbox" or "segm".
         bins: the size bins.
-        max_dets: how many detections per image and class count, best scores first.
+        max_dets: limit of detections per image and class, best scores first.
         img_ids: images to evaluate; default all.
 
     Returns:
-        For each bin, in percent, ``AP_<label>`` (mean over IoU 0.5:0.95), ``AP50_<label>`` and
+        For each bin, in percent, ``AP_<label>`` (mean over IoU 0.5:0.95), ``AP50_<label>``,
         ``AR_<label>`` (recall, mean over the same IoUs) and registered metrics, each a mean over
-        the classes that occur in the bin, and ``objects_<label>``, the number of objects. A bin
-        without objects has NaN, one with objects but no detection has 0.
+        the classes in the bin, and ``objects_<label>``, the number of objects. The metrics are NaN
+        for a bin without objects, and 0 for one with objects but no detections.
     """
     area_bins = tuple(size_bin.area_bin for size_bin in bins)
     protocol = CocoProtocol("size bins", area_bins, max_dets=(max_dets,))

@@ -1,21 +1,21 @@
-"""Accuracy and recall on traffic signs, by the protocol of Tsinghua-Tencent 100K.
+"""Accuracy and recall of traffic signs by the protocol of Tsinghua-Tencent 100K.
 
-The protocol, of the data set's own tools, for one score threshold:
+The protocol, from the dataset's own tools, for one score threshold:
 
-* Boxes of other classes than the evaluated ones, annotated or detected, are taken out first (so
-  a sign of a rare class that is detected as an evaluated one is a false positive), and detections
-  below the threshold.
-* Of all pairs of an annotated and a detected box of the same image and class with IoU > 0.5
-  (strictly), those of the highest IoU are matched first, each box at most once. The score plays no
-  part in it.
-* In a size bin, annotated boxes outside of it are taken out together with the detections that
-  match them, then unmatched detections whose own size is outside.
+* Annotated and detected boxes of classes that are not evaluated are removed first, so a sign of a
+  rare class that is detected as an evaluated class is a false positive. Detections below the
+  threshold are removed too.
+* Pairs of an annotated and a detected box of the same image and class with IoU > 0.5 (strictly) are
+  matched in order of falling IoU, each box at most once. Scores are not used.
+* For a size bin, annotated boxes outside it are removed together with the detections matched to
+  them, then unmatched detections whose own size is outside.
 * Accuracy is the share of the remaining detections that are matched (the precision), recall the
-  share of the remaining annotated boxes, both counted over all images and classes together. With
-  nothing to divide by they are 1.
+  share of the remaining annotated boxes, both counted over all images and classes together. If the
+  denominator is 0, they are 1.
 
-Bins are half-open. The data set's size of a box is its long side; the article on EFPN writes of the
-square root of the area, which gives other numbers for the same detections. Both are here, by name.
+Bins are half-open. The dataset defines the size of a box as its long side; the EFPN paper uses the
+square root of the area, which gives different numbers for the same detections. Both are available
+by name.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,7 +33,7 @@ CURVE_POINTS = 100
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """What one score threshold gives in one size bin; accuracy, recall and F1 in [0, 1]."""
+    """Accuracy, recall and F1 in [0, 1] at one score threshold in one size bin."""
 
     threshold: float
     accuracy: float
@@ -41,21 +41,21 @@ class OperatingPoint:
 
     @property
     def f1(self) -> float:
-        """The harmonic mean of accuracy and recall."""
+        """Harmonic mean of accuracy and recall."""
         total = self.accuracy + self.recall
         return 2 * self.accuracy * self.recall / total if total else 0.0
 
 
 @dataclass(frozen=True)
 class ScoreSweep:
-    """Counts of one size bin at every threshold at which they change.
+    """Counts in one size bin at every threshold at which they change.
 
     Attributes:
-        scores: (S,) distinct scores, falling. A detection counts at thresholds up to its score.
-        matched: (S,) detections in the bin that are matched, with ``scores`` as the threshold.
-        kept: (S,) detections that remain in the bin.
-        objects: annotated boxes in the bin.
-        max_score: the highest score of any detection, of other classes too; NaN without any.
+        scores: (S,) distinct scores, falling. A detection is counted at thresholds up to its score.
+        matched: (S,) number of matched detections in the bin with ``scores`` as the threshold.
+        kept: (S,) number of detections that remain in the bin.
+        objects: number of annotated boxes in the bin.
+        max_score: the highest score of any detection, including other classes; NaN without any.
     """
 
     scores: np.ndarray
@@ -65,30 +65,30 @@ class ScoreSweep:
     max_score: float
 
     def at(self, threshold: float) -> OperatingPoint:
-        """Accuracy and recall of the detections with a score of at least ``threshold``."""
+        """Compute accuracy and recall of the detections with a score of at least ``threshold``."""
         count = int(np.searchsorted(-self.scores, -threshold, side="right"))
         matched, kept = (self.matched[count - 1], self.kept[count - 1]) if count else (0, 0)
         return OperatingPoint(threshold, _share(matched, kept), _share(matched, self.objects))
 
     def best(self) -> OperatingPoint:
-        """The point of the highest F1; of several the one with the highest threshold.
+        """Return the point with the highest F1; ties go to the highest threshold.
 
-        Without detections it is the empty one, its threshold NaN.
+        Without detections, the threshold of the result is NaN.
         """
         accuracy = self.matched / np.maximum(self.kept, 1)
         recall = self.matched / max(self.objects, 1)
-        # Where nothing is matched or remains, F1 is 0 whatever the other share is.
+        # F1 is 0 if nothing is matched.
         total = np.where(self.matched > 0, accuracy + recall, 1.0)
         f1 = 2 * accuracy * recall / total
         return self.at(self.scores[f1.argmax()] if len(f1) else np.nan)
 
     def curve(self) -> tuple[np.ndarray, np.ndarray]:
-        """The accuracy-recall curve as the data set's tools draw it.
+        """Compute the accuracy-recall curve as the dataset's tools draw it.
 
         Returns:
             Recall and accuracy, each of 102 points by rising threshold: the end (1, 0), the points
-            at 100 thresholds from 0 to the highest score, where an accuracy below the one before is
-            raised to it, and the end (0, 1). Without detections, the two ends.
+            at 100 thresholds from 0 to the highest score, with accuracy made non-decreasing, and
+            the end (0, 1). Without detections, the two ends.
         """
         thresholds: Iterable[float] = (
             [] if np.isnan(self.max_score) else np.linspace(0, self.max_score, CURVE_POINTS)
@@ -109,17 +109,16 @@ def sweep_scores(
     """Match detections to objects at every score threshold.
 
     Args:
-        images: annotated and detected boxes of every image; also of those without detections,
-            whose objects would be missing in the recall.
+        images: annotated and detected boxes of every image, including images without detections.
         classes: the evaluated classes.
         size_rule: one of ``SIZE_RULES``.
 
     Returns:
-        The counts of each of ``SIZE_BINS``, exact at every threshold: what is matched changes only
-        at a score of the image itself, so few matchings are enough.
+        The counts for each of ``SIZE_BINS``, exact at every threshold. In an image, matches change
+        only at the scores of its own detections, so few matchings are needed.
 
     Raises:
-        ValueError: there is no such size rule.
+        ValueError: if the size rule is unknown.
     """
     if size_rule not in SIZE_RULES:
         raise ValueError(f"The size rule '{size_rule}' is unknown: use {' or '.join(SIZE_RULES)}.")
@@ -141,15 +140,15 @@ def sweep_scores(
 def _changes(
     annotated: ImageBoxes, detected: ImageBoxes, size_rule: str
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """What one class in one image adds to the counts, from the highest score down.
+    """Compute how one class of one image changes the counts, from the highest score down.
 
     Yields:
-        Scores (N,), and what (N, bins) matched and remaining detections become more at them.
+        Scores (N,), and the changes (N, bins) of matched and of remaining detections at them.
     """
     ious = box_iou(annotated.boxes, detected.boxes)
     paired = (ious > IOU_THRESHOLD).any(axis=0)
     in_bins = _in_bins(detected.boxes, size_rule)
-    # A detection that no object can match counts in the bins of its own size, whatever else is.
+    # A detection without any object to match is always counted in the bins of its own size.
     yield (
         detected.scores[~paired],
         np.zeros_like(in_bins[~paired], int),
@@ -168,11 +167,11 @@ def _changes(
 
 
 def _match(ious: np.ndarray, active: np.ndarray) -> np.ndarray:
-    """Match pairs of the highest IoU first.
+    """Match the pairs of highest IoU first.
 
     Args:
         ious: (objects, detections).
-        active: (detections,) bool, those that take part.
+        active: (detections,) bool, the detections to match.
 
     Returns:
         (detections,) the index of the matched object, or -1.
@@ -180,7 +179,7 @@ def _match(ious: np.ndarray, active: np.ndarray) -> np.ndarray:
     match = np.full(ious.shape[1], -1)
     rows, columns = np.nonzero((ious > IOU_THRESHOLD) & active)
     taken = set()
-    # Of equal pairs the one of the first object comes first, then of the first detection.
+    # Ties are ordered by object, then by detection.
     for pair in np.argsort(-ious[rows, columns], kind="stable"):
         row, column = rows[pair], columns[pair]
         if match[column] < 0 and row not in taken:
@@ -190,7 +189,7 @@ def _match(ious: np.ndarray, active: np.ndarray) -> np.ndarray:
 
 
 def _in_bins(boxes: np.ndarray, size_rule: str) -> np.ndarray:
-    """(N, bins) bool: in which of ``SIZE_BINS`` boxes of shape (N, 4) are."""
+    """Return (N, bins) bool: which of ``SIZE_BINS`` contain the boxes of shape (N, 4)."""
     sides = boxes[:, 2:]
     size = sides.max(axis=1) if size_rule == "long_side" else np.sqrt(sides.prod(axis=1))
     edges = np.array(list(SIZE_BINS.values()))
@@ -204,7 +203,7 @@ def _accumulate(
     changes = np.zeros((0, len(SIZE_BINS)), dtype=int)
     matched, kept = (np.concatenate([changes, *(e[i] for e in events)]) for i in (1, 2))
     order = np.argsort(-scores, kind="stable")
-    # Of equal scores, the counts after the last.
+    # For equal scores, take the counts after the last one.
     last = np.flatnonzero(np.diff(scores[order], append=-np.inf))
     matched, kept = (counts[order].cumsum(axis=0)[last] for counts in (matched, kept))
     return {

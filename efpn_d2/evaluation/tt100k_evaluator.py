@@ -1,4 +1,4 @@
-"""Detectron2's evaluator for Tsinghua-Tencent 100K."""
+"""Evaluator for Tsinghua-Tencent 100K."""
 
 import logging
 import os
@@ -24,10 +24,10 @@ logger = logging.getLogger(__name__)
 class TT100KEvaluator(ProtocolEvaluator):
     """Accuracy, recall and F1 by the rules of :mod:`efpn_d2.evaluation.tt100k`.
 
-    The results have a task for each size rule, "tt100k_long_side" (the data set's own) and
-    "tt100k_sqrt_area", with numbers like "recall_small_at_0.4" and, at the threshold of the best
-    F1 in that bin, "F1_small_best", in percent; NaN where there is no object. With ``output_dir``,
-    ``accuracy_recall_<data set>.json`` in it has the curves.
+    The results have one task for each size rule, "tt100k_long_side" (the dataset's own) and
+    "tt100k_sqrt_area", with numbers like "recall_small_at_0.4" and, at the threshold of the best F1
+    in that bin, "F1_small_best", in percent; NaN where there is no object. With ``output_dir``, the
+    curves are written to ``accuracy_recall_<dataset>.json`` in it.
     """
 
     def __init__(
@@ -40,14 +40,15 @@ class TT100KEvaluator(ProtocolEvaluator):
     ) -> None:
         """
         Args:
-            dataset_name: a registered data set.
-            args, kwargs: see :class:`COCOEvaluator`.
-            classes: names of the evaluated classes; default ``evaluated_classes`` of the data
-                set's metadata, else the 45 classes of the release that has them all.
-            score_thresholds: in [0, 1]; 0.4 is the default of the data set's tools.
+            dataset_name: a registered dataset.
+            args: see :class:`COCOEvaluator`.
+            classes: names of the evaluated classes; default ``evaluated_classes`` of the metadata,
+                else the 45 classes of the first release whose classes are all in the dataset.
+            score_thresholds: in [0, 1]; 0.4 is the default of the dataset's tools.
+            kwargs: see :class:`COCOEvaluator`.
 
         Raises:
-            ValueError: the data set lacks a class that is to be evaluated.
+            ValueError: if the dataset lacks an evaluated class.
         """
         super().__init__(dataset_name, *args, **kwargs)
         self._score_thresholds = list(score_thresholds)
@@ -57,13 +58,14 @@ class TT100KEvaluator(ProtocolEvaluator):
         missing = [name for name in self._classes if name not in ids]
         if missing:
             raise ValueError(
-                f"Data set '{dataset_name}' has no class {', '.join(missing)}, which is to be "
-                "evaluated: correct EVALUATION.CLASSES or the metadata's evaluated_classes."
+                f"Dataset '{dataset_name}' does not have the evaluated classes "
+                f"{', '.join(missing)}: correct EVALUATION.CLASSES or the metadata's "
+                "evaluated_classes."
             )
         self._class_ids = [ids[name] for name in self._classes]
 
     def rules(self) -> dict[str, Any]:
-        """See the base class."""
+        """Return the classes, thresholds, size bins and size rules."""
         return {
             "protocol": "tt100k",
             "maxDets": "no limit",
@@ -78,7 +80,7 @@ class TT100KEvaluator(ProtocolEvaluator):
     def evaluate_results(
         self, results: list[dict[str, Any]], img_ids: Iterable[Any] | None
     ) -> dict[str, dict[str, float]]:
-        """See the base class."""
+        """Evaluate boxes by each size rule; see the base class."""
         images = [
             (image_boxes(a for a in annotations if not a.get("iscrowd", 0)), image_boxes(found))
             for _, annotations, found in self._records_by_image(results, img_ids)
@@ -125,8 +127,8 @@ def _classes_of_release(ids: dict[str, int], dataset_name: str) -> Sequence[str]
         if ids.keys() >= set(classes):
             return classes
     raise ValueError(
-        f"Data set '{dataset_name}' has the 45 evaluated classes of neither release of TT100K: "
-        "name those to evaluate in EVALUATION.CLASSES."
+        f"Dataset '{dataset_name}' has the 45 evaluated classes of neither release of TT100K: "
+        "list the classes to evaluate in EVALUATION.CLASSES."
     )
 
 

@@ -1,18 +1,18 @@
 """Average precision by the protocol of VisDrone-DET.
 
-The protocol, of the benchmark's own toolkit:
+The protocol, from the benchmark's own toolkit:
 
-* First, boxes with at least half of their area in ignored regions are taken out, annotated and
-  detected ones. The area is counted in pixels of the image, with the toolkit's roundings.
-* Of the rest, the 500 detections of the highest scores in each image count, over all classes
+* Annotated and detected boxes with at least half of their area in ignored regions are removed
+  first. The area is counted in pixels of the image, with the toolkit's rounding.
+* Then the 500 detections with the highest scores in each image are counted, over all classes
   together (1, 10, 100 and 500 for the recall).
-* Detections are matched as in COCO. An annotated box of score 0 is ignored: a detection that finds
-  no other may lie on it, by intersection over the detection's own area.
-* AP is the area under the precision-recall curve at all its points (VOC from 2010 on), at IoU 0.5,
-  0.55, ... 0.95. Oddly, ignored boxes do count as objects in the recall's denominator.
-* The mean that is printed weights each class by the number of images that have it.
+* Detections are matched as in COCO. An annotated box of score 0 is ignored: an otherwise unmatched
+  detection may match it, by the intersection over the detection's own area.
+* AP is the area under the precision-recall curve at all its points (as in VOC since 2010), at IoU
+  0.5, 0.55, ... 0.95. In contrast to COCO, ignored boxes are counted in the recall's denominator.
+* The printed mean weights each class by the number of images that contain it.
 
-Boxes of the category "others" do not take part: a detection on one is a false positive.
+Boxes of the category "others" are removed, so a detection on one is a false positive.
 """
 
 from collections.abc import Iterable, Sequence
@@ -29,14 +29,15 @@ MAX_DETECTIONS = (1, 10, 100, 500)
 
 @dataclass(frozen=True)
 class VisDroneImage:
-    """One image, N annotated boxes.
+    """One image with N annotated boxes.
 
     Attributes:
         objects: annotated boxes of the evaluated classes.
-        ignored: (N,) bool, those of score 0.
+        ignored: (N,) bool, boxes of score 0.
         regions: (R, 4) ignored regions as x, y, width, height.
         detections: detected boxes.
-        height, width: of the image, in pixels.
+        height: height of the image in pixels.
+        width: width of the image in pixels.
     """
 
     objects: ImageBoxes
@@ -54,8 +55,9 @@ class VisDroneResult:
     Attributes:
         precision: (K, T) average precision.
         recall: (K, T, M) recall at each of ``MAX_DETECTIONS``.
-        images: (K,) images that have the class. Classes with none are out of every mean.
-        objects: (K,) annotated boxes that count.
+        images: (K,) number of images with the class. Classes without images are excluded from all
+            means.
+        objects: (K,) number of annotated boxes that are not ignored.
     """
 
     precision: np.ndarray
@@ -64,13 +66,14 @@ class VisDroneResult:
     objects: np.ndarray
 
     def mean(self, values: np.ndarray, *, by_images: bool) -> float:
-        """Mean over the classes, and IoU thresholds, of (K, ...) values.
+        """Average (K, ...) values over the classes and IoU thresholds.
 
         Args:
-            by_images: weight each class by the images that have it, as the toolkit does.
+            values: the values.
+            by_images: weight each class by the number of images with it, as the toolkit does.
 
         Returns:
-            NaN if there is no object.
+            The mean; NaN if there are no objects.
         """
         weights = self.images if by_images else self.images > 0
         if not weights.any():
@@ -83,7 +86,7 @@ def evaluate_visdrone(images: Iterable[VisDroneImage], classes: Sequence[int]) -
     """Evaluate the detections of all images.
 
     Args:
-        images: every image of the data set, also those without detections.
+        images: every image of the dataset, including images without detections.
         classes: K ids of the evaluated classes.
     """
     matches: list[list[tuple[np.ndarray, ...]]] = [[] for _ in classes]
@@ -108,7 +111,7 @@ def evaluate_visdrone(images: Iterable[VisDroneImage], classes: Sequence[int]) -
 
 
 def drop_ignored(image: VisDroneImage) -> VisDroneImage:
-    """The image without the boxes that lie at least half in its ignored regions."""
+    """Remove boxes that lie at least half in the ignored regions of the image."""
     if not len(image.regions):
         return image
     size = (image.height, image.width)
@@ -124,16 +127,17 @@ def drop_ignored(image: VisDroneImage) -> VisDroneImage:
 
 
 def ignored_share(boxes: np.ndarray, regions: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Share of each box that ignored regions cover, as the toolkit counts it.
+    """Compute the share of each box that ignored regions cover, as the toolkit does.
 
-    It takes coordinates as pixel numbers from 1 on, marks one pixel more than a region is wide and
-    high, and divides by the area of the whole box even where that leaves the image. All of this is
-    kept, for it decides what is dropped.
+    The toolkit uses pixel numbers from 1 on, marks one pixel more than a region is wide and high,
+    and divides by the area of the whole box even if that leaves the image. All of this is
+    reproduced, since it decides which boxes are removed.
 
     Args:
         boxes: (N, 4) x, y, width, height.
-        regions: (R, 4) likewise.
-        height, width: of the image.
+        regions: (R, 4) x, y, width, height.
+        height: height of the image.
+        width: width of the image.
 
     Returns:
         (N,) shares.
@@ -151,14 +155,14 @@ def ignored_share(boxes: np.ndarray, regions: np.ndarray, height: int, width: in
 
 
 def _pixels(boxes: np.ndarray) -> np.ndarray:
-    """Rounded half up, and at least 1."""
+    """Round half up, to at least 1."""
     return np.maximum(1, np.floor(boxes + 0.5).astype(np.int64))
 
 
 def _accumulate(
     matches: list[tuple[np.ndarray, ...]], num_objects: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(T,) average precision and (T, M) recall of one class from the matches in its images."""
+    """Return (T,) average precision and (T, M) recall of one class from its matches."""
     scores = np.concatenate([np.zeros(0), *(m[0] for m in matches)])
     ranks = np.concatenate([np.zeros(0, int), *(m[1] for m in matches)])
     none = np.zeros((len(IOU_THRESHOLDS), 0), int)
@@ -175,6 +179,6 @@ def _accumulate(
 
 
 def _area_under_curve(recall: np.ndarray, precision: np.ndarray) -> float:
-    """With the precision at each point raised to the highest one at higher recall."""
+    """Integrate the precision, made non-increasing, over the recall."""
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     return float(np.sum(np.diff(recall, prepend=0.0) * envelope))

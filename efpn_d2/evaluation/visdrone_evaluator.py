@@ -1,4 +1,4 @@
-"""Detectron2's evaluator for VisDrone-DET."""
+"""Evaluator for VisDrone-DET."""
 
 import logging
 from collections.abc import Iterable
@@ -19,22 +19,23 @@ from efpn_d2.evaluation.visdrone import (
 logger = logging.getLogger(__name__)
 
 _IGNORED_REGION, _OTHERS = 0, 11
-# Which mean over the classes each suffix of a name is.
+# Whether the mean of each metric suffix is weighted by images.
 _MEANS = {"official": True, "class_mean": False}
 
 
 class VisDroneEvaluator(ProtocolEvaluator):
     """AP and AR by the rules of :mod:`efpn_d2.evaluation.visdrone`.
 
-    The results of "visdrone" have every number twice, in percent: "AP_official" is the toolkit's
-    mean, that weights each class by the images that have it, "AP_class_mean" the plain one.
+    The results of "visdrone" have each number twice, in percent: "AP_official" is the toolkit's
+    mean, which weights each class by the number of images with it, "AP_class_mean" the plain mean.
 
-    Annotations have the benchmark's own ``visdrone_category`` (0 to 11) and ``visdrone_score``, as
-    prepared sets do. In a file without them, crowds are the ignored regions and all else counts.
+    The evaluator reads the benchmark's ``visdrone_category`` (0 to 11) and ``visdrone_score`` of
+    annotations, which prepared datasets have. In a file without them, crowds are the ignored
+    regions, and all other boxes are counted.
     """
 
     def rules(self) -> dict[str, Any]:
-        """See the base class."""
+        """Return the limits, thresholds and definitions of the means."""
         return {
             "protocol": "visdrone",
             "maxDets": list(MAX_DETECTIONS),
@@ -51,7 +52,7 @@ class VisDroneEvaluator(ProtocolEvaluator):
     def evaluate_results(
         self, results: list[dict[str, Any]], img_ids: Iterable[Any] | None
     ) -> dict[str, dict[str, float]]:
-        """See the base class."""
+        """Evaluate boxes; see the base class."""
         classes = sorted(self._coco_api.cats)
         images = (_image(*records) for records in self._records_by_image(results, img_ids))
         result = evaluate_visdrone(images, classes)
@@ -125,7 +126,7 @@ def _image(
 
 
 def _category(annotation: dict[str, Any]) -> int | None:
-    """The benchmark's own category; without it, None for what is no ignored region."""
+    """Return the benchmark's category; without it, None for all but ignored regions."""
     if "visdrone_category" in annotation:
         return annotation["visdrone_category"]
     return _IGNORED_REGION if annotation.get("iscrowd", 0) else None

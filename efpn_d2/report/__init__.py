@@ -1,4 +1,4 @@
-"""One page for a browser on what a detector finds, misses and mistakes. numpy, Pillow, HTML."""
+"""HTML report on what a detector finds, misses and confuses, written with numpy and Pillow."""
 
 from efpn_d2.report.build import ReportOptions, write_report
 from efpn_d2.report.rules import REPORT_RULES, ReportRules

@@ -1,4 +1,4 @@
-"""From files of results to a folder with a page."""
+"""Write a report from result files."""
 
 import json
 import logging
@@ -24,20 +24,20 @@ _MANIFEST = "report_files.json"
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """How a report looks.
+    """Options of a report.
 
-    Args:
-        title: heading of the page; None: the data set's name.
-        rules: by which it counts.
-        threshold: least score of a detection in counts and pictures; None: where each run's F1 is
-            highest.
-        backend: what computes AP and AR: "auto" or the name of a library.
-        max_images: pictures to include, of the worst images; the boxes of all others are on the
-            page too, without their picture.
-        max_side: longest side of a picture in pixels; larger ones are scaled down.
-        names: what the page calls the runs; empty: after their files.
-        evaluations: of each run, the ``evaluation_<data set>.json`` that its evaluator wrote, for
-            numbers by other protocols than COCO's; empty: none are shown.
+    Attributes:
+        title: heading of the page; None: the name of the dataset.
+        rules: rules of its numbers.
+        threshold: minimum score of detections in counts and pictures; None: the threshold of each
+            run's highest F1.
+        backend: library that computes AP and AR, or "auto".
+        max_images: number of pictures to include, starting with the worst images; the boxes of the
+            other images are shown without a picture.
+        max_side: longest side of a picture in pixels; larger ones are downscaled.
+        names: names of the runs on the page; empty: derived from their files.
+        evaluations: for each run, the ``evaluation_<dataset>.json`` of its evaluator, for numbers
+            by protocols other than COCO's; empty: none are shown.
     """
 
     title: str | None = None
@@ -62,21 +62,21 @@ def write_report(
 
     Args:
         predictions: one file of COCO results, or two to compare.
-        annotations: COCO JSON of the data set.
-        image_root: folder that the JSON's file names are below.
-        output: folder of the report, new or empty, or of an earlier report, which is replaced.
+        annotations: COCO JSON of the dataset.
+        image_root: folder to which the file names in the JSON are relative.
+        output: folder of the report: new, empty, or with an earlier report, which is replaced.
         options: see :class:`ReportOptions`.
-        evaluated: what an evaluator has of the one run, in place of reading ``annotations`` and
-            computing AP.
+        evaluated: ground truth and result of an evaluator for a single run, instead of reading
+            ``annotations`` and computing AP.
 
     Returns:
-        The page.
+        Path of the page.
 
     Raises:
-        FileNotFoundError: there is no folder of images, and pictures are asked for.
-        ValueError: there are not one or two runs, a file does not fit, or ``output`` holds other
-            files; the message says which.
-        OSError: a file of results or annotations cannot be read, or the folder not written.
+        FileNotFoundError: if pictures are included but the image folder does not exist.
+        ValueError: if there are not one or two runs, a file does not match, or ``output`` holds
+            other files; the message says which.
+        OSError: if a file cannot be read or the folder cannot be written.
     """
     options = options or ReportOptions()
     _check_arguments(predictions, annotations, image_root, options, evaluated)
@@ -90,7 +90,7 @@ def write_report(
     evaluations = [_read_evaluation(path) for path in options.evaluations]
     for what, given in (("names", names), ("evaluations", evaluations)):
         if given and len(given) != len(predictions):
-            raise ValueError(f"There are {len(given)} {what} for {len(predictions)} run(s).")
+            raise ValueError(f"{len(given)} {what} were given for {len(predictions)} run(s).")
     runs = [
         load_run(
             name,
@@ -131,18 +131,20 @@ def _check_arguments(
     evaluated: Evaluated | None,
 ) -> None:
     if len(predictions) not in (1, 2):
-        raise ValueError(f"A report is on one or two files of results, not {len(predictions)}.")
+        raise ValueError(
+            f"A report needs one or two files of results, but {len(predictions)} were given."
+        )
     if evaluated is not None and len(predictions) != 1:
-        raise ValueError("What an evaluator has is of one run, but the report is on two.")
+        raise ValueError("'evaluated' is for a report on one run, but there are two.")
     if options.max_images and not Path(image_root).is_dir():
         raise FileNotFoundError(
-            f"The image folder '{image_root}' is not there: give the one that the file names in "
-            f"{annotations} start from, or ask for no pictures."
+            f"The image folder '{image_root}' does not exist: use the folder to which the file "
+            f"names in {annotations} are relative, or 0 pictures."
         )
 
 
 def run_names(predictions: Sequence[str | Path]) -> list[str]:
-    """Short names for files of results: the parts of their paths in which they differ."""
+    """Derive short names from result files: the parts in which their paths differ."""
     if len(predictions) == 1:
         return ["detections"]
     paths = [Path(path).resolve().parts for path in predictions]
@@ -159,19 +161,19 @@ def _read_evaluation(path: str | Path) -> dict[str, Any]:
         return {"results": dict(content["results"]), "rules": dict(content["rules"])}
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{path} is not what an evaluator writes: it needs 'rules' and 'results' "
+            f"{path} is not a file of an evaluator: it needs 'rules' and 'results' "
             f"({type(error).__name__}: {error})."
         ) from error
 
 
 def _claim(output: Path) -> set[Path]:
-    """Make the folder, or remove from it what its manifest says an earlier report has written.
+    """Create the folder, or delete the files of an earlier report from it, by its manifest.
 
     Returns:
-        The files that stay, which are not the report's.
+        The remaining files, which are not part of the report.
 
     Raises:
-        ValueError: there is something in it and no manifest, so it is no report's folder.
+        ValueError: if the folder has files but no manifest.
     """
     manifest = output / _MANIFEST
     if manifest.exists():
@@ -179,11 +181,10 @@ def _claim(output: Path) -> set[Path]:
             (output / name).unlink(missing_ok=True)
     elif output.is_dir() and any(output.iterdir()):
         raise ValueError(
-            f"'{output}' holds files and no report of this tool, which would be mixed with them: "
-            "choose a new or an empty folder."
+            f"'{output}' holds files that are not of a report: choose a new or an empty folder."
         )
     output.mkdir(parents=True, exist_ok=True)
-    manifest.write_text("[]", encoding="utf-8")  # an interrupted report can be made again
+    manifest.write_text("[]", encoding="utf-8")  # an interrupted report can be repeated
     return set(output.rglob("*"))
 
 
@@ -201,7 +202,7 @@ def _write_pictures(
     output: Path,
     options: ReportOptions,
 ) -> int:
-    """Add pictures to the first entries of the index; gives how many images have none."""
+    """Add pictures to the first entries of the index; return the number of images without one."""
     failures: list[str] = []
     for number, entry in enumerate(index[: options.max_images]):
         source = image_root / str(truth.images[entry["image"]]["file_name"])
@@ -213,14 +214,14 @@ def _write_pictures(
             entry["file"], entry["thumb"] = picture
     if failures and len(failures) == len(index[: options.max_images]):
         logger.warning(
-            f"The report has no pictures: no image of the data set could be read below "
-            f"'{image_root}', which must be the folder that its file names start from; the first: "
-            f"{failures[0]}"
+            f"The report has no pictures: no image of the dataset could be read below "
+            f"'{image_root}', which must be the folder to which its file names are relative; the "
+            f"first: {failures[0]}"
         )
     elif failures:
         images = "1 image" if len(failures) == 1 else f"{len(failures)} images"
         logger.warning(
-            f"{images} could not be read, so the report has no picture there; the first: "
+            f"{images} could not be read and will have no picture in the report; the first: "
             f"{failures[0]}"
         )
     return sum("file" not in entry for entry in index)
@@ -235,7 +236,7 @@ def _facts(
     truth = runs[0].analysis.truth
     objects = int((~truth.crowd).sum())
     facts = [
-        ("Data set", str(annotations)),
+        ("Dataset", str(annotations)),
         (
             "Images",
             f"{len(truth.images):,} with {objects:,} objects of {len(truth.class_names)} classes; "

@@ -1,4 +1,4 @@
-"""The gallery's data: what to filter images by, and the boxes of each, in files of some images."""
+"""Data of the gallery: properties by which images are filtered, and files with their boxes."""
 
 import json
 from collections import Counter
@@ -14,13 +14,13 @@ from efpn_d2.report.rules import ReportRules
 from efpn_d2.report.run import Run
 
 ONLY_HERE = len(Kind)  # after the numbers of the kinds
-CHUNK = 50  # images whose boxes share a file
+CHUNK = 50  # images per file of boxes
 ItemCounter = Counter[tuple[int, ...]]  # by kind, size bin and class
-_MOST_DETECTIONS = 100  # of an image, that are written out
+_MOST_DETECTIONS = 100  # limit of the detections that are written per image
 
 
 def script_json(value: Any) -> str:
-    """JSON that may stand in a script element: nothing in it ends the element or opens another."""
+    """Convert to JSON that is safe inside a script element."""
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -28,9 +28,9 @@ def script_json(value: Any) -> str:
 
 
 def image_counters(run: Run, rules: ReportRules, other: Run | None = None) -> list[ItemCounter]:
-    """For each image, how often each (kind, size bin, class) occurs at the run's threshold.
+    """Count each (kind, size bin, class) of each image at the run's threshold.
 
-    With another run to compare, the kind ``ONLY_HERE`` counts the objects that it did not find.
+    With another run to compare, the kind ``ONLY_HERE`` counts objects that it did not find.
     """
     analysis = run.analysis
     truth, detections = analysis.truth, analysis.detections
@@ -56,7 +56,7 @@ def image_counters(run: Run, rules: ReportRules, other: Run | None = None) -> li
 
 
 def changes(runs: list[Run], num_images: int) -> np.ndarray:
-    """(I, 2) int: objects of each image that only the second run found, and only the first."""
+    """Return (I, 2) int: objects per image found only by the second run, and only by the first."""
     found = [run.analysis.found(run.threshold) for run in runs]
     truth = runs[0].analysis.truth
     gained = np.bincount(truth.image[found[1] & ~found[0]], minlength=num_images)
@@ -65,10 +65,10 @@ def changes(runs: list[Run], num_images: int) -> np.ndarray:
 
 
 def gallery_index(runs: list[Run], rules: ReportRules) -> list[dict[str, Any]]:
-    """An entry per image, the most telling first, with what the page filters and sorts by.
+    """Build an entry per image, in order of relevance, with the data for filters and sorting.
 
-    One run: by number of errors. Two: by number of objects that only one of them found, then by the
-    errors of both.
+    Images of one run are sorted by number of errors; images of two runs by number of objects that
+    only one of them found, then by the errors of both.
     """
     images = runs[0].analysis.truth.images
     others = runs[::-1] if len(runs) > 1 else [None]
@@ -99,10 +99,10 @@ def _errors(counter: ItemCounter) -> int:
 
 
 def write_boxes(runs: list[Run], index: list[dict[str, Any]], folder: Path) -> int:
-    """Write the boxes of all images, in the order of the index; gives the bytes written.
+    """Write the boxes of all images in the order of the index; return the number of bytes.
 
-    File n holds images n * CHUNK and so on, as a call of ``reportBoxes``: scripts are what a page
-    from the local disk may load.
+    File n holds the images from n * CHUNK on, as a call of ``reportBoxes``, since a page from the
+    local disk can load scripts only.
     """
     folder.mkdir(parents=True, exist_ok=True)
     truth = runs[0].analysis.truth
@@ -126,7 +126,7 @@ def write_boxes(runs: list[Run], index: list[dict[str, Any]], folder: Path) -> i
 
 
 def _objects(analysis: RunAnalysis, objects: slice) -> list[list[float]]:
-    """[x0, y0, x1, y1, class, size, crowd] of each object."""
+    """Return [x0, y0, x1, y1, class, size, crowd] of each object."""
     truth = analysis.truth
     columns = (truth.classes[objects], truth.sizes[objects].round(1), truth.crowd[objects])
     columns = tuple(column.tolist() for column in columns)
@@ -135,7 +135,7 @@ def _objects(analysis: RunAnalysis, objects: slice) -> list[list[float]]:
 
 
 def _detections(analysis: RunAnalysis, dets: slice, first_object: int) -> list[list[float]]:
-    """[x0, y0, x1, y1, class, score, kind, object or -1, IoU with it], best score first."""
+    """Return [x0, y0, x1, y1, class, score, kind, object or -1, IoU], best score first."""
     dets = slice(dets.start, min(dets.stop, dets.start + _MOST_DETECTIONS))
     partner = analysis.partner[dets]
     columns = (

@@ -1,4 +1,4 @@
-"""The page itself: template, style and scripts of this package with a report's numbers in them."""
+"""HTML page of a report: the template, style and scripts of this package with its numbers."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -24,21 +24,21 @@ def build_page(
     facts: Sequence[tuple[str, str]],
     evaluations: Sequence[Mapping[str, Any]] = (),
 ) -> str:
-    """The HTML of a report, which asks for nothing outside of its own folder.
+    """Build the HTML of a report, which loads nothing from outside its own folder.
 
     Args:
         runs: one or two.
-        rules: of its numbers.
-        data: what the scripts need; see :mod:`summary` and :mod:`gallery`.
-        title: the page's heading.
-        facts: (name, value) pairs that say what was evaluated.
-        evaluations: what evaluators have written of each run, with "rules" and "results"; empty
-            where there is none.
+        rules: rules of its numbers.
+        data: input of the scripts; see :mod:`summary` and :mod:`gallery`.
+        title: heading of the page.
+        facts: (name, value) pairs that describe what was evaluated.
+        evaluations: for each run, the "rules" and "results" of its evaluator; empty if there are
+            none.
     """
     assets = files(__package__) / "assets"
 
     def asset(name: str) -> str:
-        """A file of this package."""
+        """Read a file of this package."""
         return (assets / name).read_text(encoding="utf-8")
 
     shown = [*facts, *rule_facts(runs, rules)]
@@ -56,7 +56,7 @@ def build_page(
 
 
 def _evaluation(runs: Sequence[Run], evaluations: Sequence[Mapping[str, Any]]) -> str:
-    """The numbers that evaluators gave, with their rules, to open on demand."""
+    """Build a collapsed section with the numbers of the evaluators and their rules."""
     if not evaluations:
         return ""
     rules = evaluations[0].get("rules", {})
@@ -72,7 +72,7 @@ def _evaluation(runs: Sequence[Run], evaluations: Sequence[Mapping[str, Any]]) -
 
 
 def _plain(value: Any) -> str:
-    """A JSON value for people."""
+    """Format a JSON value for readers."""
     if isinstance(value, Mapping):
         return "; ".join(f"{key}: {_plain(entry)}" for key, entry in value.items())
     if isinstance(value, (list, tuple)):
@@ -81,7 +81,7 @@ def _plain(value: Any) -> str:
 
 
 def rule_facts(runs: Sequence[Run], rules: ReportRules) -> list[tuple[str, str]]:
-    """What the numbers mean, spelled out."""
+    """Describe the rules of the numbers as (name, value) pairs."""
     coco = rules.coco
     ious = ", ".join(f"{iou:g}" for iou in coco.iou_thresholds)
     sizes = ", ".join(area_text(area) for area in coco.areas)

@@ -1,4 +1,4 @@
-"""The images of a report, as files that a browser shows, with small copies for the overview."""
+"""Images of a report as files that browsers show, with thumbnails."""
 
 import shutil
 from pathlib import Path
@@ -8,11 +8,16 @@ import numpy as np
 from PIL import Image, ImageOps
 
 _SHOWN_AS_THEY_ARE = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
-_MOST_PIXELS = 200_000_000  # of an image that is decoded
+_MOST_PIXELS = 200_000_000  # limit of pixels of an image that is decoded
 
 
 class Picture(NamedTuple):
-    """Files of one image, below the folder of the report; no thumb where the image is small."""
+    """Files of one image, relative to the folder of the report.
+
+    Attributes:
+        file: the image.
+        thumb: its thumbnail; the image itself if that is small.
+    """
 
     file: str
     thumb: str
@@ -21,30 +26,30 @@ class Picture(NamedTuple):
 def write_picture(
     source: Path, folder: Path, number: int, *, max_side: int = 4096, thumb_side: int = 360
 ) -> Picture:
-    """Copy an image into a report, or convert it where browsers would not show it.
+    """Copy an image into a report, or convert it if browsers cannot show it.
 
-    Images with a side above ``max_side`` are scaled down, and those with more than 8 bits per
-    channel brought to 8. An orientation in the EXIF data is kept, and browsers follow it as
-    Detectron2 does.
+    Images with a side above ``max_side`` are downscaled, and those with more than 8 bits per
+    channel converted to 8 bits. An EXIF orientation is kept; browsers apply it as Detectron2 does.
 
     Args:
-        source: the image.
-        folder: the report's folder.
-        number: names the files.
-        max_side: in pixels; what is larger is scaled down.
-        thumb_side: longest side of the small copy.
+        source: path of the image.
+        folder: folder of the report.
+        number: used as file name.
+        max_side: longest side in pixels.
+        thumb_side: longest side of the thumbnail in pixels.
 
     Returns:
-        Where the files are.
+        The files.
 
     Raises:
-        OSError, ValueError: the image cannot be read, or is too large to be decoded.
+        OSError: if the image cannot be read.
+        ValueError: if the image cannot be decoded or is too large.
     """
     try:
         with Image.open(source) as image:
             if image.width * image.height > _MOST_PIXELS:
                 size = f"{image.width} x {image.height} pixels"
-                raise ValueError(f"{source} has {size}, too many to show: cut it into tiles")
+                raise ValueError(f"{source} has {size}, too many to show: split it into tiles")
             return _write(image, source, folder, number, max_side, thumb_side)
     except (SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{source}: {error}") from error
@@ -60,7 +65,7 @@ def _write(
     small = max(image.size) <= thumb_side
     if plain and max(image.size) <= max_side:
         file = f"images/{number}{suffix}"
-        image.load()  # a damaged file is found here and not in the browser
+        image.load()  # raises for a damaged file, before it reaches the browser
         shutil.copyfile(source, folder / file)
     else:
         lossless = max(image.size) <= max_side

@@ -1,4 +1,4 @@
-"""All that a report knows of one run."""
+"""Data of one run in a report."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from efpn_d2.report.run_metrics import run_metrics
 
 @dataclass(frozen=True)
 class Run:
-    """Name, verdicts and AP of a run, and the score from which its detections are shown."""
+    """Name, verdicts and AP of a run, and the minimum score of its shown detections."""
 
     name: str
     analysis: RunAnalysis
@@ -23,10 +23,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What an evaluator has of a run, so that a report need not make it again.
+    """Ground truth and result of an evaluator, so that the report need not compute them again.
 
     Attributes:
-        truth: the data set.
+        truth: ground truth.
         result: AP and AR of boxes by the report's rules; None: the report computes them.
     """
 
@@ -46,17 +46,17 @@ def load_run(
     """Read and evaluate a file of COCO results.
 
     Args:
-        name: what the page calls the run.
+        name: name of the run on the page.
         predictions: the file; see :func:`efpn_d2.evaluation.coco_arrays.load_detections`.
-        truth: the data set it is of.
-        rules: of its numbers.
-        threshold: least score of a shown detection; None: where F1 is highest.
-        backend: of AP and AR; see :func:`efpn_d2.evaluation.coco_backends.choose_backend`.
-        result: AP and AR by these rules, if they are known.
+        truth: ground truth of the results.
+        rules: rules of the numbers.
+        threshold: minimum score of shown detections; None: the threshold of the highest F1.
+        backend: see :func:`efpn_d2.evaluation.coco_backends.choose_backend`.
+        result: AP and AR by these rules, if already computed.
 
     Raises:
-        ValueError: the file does not fit the data set, or the result is by other rules.
-        OSError: it cannot be read.
+        ValueError: if the file does not match the dataset, or the result is by other rules.
+        OSError: if the file cannot be read.
     """
     if result is not None and result.protocol != rules.coco:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""AP and AR of a run by class and size bin, from COCO's own evaluation."""
+"""AP and AR of a run by class and size bin, from COCO's evaluation."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from efpn_d2.report.rules import ReportRules
 def precision_curve(
     result: CocoResult, area: int = 0, class_index: int | None = None
 ) -> np.ndarray:
-    """(101,) precision at the first IoU threshold, mean over the classes (or of one)."""
+    """Return (101,) precision at the first IoU threshold, of one class or the mean over all."""
     values = result.part(area, class_index).precision[0, :, :, -1]
     known = values[:, ~np.isnan(values[0])]
     return known.mean(axis=1) if known.size else np.full(len(values), np.nan)
@@ -21,7 +21,7 @@ def precision_curve(
 def run_metrics(
     truth: GroundTruth, detections: Detections, rules: ReportRules, backend: str = "auto"
 ) -> CocoResult:
-    """Evaluate boxes by the report's rules; see :func:`evaluate_coco`."""
+    """Evaluate boxes by the rules of the report; see :func:`evaluate_coco`."""
     objects = _entries(truth.image, truth.boxes, truth.classes)
     more = (truth.sizes**2).tolist(), truth.crowd.tolist()
     for number, (entry, area, crowd) in enumerate(zip(objects, *more, strict=True), start=1):

@@ -1,4 +1,4 @@
-"""The numbers behind the page's charts, ready for JSON."""
+"""Numbers of the page's charts, as JSON types."""
 
 import math
 from typing import Any
@@ -26,7 +26,7 @@ _MAX_CONFUSION_CLASSES = 24
 
 
 def summarize(runs: list[Run], rules: ReportRules) -> dict[str, Any]:
-    """Curves, histograms, error counts and confusion of one or two runs on the same data."""
+    """Return curves, histograms, error counts and confusion of one or two runs on a dataset."""
     truth = runs[0].analysis.truth
     shown = confused_classes(runs)
     return {
@@ -56,7 +56,7 @@ def summarize(runs: list[Run], rules: ReportRules) -> dict[str, Any]:
 
 
 def headline(run: Run, rules: ReportRules) -> dict[str, float | None]:
-    """The few numbers at the top of the page, in percent."""
+    """Return the few numbers at the top of the page, in percent."""
     rate = rates(run.analysis, select(run.analysis), run.threshold)
     found = run.result.part()
     values = {
@@ -69,7 +69,7 @@ def headline(run: Run, rules: ReportRules) -> dict[str, float | None]:
 
 
 def _selections(run: Run, rules: ReportRules) -> list[Any]:
-    """The protocol's areas, all objects first, then each class: the order of the page's menu."""
+    """Select the protocol's areas, all objects first, then each class, as in the page's menu."""
     areas = [select(run.analysis, *area_ends(area)) for area in rules.coco.areas]
     classes = range(len(run.analysis.truth.class_names))
     by_class = (select(run.analysis, class_index=k) for k in classes)
@@ -84,7 +84,7 @@ def _precision_curves(run: Run, rules: ReportRules) -> list[list[float | None]]:
 
 
 def _accuracy_curves(run: Run, rules: ReportRules) -> list[dict[str, Any]]:
-    # Fewer points for classes: a thousand of them would make the page heavy.
+    # Fewer points for classes, since a dataset may have a thousand of them.
     points = [240] * len(rules.coco.areas) + [80] * len(run.analysis.truth.class_names)
     curves = [
         accuracy_recall(run.analysis, selection, most)
@@ -128,9 +128,9 @@ def _histograms(run: Run, rules: ReportRules) -> list[list[list[int]]]:
 
 
 def confused_classes(runs: list[Run]) -> list[int]:
-    """The classes that the confusion table shows: all, or those with the most confusions.
+    """Return the classes of the confusion table: all, or those with the most confusions.
 
-    Of equally confused classes, those with the most objects and detections.
+    Ties are decided by the number of objects and detections.
     """
     total = np.sum([confusion(run.analysis, run.threshold) for run in runs], axis=0)
     k = len(total) - 1
@@ -143,7 +143,7 @@ def confused_classes(runs: list[Run]) -> list[int]:
 
 
 def _reduced_confusion(run: Run, shown: list[int]) -> list[list[int]]:
-    """Rows: the shown classes, the others, background. Columns: the same, and missed at the end."""
+    """Reduce the confusion counts to the shown classes, the others, and background or missed."""
     full = confusion(run.analysis, run.threshold)
     k = len(full) - 1
     group = np.full(k + 1, len(shown))
@@ -154,10 +154,10 @@ def _reduced_confusion(run: Run, shown: list[int]) -> list[list[int]]:
 
 
 def kind_names() -> list[str]:
-    """Names of the kinds as the page's script knows them, by number; the last is of comparisons."""
+    """Return the kinds' names in the page's script, by number; the last one is for comparisons."""
     return [*(kind.name.lower() for kind in Kind), "only here"]
 
 
 def _numbers(values: np.ndarray) -> list[float | None]:
-    """Rounded for JSON, which has no NaN."""
+    """Round for JSON, with None for NaN."""
     return [None if math.isnan(v) else round(float(v), 5) for v in values]

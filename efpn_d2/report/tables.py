@@ -1,4 +1,4 @@
-"""The report's tables as HTML. Every text from outside is escaped here."""
+"""HTML tables of a report, with external text escaped."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,19 +16,19 @@ RUN, METRIC = "run", "metric"  # headings of columns with text
 
 
 class Cell(NamedTuple):
-    """Text of a table cell, the number to sort by, and its CSS class."""
+    """Text of a table cell, the number by which it is sorted, and its CSS class."""
 
     text: str
     value: float | None = None
     style: str = ""
 
 
-# Of a run, by size and class (None: all), with the rates of what these select.
+# Value for a run, size index and class index (None: all), given the rates of that selection.
 MetricValue = Callable[[Run, int, int | None, Rates], float]
 
 
 class Metric(NamedTuple):
-    """A column: its heading, what it means, and its value in percent for a size or class."""
+    """A column: its heading, its meaning, and its value in percent for a size or class."""
 
     heading: str
     meaning: str
@@ -38,12 +38,12 @@ class Metric(NamedTuple):
 def table(
     caption: str, headings: Sequence[tuple[str, str]], rows: Iterable[Sequence[Cell]], name: str
 ) -> str:
-    """A table whose columns the page can sort.
+    """Build a table whose columns can be sorted on the page.
 
     Args:
-        caption: read out with the table.
-        headings: (text, what it means) of each column.
-        rows: the cells; a row's first one is its heading.
+        caption: caption of the table, for screen readers.
+        headings: (text, meaning) of each column.
+        rows: the cells; the first one of a row is its heading.
         name: value of the ``data-table`` attribute.
     """
     head = "".join(_heading(text, meaning) for text, meaning in headings)
@@ -79,7 +79,7 @@ def _value_of(spec: MetricSpec) -> MetricValue:
 
 
 def metrics(rules: ReportRules) -> list[Metric]:
-    """The columns of the tables by size and class."""
+    """Return the columns of the tables by size and class."""
     specs = [spec for spec in metric_specs(rules.coco) if spec.by_size]
     return [
         *(Metric(spec.name, spec.meaning, _value_of(spec)) for spec in specs),
@@ -102,7 +102,7 @@ def metrics(rules: ReportRules) -> list[Metric]:
 
 
 def size_table(runs: Sequence[Run], rules: ReportRules) -> str:
-    """One row per run and size, and with two runs one for the difference."""
+    """Build the table by size: one row per run and size, and differences for two runs."""
     columns = metrics(rules)
     headings = [("size", "square root of the area"), ("objects", "without crowds")]
     if len(runs) > 1:
@@ -133,7 +133,7 @@ def size_table(runs: Sequence[Run], rules: ReportRules) -> str:
 
 
 def class_table(runs: Sequence[Run], rules: ReportRules) -> str:
-    """One row per class; with two runs the difference stands beside each pair of numbers."""
+    """Build the table by class: one row per class, for two runs with differences."""
     columns = metrics(rules)
     if len(runs) > 1:
         columns = [column for column in columns if column.heading in ("AP", "AP50", "F1")]
@@ -154,7 +154,7 @@ def class_table(runs: Sequence[Run], rules: ReportRules) -> str:
             row += (_percent(number, row[1].value) for number in numbers)
             row += [_difference(*numbers)] if len(runs) > 1 else []
         rows.append(row)
-    rows.sort(key=lambda row: row[1].value == 0)  # many data sets have classes without objects
+    rows.sort(key=lambda row: row[1].value == 0)  # many datasets have classes without objects
     return table("By class (click a heading to sort)", headings, rows, "classes")
 
 
@@ -162,12 +162,12 @@ METRIC_TABLES: tuple[Callable[[Sequence[Run], ReportRules], str], ...] = (
     size_table,
     class_table,
 )
-"""The tables of the report's section of metrics, in their order."""
+"""The tables in the report's section of metrics, in order."""
 
 
 def _bin_columns(rules: ReportRules) -> list[Metric]:
     def precision(size: int) -> MetricValue:
-        """AP in a size bin, whatever the row is."""
+        """Compute AP in a size bin, for any size of the row."""
         return lambda run, _, k, __: mean_percent(run.result.part(size, k).precision[..., -1])
 
     return [
@@ -177,7 +177,7 @@ def _bin_columns(rules: ReportRules) -> list[Metric]:
 
 
 def error_table(runs: Sequence[Run], rules: ReportRules) -> str:
-    """How often each kind of error occurs, by size."""
+    """Build the table of the kinds of errors by size."""
     headings = [("size", ""), *([(RUN, "")] if len(runs) > 1 else [])]
     kinds = [kind for kind in Kind if kind != Kind.IGNORED]
     headings += [(kind.name.lower(), "") for kind in kinds]
@@ -199,7 +199,7 @@ def error_table(runs: Sequence[Run], rules: ReportRules) -> str:
 
 
 def evaluation_table(names: Sequence[str], evaluations: Sequence[Mapping[str, Any]]) -> str:
-    """All numbers that evaluators have written of the runs, by task and metric."""
+    """Build a table of all numbers that evaluators have written, by task and metric."""
     results = [
         {
             (task, metric): value
