@@ -1,4 +1,4 @@
-"""Modules of the detector. Importing them registers them with Detectron2."""
+"""Modules of the detector; importing them registers them with Detectron2."""
 
 from efpn_d2.modeling.backbone import (
     EFPN,

@@ -1,8 +1,8 @@
-"""Similarities of boxes that tell tiny ones apart where their IoU is 0, in place of IoU.
+"""Similarities of boxes that replace IoU in the label assignment of tiny objects.
 
-IoU of an anchor with a tiny object falls to 0 within a few pixels. The similarities here fall
-slowly, with the distance of the centres and the difference of the sides, so that tiny objects get
-positive anchors, too. Only training reads them.
+The IoU of an anchor with a tiny object falls to 0 within a few pixels. These similarities fall
+slowly with the distance of the centers and the difference of the sides, so tiny objects get
+positive anchors, too. They are used in training only.
 """
 
 import math
@@ -15,61 +15,63 @@ from torch import Tensor
 
 from efpn_d2.config import require_node
 
-# Pixels; sums of sides are at least that large where they divide.
+# Minimum of a sum of sides in a denominator, in pixels.
 _LEAST_SIDE = 1e-6
 
-#: Below the first an anchor is background, from the second on it is an object. "rpn": those of both
-#: articles' code. "retinanet": RetinaNet's own, which the code of NWD leaves as they are; of SimD
-#: we know none for dense detectors, so for it they are ours.
+#: Anchors below the first threshold are background, those from the second on are objects. "rpn":
+#: the values in the code of both papers. "retinanet": RetinaNet's own, which the code of NWD keeps;
+#: for SimD no values for dense detectors are known to us, so they are ours.
 PUBLISHED_THRESHOLDS = {"rpn": (0.3, 0.7), "retinanet": (0.4, 0.5)}
 
 _KEY = "MODEL.EFPN.SIMILARITY"
 
 
 def pairwise_nwd(boxes1: Tensor, boxes2: Tensor, constant: float) -> Tensor:
-    """Normalised Wasserstein distance of boxes as Gaussians: exp(-W2 / C).
+    """Compute the normalized Wasserstein distance of boxes as Gaussians: exp(-W2 / C).
 
-    W2^2 is the squared distance of the centres plus that of the halved sides. Source: Wang et al.,
+    W2^2 is the squared distance of the centers plus that of the halved sides. Source: Wang et al.,
     "A Normalized Gaussian Wasserstein Distance for Tiny Object Detection" (arXiv 2110.13389), and
     its code jwwangchn/NWD.
 
     Args:
-        boxes1, boxes2: (M, 4) and (N, 4) XYXY, pixels of the network's input.
-        constant: C, in the same pixels: the mean sqrt(w h) of a data set's objects.
+        boxes1: (M, 4) XYXY, in pixels of the network's input.
+        boxes2: (N, 4) XYXY, in the same pixels.
+        constant: C, in the same pixels: the mean sqrt(w h) of a dataset's objects.
 
     Returns:
         (M, N), from 0 to 1; 1 for equal boxes.
 
     Raises:
-        ValueError: ``constant`` is no positive number.
+        ValueError: if ``constant`` is not a positive number.
     """
     _check_constants("constant", [constant])
     first, second = (torch.cat([c, s / 2], dim=1) for c, s in map(_split, (boxes1, boxes2)))
-    # The mode that multiplies matrices is inexact for boxes that are close.
+    # The mode that multiplies matrices is inaccurate for close boxes.
     distances = torch.cdist(first, second, compute_mode="donot_use_mm_for_euclid_dist")
     return distances.div_(-constant).exp_()
 
 
 def pairwise_simd(boxes1: Tensor, boxes2: Tensor, m: float, n: float) -> Tensor:
-    """Similarity distance of boxes: exp(-(location + shape)).
+    """Compute the similarity distance of boxes: exp(-(location + shape)).
 
-    location = sqrt((m dx / (w1 + w2))^2 + (n dy / (h1 + h2))^2) of the centres' distance (dx, dy),
-    and shape is the same of the differences of the sides. Source: Shi et al., "Similarity
-    Distance-Based Label Assignment for Tiny Object Detection" (arXiv 2407.02394), as its code
-    cszzshi/SimD has them. Sums of sides below 1e-6 count as 1e-6. [ours]
+    location = sqrt((m dx / (w1 + w2))^2 + (n dy / (h1 + h2))^2) with the distance (dx, dy) of the
+    centers; shape is the same with the differences of the sides. Source: Shi et al., "Similarity
+    Distance-Based Label Assignment for Tiny Object Detection" (arXiv 2407.02394), as in its code
+    cszzshi/SimD. Sums of sides are at least 1e-6. [ours]
 
     Args:
-        boxes1, boxes2: (M, 4) and (N, 4) XYXY in equal units.
-        m, n: the means of abs(dx) / (w1 + w2) and abs(dy) / (h1 + h2) over all pairs of an object
-            and an anchor of its image in a data set (the article's Eqs. 4 and 5, known to us from
-            a description of them), which :func:`efpn_d2.dataset_advice.similarity.simd_constants`
-            computes.
+        boxes1: (M, 4) XYXY.
+        boxes2: (N, 4) XYXY, in the same units.
+        m: mean of abs(dx) / (w1 + w2) over all pairs of an object and an anchor of its image in a
+            dataset (Eqs. 4 and 5 of SimD, known to us from a description), computed by
+            :func:`efpn_d2.dataset_advice.similarity.simd_constants`.
+        n: mean of abs(dy) / (h1 + h2) over the same pairs.
 
     Returns:
         (M, N), from 0 to 1; 1 for equal boxes.
 
     Raises:
-        ValueError: ``m`` or ``n`` is no positive number.
+        ValueError: if ``m`` or ``n`` is not a positive number.
     """
     _check_constants("m and n", [m, n])
     (centres1, sides1), (centres2, sides2) = _split(boxes1), _split(boxes2)
@@ -83,24 +85,24 @@ def pairwise_simd(boxes1: Tensor, boxes2: Tensor, m: float, n: float) -> Tensor:
 
 
 def _split(boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Centres and sides, each (R, 2), of boxes (R, 4) XYXY."""
+    """Return centers and sides, each (R, 2), of boxes (R, 4) XYXY."""
     corner, opposite = boxes[:, :2], boxes[:, 2:]
     return (corner + opposite) / 2, opposite - corner
 
 
 def _check_constants(name: str, values: Sequence[float]) -> None:
     if not all(isinstance(x, int | float) and 0 < x < math.inf for x in values):
-        raise ValueError(f"{name}: {list(values)}, but positive numbers are needed.")
+        raise ValueError(f"{name} must be positive, but the value is {list(values)}.")
 
 
 class _Kind(NamedTuple):
     function: Callable[..., Tensor]
     constants: str
-    """What ``SIMILARITY_CONSTANTS`` lists, for messages."""
+    """Names of the constants in ``SIMILARITY_CONSTANTS``, for messages."""
     number: int
 
 
-#: What ``MODEL.EFPN.SIMILARITY`` may be besides "iou".
+#: Values of ``MODEL.EFPN.SIMILARITY`` besides "iou".
 SIMILARITIES = {
     "nwd": _Kind(pairwise_nwd, "C", 1),
     "simd": _Kind(pairwise_simd, "m and n", 2),
@@ -108,29 +110,29 @@ SIMILARITIES = {
 
 
 class Similarity(NamedTuple):
-    """A similarity of boxes with its constants, and the thresholds that belong to it."""
+    """A similarity of boxes with its constants and thresholds."""
 
     name: str
     constants: tuple[float, ...]
     thresholds: tuple[float, float]
-    """Background is below the first, an object from the second on."""
+    """Anchors below the first are background, those from the second on are objects."""
 
     def __call__(self, boxes1: Tensor, boxes2: Tensor) -> Tensor:
-        """(M, N) of (M, 4) and (N, 4) boxes XYXY in pixels of the network's input."""
+        """Compute (M, N) from (M, 4) and (N, 4) boxes XYXY in pixels of the network's input."""
         return SIMILARITIES[self.name].function(boxes1, boxes2, *self.constants)
 
 
 def similarity_settings(cfg: CfgNode, detector: str) -> Similarity | None:
-    """What the config says of the similarity for label assignment; None: IoU.
+    """Return the similarity that the config selects for label assignment; None: IoU.
 
     Args:
         cfg: a config with ``MODEL.EFPN``.
-        detector: one of ``PUBLISHED_THRESHOLDS``, which has the thresholds unless the config has.
+        detector: a key of ``PUBLISHED_THRESHOLDS``, for the default thresholds.
 
     Raises:
-        ValueError: the name is unknown, the constants are not those it needs, or the thresholds are
-            not two ascending ones.
-        KeyError: ``add_efpn_config`` was not called.
+        ValueError: if the name is unknown, the number of constants is wrong, or the thresholds are
+            not two ascending numbers.
+        KeyError: if ``add_efpn_config`` was not called.
     """
     node = require_node(cfg, "MODEL.EFPN")
     name, constants, thresholds = (
@@ -140,8 +142,8 @@ def similarity_settings(cfg: CfgNode, detector: str) -> Similarity | None:
         for key in ("CONSTANTS", "THRESHOLDS"):
             if node[f"SIMILARITY_{key}"]:
                 raise ValueError(
-                    f"{_KEY}_{key} is {node[f'SIMILARITY_{key}']}, but {_KEY} is iou, which does "
-                    "not read it: set it to []."
+                    f"{_KEY}_{key} is {node[f'SIMILARITY_{key}']}, but it is ignored if {_KEY} is "
+                    "iou: set it to []."
                 )
         return None
     if name not in SIMILARITIES:

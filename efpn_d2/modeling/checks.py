@@ -1,4 +1,4 @@
-"""Checks of module interfaces, ending in one sentence that says what to do."""
+"""Checks of module interfaces; each raises one sentence that says what to do."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
@@ -10,16 +10,16 @@ _PYRAMID_LEVELS = ("p2_prime", *(f"p{level}" for level in range(2, 8)))
 def check_features(
     key: str, wanted: Iterable[str], available: Collection[str], hint: str = ""
 ) -> None:
-    """Check that every feature map that ``key`` names is one that the backbone returns.
+    """Check that the backbone returns all features that ``key`` names.
 
     Args:
         key: the config key that lists ``wanted``, for the message.
-        wanted: names of feature maps.
-        available: names of the maps there are.
-        hint: what to do; empty: to correct ``key``.
+        wanted: names of features.
+        available: names of the features that the backbone returns.
+        hint: what to do; empty: correct ``key``.
 
     Raises:
-        ValueError: some are not; the message names them, the key and what there is.
+        ValueError: if some are missing; the message lists them, the key and the available features.
     """
     unknown = [name for name in wanted if name not in available]
     if unknown:
@@ -32,15 +32,15 @@ def check_features(
 def pick_levels(
     key: str, wanted: Iterable[str], levels: Mapping[str, ShapeSpec]
 ) -> dict[str, ShapeSpec]:
-    """Those of the levels that ``key`` names that this pyramid has.
+    """Return the levels of this pyramid that ``key`` names.
 
     Args:
         key: the config key that lists ``wanted``, for the message.
-        wanted: names of levels that some pyramid has; RetinaNet's, for one, has no P2.
+        wanted: names of levels of some pyramid; for example, RetinaNet's pyramid has no P2.
         levels: the pyramid's ``output_shape()``.
 
     Raises:
-        ValueError: a name is of no level of any pyramid, or this one has none of them.
+        ValueError: if a name is not a level of any pyramid, or this pyramid has none of them.
     """
     wanted = list(wanted)
     found = {name: levels[name] for name in wanted if name in levels}
@@ -55,7 +55,7 @@ def check_objectness(key: str, value: float) -> None:
     """Check that a threshold is an objectness.
 
     Raises:
-        ValueError: it is not from 0 to 1; the message names ``key``.
+        ValueError: if it is not between 0 and 1; the message contains ``key``.
     """
     if not 0 <= value <= 1:  # nor nan
         raise ValueError(
@@ -67,11 +67,11 @@ def check_positive(section: str, **values: int) -> None:
     """Check numbers of channels, kernels and the like.
 
     Args:
-        section: of the config that the values come from, e.g. ``MODEL.SGDM``.
-        values: each under its key there.
+        section: config section of the values, e.g. ``MODEL.SGDM``.
+        values: the values by key.
 
     Raises:
-        ValueError: one is below 1; the message names its key.
+        ValueError: if one is below 1; the message contains its key.
     """
     for key, value in values.items():
         if value < 1:
@@ -79,5 +79,5 @@ def check_positive(section: str, **values: int) -> None:
 
 
 def differs_in_width(levels: Sequence[ShapeSpec]) -> bool:
-    """Whether the first of some levels, P'2, has another number of channels than the second."""
+    """Check whether the first level, P'2, has a different number of channels than the second."""
     return len(levels) > 1 and levels[0].channels != levels[1].channels

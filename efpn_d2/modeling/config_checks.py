@@ -1,7 +1,7 @@
-"""Checks that no option of a config is lost on a part that does not know it.
+"""Checks that every enabled option is supported by the parts that the config names.
 
-Every builder of this package makes them, and every command. A detector of Detectron2's own parts
-alone, built without a command, reads nothing of this package, so nothing can speak for it there.
+Every builder of this package and every command runs them. A detector built without a command from
+Detectron2's own parts only does not run code of this package, so it cannot be checked.
 """
 
 from collections.abc import Iterable
@@ -14,20 +14,20 @@ from efpn_d2.modeling.stock_names import ENHANCED_BUILDERS, EXTENDED, MASK_LOSS_
 
 
 def check_config(cfg: CfgNode) -> None:
-    """Check that the parts that ``cfg`` names know all that it switches on.
+    """Check that the parts named by ``cfg`` support all options that it enables.
 
-    That is the stage, what is inserted into the backbone (CEM, FBSM, SGDM), the loss of FBSM's
-    masks, DCLoss and the similarity that anchors are assigned by.
+    The options are the stage, the modules inserted into the backbone (CEM, FBSM, SGDM), the loss of
+    FBSM's masks, DCLoss and the similarity of label assignment.
 
     Args:
         cfg: a config.
 
     Raises:
-        ValueError: a part is Detectron2's own, which would ignore an option, or has no counterpart
-            that knows it; the message names key, value and what to use. Or the weight of the masks'
-            loss is negative, or there are no masks.
+        ValueError: if an option is ignored by one of Detectron2's own parts or has no supporting
+            part (the message names key, value and what to use), the weight of the mask loss is
+            negative, or there are no masks.
         StageError: see :func:`check_stage`.
-        KeyError: ``add_efpn_config`` was not called.
+        KeyError: if ``add_efpn_config`` was not called.
     """
     check_stage(cfg)
     _check_enhancement(cfg)
@@ -38,10 +38,10 @@ def check_config(cfg: CfgNode) -> None:
 
 
 def is_enhanced(cfg: CfgNode) -> bool:
-    """Whether ``cfg`` inserts anything into the backbone, after stages or on levels.
+    """Check whether ``cfg`` inserts modules into the backbone, after stages or on levels.
 
     Raises:
-        KeyError: ``add_efpn_config`` was not called.
+        KeyError: if ``add_efpn_config`` was not called.
     """
     sgdm, efpn_bs = require_node(cfg, "MODEL.SGDM"), require_node(cfg, "MODEL.EFPN_BS")
     inserted = sgdm.AFTER_STAGES or sgdm.ON_LEVELS or efpn_bs.CEM_ENABLED or efpn_bs.FBSM_ENABLED
@@ -49,29 +49,29 @@ def is_enhanced(cfg: CfgNode) -> bool:
 
 
 def check_extended(cfg: CfgNode, key: str, parts: Iterable[str]) -> None:
-    """Check that a detector's parts are not Detectron2's own, which would ignore a key of ours.
+    """Check that a detector's parts are not Detectron2's own, which would ignore an option.
 
     Args:
         cfg: a config.
-        key: of it, for the message.
-        parts: of a two-stage detector, ``PROPOSAL_GENERATOR`` and ``ROI_HEADS``; a RetinaNet has
-            one part only, itself.
+        key: key of the option, for the message.
+        parts: ``PROPOSAL_GENERATOR`` and ``ROI_HEADS`` of a two-stage detector; for RetinaNet, the
+            meta-architecture is checked instead.
 
     Raises:
-        ValueError: one is; the message names what to use in its place.
+        ValueError: if one is; the message names its replacement.
     """
     architecture = cfg.MODEL.META_ARCHITECTURE
     if "RetinaNet" in architecture:
         named = {"MODEL.META_ARCHITECTURE": architecture}
     else:
-        # A network of proposals alone has no ROI heads, whatever their name is.
+        # A proposal network has no ROI heads, whatever the name in the config.
         parts = [x for x in parts if (x, architecture) != ("ROI_HEADS", "ProposalNetwork")]
         named = {f"MODEL.{x}.NAME": cfg.MODEL[x].NAME for x in parts}
     for place, name in named.items():
         if name in EXTENDED[place]:
             raise ValueError(
-                f"{key} is {_value(cfg, key)}, but {place} is {name}, which does not know it: set "
-                f"it to {EXTENDED[place][name]}."
+                f"{key} is {_value(cfg, key)}, but it is ignored by {place} {name}: set {place} to "
+                f"{EXTENDED[place][name]}."
             )
 
 
@@ -85,8 +85,8 @@ def _check_enhancement(cfg: CfgNode) -> None:
     name = cfg.MODEL.BACKBONE.NAME
     if name in ENHANCED_BUILDERS and is_enhanced(cfg):
         raise ValueError(
-            "The config inserts blocks into the backbone, but MODEL.BACKBONE.NAME is "
-            f"{name}, which does not know them: set it to {ENHANCED_BUILDERS[name]}."
+            "The config inserts modules into the backbone, but they are ignored by "
+            f"MODEL.BACKBONE.NAME {name}: set it to {ENHANCED_BUILDERS[name]}."
         )
 
 
@@ -100,13 +100,13 @@ def _check_mask_loss(cfg: CfgNode) -> None:
         raise ValueError(f"{key} is {weight}: use 0.0 for no loss, or a positive weight.")
     if not node.FBSM_ENABLED:
         raise ValueError(
-            f"{key} is {weight}, but MODEL.EFPN_BS.FBSM_ENABLED is False, so there is no mask: "
-            "switch it on, or set the weight to 0.0."
+            f"{key} is {weight}, but MODEL.EFPN_BS.FBSM_ENABLED is False, so there are no masks: "
+            "set it True, or the weight to 0.0."
         )
     if name in MASK_LOSS_ARCHITECTURES:
         raise ValueError(
-            f"{key} is {weight}, but MODEL.META_ARCHITECTURE is {name}, which does not know it: "
-            f"set it to {MASK_LOSS_ARCHITECTURES[name]}."
+            f"{key} is {weight}, but it is ignored by MODEL.META_ARCHITECTURE {name}: set "
+            f"MODEL.META_ARCHITECTURE to {MASK_LOSS_ARCHITECTURES[name]}."
         )
 
 
@@ -117,7 +117,7 @@ def _check_similarity(cfg: CfgNode) -> None:
     generator = cfg.MODEL.PROPOSAL_GENERATOR.NAME
     if generator == "PrecomputedProposals" and "RetinaNet" not in cfg.MODEL.META_ARCHITECTURE:
         raise ValueError(
-            f"{key} is {similarity}, but MODEL.PROPOSAL_GENERATOR.NAME is {generator}, which "
-            f"labels no anchors: set it to EFPNRPN, or {key} to iou."
+            f"{key} is {similarity}, but MODEL.PROPOSAL_GENERATOR.NAME is {generator}, which does "
+            f"not assign labels to anchors: set it to EFPNRPN, or {key} to iou."
         )
     check_extended(cfg, key, ["PROPOSAL_GENERATOR"])

@@ -1,28 +1,28 @@
-"""Training of a part of a model."""
+"""Freeze parts of a model in training."""
 
 from torch import nn
 
 
 def freeze_all_but(model: nn.Module, prefixes: tuple[str, ...]) -> None:
-    """Let only the parameters whose name begins with one of ``prefixes`` be trained.
+    """Freeze all parameters except those whose name begins with one of ``prefixes``.
 
     Raises:
-        ValueError: no parameter would be left to train.
+        ValueError: if no trainable parameter is left.
     """
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.startswith(prefixes))
     if not any(p.requires_grad for p in model.parameters()):
         raise ValueError(
-            f"The model has no parameter below {' or '.join(prefixes)}, so this stage would train "
+            f"The model has no parameters below {' or '.join(prefixes)}, so this stage would train "
             "nothing: use an EFPN backbone and EFPN heads with routing."
         )
 
 
 def eval_frozen_modules(model: nn.Module) -> None:
-    """Put every module of which all parameters are frozen into evaluation mode.
+    """Put every module whose parameters are all frozen into evaluation mode.
 
-    So batch normalisation of frozen parts neither updates nor uses batch statistics, and a frozen
-    RPN only proposes. A module without parameters, such as dropout, goes with the one it is in.
+    Batch normalization of frozen parts then neither updates nor uses batch statistics, and a frozen
+    RPN only proposes. A module without parameters, such as dropout, follows its parent.
     """
     trainable = [p.requires_grad for p in model.parameters()]
     if trainable and not any(trainable):

@@ -1,4 +1,4 @@
-"""DCLoss in the detector: which heads have it, and what they have in common."""
+"""DCLoss in the heads of a detector, and the functions that they share."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -19,15 +19,15 @@ from efpn_d2.modeling.config_checks import check_config
 
 
 def build_gradient_balance(cfg: CfgNode, name: str) -> nn.ModuleDict | None:
-    """DCLoss of one head's two losses, ``cls`` and ``box``; None where it is switched off.
+    """Build DCLoss for the two losses of a head, ``cls`` and ``box``; None if it is disabled.
 
     Args:
         cfg: a config with ``MODEL.EFPN_BS``.
-        name: of the head, for the log.
+        name: name of the head, for the log.
 
     Raises:
-        ValueError: as :func:`check_config`, or a value of the node is out of its range.
-        KeyError: ``add_efpn_config`` was not called.
+        ValueError: see :func:`check_config`; also if a value of the node is out of range.
+        KeyError: if ``add_efpn_config`` was not called.
     """
     check_config(cfg)
     node = require_node(cfg, "MODEL.EFPN_BS")
@@ -41,7 +41,7 @@ def build_gradient_balance(cfg: CfgNode, name: str) -> nn.ModuleDict | None:
                 size_bins=node.DCLOSS_SIZE_BINS,
                 min_weight=node.DCLOSS_MIN_WEIGHT,
                 max_weight=node.DCLOSS_MAX_WEIGHT,
-                # Detectron2 prints every scalar with "loss" in its name to the terminal.
+                # Without "loss", since Detectron2 prints every scalar with "loss" in its name.
                 name=f"{name}_{term}",
             )
             for term in ("cls", "box")
@@ -55,13 +55,13 @@ def add_corrections(
     normalizer: float,
     loss_weight: Mapping[str, float],
 ) -> dict[str, Tensor]:
-    """The losses of a head, balanced.
+    """Add corrections to the losses of a head.
 
     Args:
         losses: scalars, as Detectron2 returns them.
-        corrections: what :class:`DynamicGradientBalancedLoss` returned for each.
-        normalizer: what each of ``losses`` is a sum over samples divided by.
-        loss_weight: by name, what it is then multiplied with; 1 for names that are not there.
+        corrections: results of :class:`DynamicGradientBalancedLoss` by loss.
+        normalizer: the number by which the sums over samples in ``losses`` were divided.
+        loss_weight: factors of the losses by name; default 1.
     """
     return {
         name: value + (corrections[name] / normalizer * loss_weight.get(name, 1.0)).to(value.dtype)
@@ -70,23 +70,25 @@ def add_corrections(
 
 
 def object_sizes(boxes: Tensor) -> Tensor:
-    """sqrt(w * h) of (R, 4) boxes: (R,)."""
+    """Compute sqrt(w * h) of (R, 4) boxes: (R,)."""
     return Boxes(boxes).area().sqrt()
 
 
 def box_loss(
     transform: Box2BoxTransform, boxes: Tensor, gt_boxes: Tensor, loss_type: str, beta: float
 ) -> SampleLoss:
-    """Detectron2's box regression loss of some of R boxes, for their deltas (n, 4).
+    """Build Detectron2's box regression loss as a function of the deltas (n, 4) of some of R boxes.
 
     Args:
-        transform: of boxes to deltas.
-        boxes, gt_boxes: (R, 4), the boxes and the objects they are matched to.
-        loss_type, beta: kind of loss, and beta of smooth L1.
+        transform: converts boxes to deltas.
+        boxes: (R, 4).
+        gt_boxes: (R, 4), the objects to which the boxes are assigned.
+        loss_type: kind of loss.
+        beta: beta of smooth L1.
     """
 
     def loss(deltas: Tensor, rows: Tensor) -> Tensor:
-        """Summed over the boxes ``rows``, whose deltas these are."""
+        """Sum the loss over the boxes ``rows`` with these deltas."""
         return _dense_box_regression_loss(
             [boxes[rows]], transform, [deltas[None]], [gt_boxes[rows]], ..., loss_type, beta
         )
@@ -95,7 +97,7 @@ def box_loss(
 
 
 class DensePositives(NamedTuple):
-    """The anchors of a batch that are matched to an object."""
+    """The anchors of a batch that are assigned to an object."""
 
     #: (R,) or, with classes, (R, K).
     logits: Tensor
@@ -103,7 +105,7 @@ class DensePositives(NamedTuple):
     deltas: Tensor
     #: (R, 4).
     anchors: Tensor
-    #: (R, 4), the objects.
+    #: (R, 4), the assigned objects.
     gt_boxes: Tensor
 
 
@@ -118,7 +120,9 @@ def dense_positives(
 
     Args:
         positive: (N, A) bool, for all anchors A of all levels.
-        anchors, logits, deltas: per level, as for ``RPN.losses`` and ``RetinaNet.losses``.
+        anchors: see ``RPN.losses`` and ``RetinaNet.losses``.
+        logits: per level.
+        deltas: per level.
         gt_boxes: per image, (A, 4).
     """
     boxes = Boxes.cat(anchors).tensor
@@ -139,14 +143,16 @@ def balance_dense_losses(
     normalizer: float,
     loss_weight: Mapping[str, float],
 ) -> dict[str, Tensor]:
-    """The losses of an RPN or a RetinaNet, balanced.
+    """Balance the losses of an RPN or a RetinaNet.
 
     Args:
-        model: it; has ``gradient_balance``.
-        names: of its classification and its box loss among ``losses``.
-        losses, normalizer, loss_weight: see :func:`add_corrections`.
-        cls_loss: of some of the positives, summed.
+        model: the RPN or RetinaNet, with ``gradient_balance``.
+        names: names of its classification and its box loss.
+        losses: see :func:`add_corrections`.
+        cls_loss: computes the summed classification loss of some of the positives.
         found: the positives.
+        normalizer: see :func:`add_corrections`.
+        loss_weight: see :func:`add_corrections`.
     """
     sizes = object_sizes(found.gt_boxes)
     regression = box_loss(

@@ -1,7 +1,7 @@
-"""Which anchors of an image are trained as which objects, by a similarity other than IoU.
+"""Assignment of anchors to objects by a similarity other than IoU.
 
-Detectron2 looks IoU up as a module global, so the methods that call it are implemented here again.
-Its own matcher decides, from the similarity's values and thresholds.
+Detectron2 calls IoU as a module global, so the methods that use it are implemented here again. The
+labels are still decided by its matcher, from the similarity's values and thresholds.
 """
 
 import torch
@@ -14,18 +14,18 @@ from efpn_d2.modeling.box_similarity import Similarity
 
 
 class SimilarityAssigner:
-    """Matches each anchor to the object that it is most similar to.
+    """Assign each anchor to the most similar object.
 
-    An anchor below both thresholds is background, one between them is ignored. As in Detectron2
-    the anchors that are most similar to an object are positive, however low their similarity; the
-    articles' code asks for 0.3, there and with IoU. An object so far from all anchors that the
-    similarity is rounded to 0 has no such anchor.
+    An anchor below both thresholds is background, one between them is ignored. As in Detectron2,
+    the anchors most similar to an object are positive even if their similarity is low; the code of
+    the papers requires 0.3, as for IoU. An object whose similarities are all rounded to 0 has no
+    such anchor.
     """
 
     def __init__(self, similarity: Similarity) -> None:
         """
         Args:
-            similarity: with its thresholds.
+            similarity: the similarity with its thresholds.
         """
         self.similarity = similarity
         self._matcher = _Matcher(
@@ -34,30 +34,31 @@ class SimilarityAssigner:
 
     @torch.no_grad()
     def __call__(self, objects: Boxes, anchors: Boxes) -> tuple[Tensor, Tensor]:
-        """The labels of an image's R anchors, and their objects.
+        """Return the labels of an image's R anchors, and their objects.
 
         Args:
-            objects: of the image, or none.
-            anchors: of all levels, in the same pixels of the network's input.
+            objects: objects of the image; may be empty.
+            anchors: anchors of all levels, in pixels of the network's input.
 
         Returns:
             (R,) int8: 1 object, 0 background, -1 ignored; and (R,) int64, the index of the most
-            similar object, 0 where there are no objects.
+            similar object, 0 without objects.
         """
         quality = retry_if_cuda_oom(self.similarity)(objects.tensor, anchors.tensor)
         matches, labels = retry_if_cuda_oom(self._matcher)(quality)
-        # A large matrix may have been moved to the CPU.
+        # retry_if_cuda_oom() may have moved a large matrix to the CPU.
         return labels.to(anchors.device), matches.to(anchors.device)
 
     def label_for_rpn(
         self, anchors: Boxes, image: Instances, boundary_thresh: float
     ) -> tuple[Tensor, Tensor]:
-        """As ``RPN.label_and_sample_anchors``, of one image and before the sampling.
+        """Label one image's anchors as ``RPN.label_and_sample_anchors`` does before sampling.
 
         Args:
-            anchors: R of all levels.
+            anchors: R anchors of all levels.
             image: has ``gt_boxes``.
-            boundary_thresh: anchors that leave the image by more pixels are ignored; below 0: none.
+            boundary_thresh: anchors that exceed the image by more pixels are ignored; negative:
+                none.
 
         Returns:
             (R,) labels 1, 0 and -1, and (R, 4) boxes of the objects.
@@ -70,10 +71,10 @@ class SimilarityAssigner:
     def label_for_retinanet(
         self, anchors: Boxes, image: Instances, num_classes: int
     ) -> tuple[Tensor, Tensor]:
-        """As ``RetinaNet.label_anchors``, of one image.
+        """Label one image's anchors as ``RetinaNet.label_anchors`` does.
 
         Args:
-            anchors: R of all levels.
+            anchors: R anchors of all levels.
             image: has ``gt_boxes`` and ``gt_classes``.
             num_classes: K.
 
@@ -89,10 +90,10 @@ class SimilarityAssigner:
 
 
 class _Matcher(Matcher):
-    """Detectron2's, for values that underflow."""
+    """Detectron2's matcher, for values that underflow."""
 
     def set_low_quality_matches_(self, match_labels: Tensor, match_quality_matrix: Tensor) -> None:
-        """As in the base class, for which all anchors are the best ones if all values are 0."""
+        """Skip objects whose values are all 0; the base class would match all anchors to them."""
         seen = match_quality_matrix.amax(dim=1) > 0
         if not seen.all():
             match_quality_matrix = match_quality_matrix[seen]
@@ -100,7 +101,7 @@ class _Matcher(Matcher):
 
 
 def _matched_boxes(objects: Boxes, matches: Tensor) -> Tensor:
-    """(R, 4) boxes of the objects with the indices ``matches``; zeros if there are no objects."""
+    """Return (R, 4) boxes of the objects with indices ``matches``; zeros without objects."""
     if len(objects) == 0:
         return objects.tensor.new_zeros(len(matches), 4)
     return objects.tensor[matches]

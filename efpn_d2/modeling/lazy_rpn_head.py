@@ -1,4 +1,4 @@
-"""An RPN head that looks at P'2 only where a coarser level sees something."""
+"""RPN head that scores P'2 only where a coarser level detects objects."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,22 +17,23 @@ from efpn_d2.modeling.lazy import LazyP2Prime, profile_step
 
 @RPN_HEAD_REGISTRY.register()
 class LazyRPNHead(StandardRPNHead):
-    """``StandardRPNHead`` that is given a :class:`LazyP2Prime` before the other levels.
+    """``StandardRPNHead`` that reads a :class:`LazyP2Prime` as its first level.
 
     The level after P'2 is the query: around its cells with an objectness of at least the threshold,
-    P'2 is computed and scored; elsewhere P'2 proposes nothing. So it is **approximate**: what the
-    query does not see at all is missed. With a dense P'2 it is ``StandardRPNHead``. [ours]
+    P'2 is computed and scored; elsewhere there are no proposals on P'2. The result is therefore
+    **approximate**: objects that the query misses completely are missed. With a dense P'2 it equals
+    ``StandardRPNHead``. [ours]
     """
 
     @configurable
     def __init__(self, *, query_threshold: float, **kwargs: Any) -> None:
         """
         Args:
-            query_threshold: least objectness, from 0 to 1, of a cell of the query to be followed.
-            kwargs: those of ``StandardRPNHead``.
+            query_threshold: minimum objectness of a cell of the query, from 0 to 1.
+            kwargs: see ``StandardRPNHead``.
 
         Raises:
-            ValueError: the threshold is not from 0 to 1.
+            ValueError: if the threshold is not between 0 and 1.
         """
         super().__init__(**kwargs)
         check_objectness("MODEL.EFPN.LAZY_QUERY_THRESHOLD", query_threshold)
@@ -41,16 +42,16 @@ class LazyRPNHead(StandardRPNHead):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: list[ShapeSpec]) -> dict[str, Any]:
-        """The arguments of the constructor."""
+        """Return the arguments of the constructor."""
         threshold = require_node(cfg, "MODEL.EFPN").LAZY_QUERY_THRESHOLD
         return {**super().from_config(cfg, input_shape), "query_threshold": threshold}
 
     def forward(self, features: list[Tensor | LazyP2Prime]) -> tuple[list[Tensor], list[Tensor]]:
-        """As in the base class; where P'2 is not looked at its logits are -inf."""
+        """Score all levels as the base class does; logits of skipped cells of P'2 are -inf."""
         p2_prime, *others = features
         if not isinstance(p2_prime, LazyP2Prime):
             return super().forward(features)
-        if self.training:  # the backbone alone is in evaluation mode
+        if self.training:  # only the backbone is in evaluation mode
             return super().forward([p2_prime.dense(), *others])
         logits, deltas = super().forward(others)
         wanted = logits[0].sigmoid().amax(dim=1) >= self.query_threshold
@@ -59,7 +60,7 @@ class LazyRPNHead(StandardRPNHead):
         return [made[0], *logits], [made[1], *deltas]
 
     def _score(self, p2_prime: Tensor) -> list[Tensor]:
-        """Logits and deltas of one level."""
+        """Return logits and deltas of one level."""
         logits, deltas = super().forward([p2_prime])
         return [logits[0], deltas[0]]
 
@@ -69,13 +70,13 @@ class LazyRPNHead(StandardRPNHead):
             found = profile_step(self, lambda head, x: head._score(x)[0], [first.in_channels])
             if found is None:
                 raise ValueError(
-                    "MODEL.EFPN.LAZY is on, but the RPN head reads whole maps: set it to False."
+                    "MODEL.EFPN.LAZY is on, but the RPN head needs whole features: set it to False."
                 )
             self._halo = found.halo
         return self._halo
 
 
 def _finer_cells(wanted: Tensor, size: Sequence[int]) -> Tensor:
-    """Cells of a map of ``size`` in wanted ones (N, h, w) of a coarser one: (R, 3)."""
+    """Return (R, 3), the cells of features of ``size`` inside wanted coarser cells (N, h, w)."""
     finer = F.interpolate(wanted[:, None].float(), size=list(size), mode="nearest")
     return finer[:, 0].nonzero()

@@ -1,6 +1,6 @@
-"""What becomes of FBSM's masks in training: the log of their contrast, and an optional loss.
+"""Log of the contrast of FBSM's masks in training, and an optional loss on them.
 
-Reconstruction from the abstract of E-FPN-BS, which does not say whether the masks are supervised.
+[reconstruction from the abstract of E-FPN-BS, which does not say whether the masks are supervised]
 """
 
 from collections.abc import Mapping
@@ -19,9 +19,11 @@ from efpn_d2.modeling.backbone import find_fbsm
 
 @dataclass(frozen=True)
 class MaskSupervision:
-    """Logs the contrast of the masks of one pyramid, and computes their loss.
+    """Log the contrast of the masks of a pyramid, and compute their loss.
 
-    ``strides`` are those of the pyramid's levels, ``weight`` that of the loss; 0: there is none.
+    Attributes:
+        strides: strides of the pyramid's levels.
+        weight: weight of the loss; 0: no loss.
     """
 
     strides: Mapping[str, int]
@@ -33,11 +35,11 @@ class MaskSupervision:
         """Log ``fbsm/contrast_<level>`` of the masks, and compute their loss.
 
         Args:
-            logits: of each gated level, the mask before the sigmoid, (N, 1, H_l, W_l).
+            logits: for each gated level, the mask before the sigmoid, (N, 1, H_l, W_l).
             instances: ground truth of the N images, with ``gt_boxes``.
 
         Returns:
-            ``loss_fbsm_bce`` and ``loss_fbsm_dice``; nothing without weight.
+            ``loss_fbsm_bce`` and ``loss_fbsm_dice``; empty if the weight is 0.
         """
         boxes = [x.gt_boxes for x in instances]
         storage = get_event_storage()
@@ -50,21 +52,21 @@ class MaskSupervision:
 
 
 def learns_masks(backbone: nn.Module) -> bool:
-    """Whether a pyramid has FBSM in training mode, in which a frozen FBSM is not."""
+    """Check whether a pyramid has FBSM in training mode; a frozen FBSM is not."""
     fbsm = find_fbsm(backbone)
     return fbsm is not None and fbsm.training
 
 
 def build_mask_supervision(cfg: CfgNode, backbone: Backbone) -> MaskSupervision | None:
-    """What the config says of FBSM's masks; None: there are none.
+    """Build the supervision of FBSM's masks; None if FBSM is disabled.
 
     Args:
         cfg: a config.
         backbone: the pyramid.
 
     Raises:
-        ValueError: the pyramid has no masks, although the config switches FBSM on.
-        KeyError: ``add_efpn_config`` was not called.
+        ValueError: if the config enables FBSM, but the pyramid has none.
+        KeyError: if ``add_efpn_config`` was not called.
     """
     node = require_node(cfg, "MODEL.EFPN_BS")
     if not node.FBSM_ENABLED:
@@ -72,8 +74,8 @@ def build_mask_supervision(cfg: CfgNode, backbone: Backbone) -> MaskSupervision 
     if find_fbsm(backbone) is None:
         raise ValueError(
             f"MODEL.EFPN_BS.FBSM_ENABLED is True, but MODEL.BACKBONE.NAME is "
-            f"{cfg.MODEL.BACKBONE.NAME}, which builds no FBSM: make it a builder that returns what "
-            "build_efpn or build_enhanced_fpn returns, or switch FBSM off."
+            f"{cfg.MODEL.BACKBONE.NAME}, which builds no FBSM: use a builder that calls build_efpn "
+            "or build_enhanced_fpn, or set MODEL.EFPN_BS.FBSM_ENABLED False."
         )
     strides = {name: shape.stride for name, shape in backbone.output_shape().items()}
     return MaskSupervision(strides, node.FBSM_MASK_LOSS_WEIGHT)

@@ -1,29 +1,29 @@
-"""The versions of the extension that ``MODEL.EFPN.PRESET`` chooses from."""
+"""Versions of the extension, selected by ``MODEL.EFPN.PRESET``."""
 
 from dataclasses import dataclass
 
-# The maps of stride 2 that P'2 can have its texture from: C'2 (Eq. 1), or what the stem makes.
+# Features of stride 2 that can be the texture of P'2: C'2 (Eq. 1), or the output of the stem.
 TEXTURES = ("c2_prime", "stem_map")
 
 
 @dataclass(frozen=True)
 class ExtensionPreset:
-    """Everything in which the versions of the extension differ."""
+    """All properties in which the versions of the extension differ."""
 
     width_factor: int
-    """Channels inside FTT as a multiple of those of P'2."""
+    """Channels inside FTT divided by the channels of P'2."""
     content_blocks: int
     """Residual blocks of E_c."""
     texture_blocks: int
-    """Residual blocks of E_t, after the convolution that folds the concatenation."""
+    """Residual blocks of E_t, after the convolution that reduces the concatenation."""
     reference_code: bool
-    """The additions of the authors' code: head and tail convolutions, LeakyReLU, global skip."""
+    """Add the parts of the authors' code: head and tail convolutions, LeakyReLU, global skip."""
     routing: str
-    """What ``MODEL.EFPN.ROUTING: auto`` stands for."""
+    """Value of ``MODEL.EFPN.ROUTING: auto``."""
     texture: str = "c2_prime"
-    """What ``MODEL.EFPN.TEXTURE: auto`` stands for."""
+    """Value of ``MODEL.EFPN.TEXTURE: auto``."""
     channel_share: float = 1.0
-    """Channels of P'2 and of FTT as a share of the pyramid's."""
+    """Channels of P'2 and FTT divided by the channels of the pyramid."""
 
 
 PRESETS = {
@@ -42,10 +42,10 @@ PRESETS = {
 
 
 def get_preset(name: str) -> ExtensionPreset:
-    """The preset of that name.
+    """Return the preset of that name.
 
     Raises:
-        ValueError: there is none; the message lists them.
+        ValueError: if it is unknown; the message lists all presets.
     """
     if name not in PRESETS:
         raise ValueError(
@@ -55,14 +55,14 @@ def get_preset(name: str) -> ExtensionPreset:
 
 
 def get_texture(name: str, preset: str) -> str:
-    """What ``MODEL.EFPN.TEXTURE`` says: one of ``TEXTURES``, or ``none``.
+    """Return the texture that ``MODEL.EFPN.TEXTURE`` selects: one of ``TEXTURES``, or ``none``.
 
     Args:
-        name: the key's value.
-        preset: of ``MODEL.EFPN.PRESET``, which ``auto`` asks.
+        name: value of the key.
+        preset: value of ``MODEL.EFPN.PRESET``, for ``auto``.
 
     Raises:
-        ValueError: there is no such texture or preset.
+        ValueError: if the texture or the preset is unknown.
     """
     texture = get_preset(preset).texture if name == "auto" else name
     if texture not in (*TEXTURES, "none"):

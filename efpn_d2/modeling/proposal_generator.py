@@ -1,4 +1,4 @@
-"""RPN that can also propose on P'2, assign by a similarity, and has DCLoss."""
+"""RPN with optional proposals on P'2, assignment by a similarity, and DCLoss."""
 
 from typing import Any
 
@@ -28,13 +28,15 @@ from efpn_d2.modeling.small_dense_heads import EFPNRPNHead  # noqa: F401  regist
 
 @PROPOSAL_GENERATOR_REGISTRY.register()
 class EFPNRPN(RPN):
-    """Detectron2's RPN; with ``MODEL.EFPN.RPN_ON_P2_PRIME`` it reads one more level, ``p2_prime``.
+    """Detectron2's RPN; with ``MODEL.EFPN.RPN_ON_P2_PRIME`` it also reads ``p2_prime``.
 
-    The head is shared by all levels and keeps its shape, so stock RPN weights fit; a P'2 of fewer
-    channels has one of its own, :class:`EFPNRPNHead`. [ours; the paper proposes on the stock
-    levels] With ``MODEL.EFPN_BS.DCLOSS_ENABLED`` it has DCLoss. [reconstruction from the abstract
-    of E-FPN-BS]
-    ``MODEL.EFPN.SIMILARITY`` says by what anchors are assigned to objects in training.
+    All levels share the head, whose shape is unchanged, so stock RPN weights fit; a P'2 with fewer
+    channels has its own head in :class:`EFPNRPNHead`. [ours; the paper proposes on the stock
+    levels]
+
+    With ``MODEL.EFPN_BS.DCLOSS_ENABLED`` it has DCLoss. [reconstruction from the abstract of
+    E-FPN-BS] ``MODEL.EFPN.SIMILARITY`` selects the similarity by which anchors are assigned to
+    objects.
     """
 
     @configurable
@@ -48,8 +50,8 @@ class EFPNRPN(RPN):
         """
         Args:
             gradient_balance: see :func:`build_gradient_balance`.
-            assigner: of anchors to objects; None: by IoU, as in the base class.
-            kwargs: those of Detectron2's ``RPN``.
+            assigner: assigns anchors to objects; None: by IoU, as in the base class.
+            kwargs: see Detectron2's ``RPN``.
         """
         super().__init__(**kwargs)
         self.gradient_balance = gradient_balance
@@ -57,12 +59,14 @@ class EFPNRPN(RPN):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        """
+        """Return the arguments of the constructor.
+
         Raises:
-            ValueError: a listed map does not exist, or P'2 gets another number of anchors per cell
-                than the other levels, with which it shares a head; the configured head cannot read
-                a P'2 of fewer channels; or as :func:`check_config`,
+            ValueError: if a listed feature does not exist, P'2 has a different number of anchors
+                per cell than the levels with which it shares a head, or the configured head cannot
+                read a P'2 with fewer channels. See also :func:`check_config`,
                 :func:`build_gradient_balance` and :func:`similarity_settings`.
+            KeyError: if ``add_efpn_config`` was not called.
         """
         check_config(cfg)
         if require_node(cfg, "MODEL.EFPN").RPN_ON_P2_PRIME:
@@ -81,7 +85,7 @@ class EFPNRPN(RPN):
     def label_and_sample_anchors(
         self, anchors: list[Boxes], gt_instances: list[Instances]
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """As in the base class, or by a similarity."""
+        """Label anchors as the base class does, or by a similarity."""
         if self.assigner is None:
             return super().label_and_sample_anchors(anchors, gt_instances)
         of_all_levels = Boxes.cat(anchors)
@@ -103,7 +107,7 @@ class EFPNRPN(RPN):
         pred_anchor_deltas: list[Tensor],
         gt_boxes: list[Tensor],
     ) -> dict[str, Tensor]:
-        """As in the base class, balanced."""
+        """Compute the losses of the base class, balanced if DCLoss is enabled."""
         logits, deltas = pred_objectness_logits, pred_anchor_deltas
         losses = super().losses(anchors, logits, gt_labels, deltas, gt_boxes)
         if self.gradient_balance is None:
@@ -112,7 +116,7 @@ class EFPNRPN(RPN):
         found = dense_positives(positive, anchors, logits, deltas, gt_boxes)
 
         def cls_loss(logits: Tensor, rows: Tensor) -> Tensor:
-            """Summed over the anchors ``rows``, all of them objects."""
+            """Sum over the anchors ``rows``, which are all assigned to objects."""
             ones = torch.ones_like(logits)
             return F.binary_cross_entropy_with_logits(logits, ones, reduction="sum")
 
@@ -124,21 +128,21 @@ class EFPNRPN(RPN):
 
 
 def _with_p2_prime(cfg: CfgNode) -> CfgNode:
-    """A copy of ``cfg`` in which the RPN's first level is P'2, with anchors of its own."""
+    """Copy ``cfg`` and add P'2 with its own anchors as the RPN's first level."""
     names = list(cfg.MODEL.RPN.IN_FEATURES)
     if "p2_prime" in names:
         raise ValueError(
             "MODEL.RPN.IN_FEATURES names p2_prime, and MODEL.EFPN.RPN_ON_P2_PRIME would add it "
-            "again: remove it from the list, or switch the key off and give all anchors yourself."
+            "again: remove it from the list, or set the key False and list all anchors."
         )
-    # One entry stands for all levels in Detectron2's anchor generator.
+    # A single entry applies to all levels in Detectron2's anchor generator.
     sizes = _per_level(cfg.MODEL.ANCHOR_GENERATOR.SIZES, len(names))
     ratios = _per_level(cfg.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS, len(names))
     own_sizes = list(cfg.MODEL.EFPN.P2_PRIME_ANCHOR_SIZES)
     if not own_sizes or not all(isinstance(size, int | float) for size in own_sizes):
         raise ValueError(
-            f"MODEL.EFPN.P2_PRIME_ANCHOR_SIZES is {own_sizes}: it is for one level, so write one "
-            "or more sizes without inner brackets, like [16]."
+            f"MODEL.EFPN.P2_PRIME_ANCHOR_SIZES is {own_sizes}: it is for a single level, so use "
+            "one or more sizes without inner brackets, like [16]."
         )
     cfg = cfg.clone()
     cfg.defrost()
@@ -149,7 +153,7 @@ def _with_p2_prime(cfg: CfgNode) -> CfgNode:
 
 
 def _with_head_of_p2_prime(cfg: CfgNode, shapes: list[ShapeSpec]) -> CfgNode:
-    """``cfg`` with a head that can read maps of ``shapes``, with its number of anchors."""
+    """Return ``cfg`` with an RPN head that can read features of ``shapes``."""
     anchors = cfg.MODEL.ANCHOR_GENERATOR.SIZES
     own = cfg.clone()
     own.defrost()
@@ -165,7 +169,7 @@ def _with_head_of_p2_prime(cfg: CfgNode, shapes: list[ShapeSpec]) -> CfgNode:
         raise ValueError(
             f"MODEL.EFPN.P2_PRIME_ANCHOR_SIZES has {len(anchors[0])} sizes, but the other levels "
             f"have {len(anchors[1])} (MODEL.ANCHOR_GENERATOR.SIZES) and all share one RPN head: "
-            f"give {len(anchors[1])}."
+            f"use {len(anchors[1])}."
         )
     elif queries_p2_prime(cfg):
         own.MODEL.RPN.HEAD_NAME = "LazyRPNHead"

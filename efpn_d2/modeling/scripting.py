@@ -1,4 +1,4 @@
-"""What a script needs that a module does without."""
+"""Support for scripting with ``torch.jit.script``."""
 
 import types
 from collections.abc import Callable
@@ -8,16 +8,16 @@ Function = TypeVar("Function", bound=Callable[..., object])
 
 
 def renamed(function: Function, name: str) -> Function:
-    """A method of a base class for a subclass that overrides it and calls it in scripts, too.
+    """Copy a method of a base class so that a scripted subclass can override and call it.
 
-    Scripts have no ``super()``, and compile a method by its ``__name__``.
+    Scripts do not support ``super()``, and compile a method by its ``__name__``.
 
     Args:
         function: the method.
-        name: of the attribute that it becomes.
+        name: the ``__name__`` of the copy, which must be the name of its attribute.
 
     Returns:
-        A copy of it with that ``__name__``.
+        The copy.
     """
     copy = types.FunctionType(
         function.__code__, function.__globals__, name, function.__defaults__, function.__closure__

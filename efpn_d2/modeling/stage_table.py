@@ -1,6 +1,6 @@
-"""The stages of training: what ``DISTILL.STAGE`` chooses from (paper IV-A3).
+"""Training stages that ``DISTILL.STAGE`` selects [paper IV-A3].
 
-All that is specific to a stage is in its row of :data:`STAGES`.
+All properties of a stage are in its row of :data:`STAGES`.
 """
 
 from collections.abc import Callable
@@ -23,38 +23,38 @@ _OF_EQ_5 = ("LEVELS", "POSITIVE_WEIGHT", "LOSS_WEIGHT", "VIEW", "TEACHER_WEIGHTS
 
 
 class StageError(ValueError):
-    """A stage that cannot be trained as it is configured; the message says what to do."""
+    """A stage that cannot be trained as configured; the message says what to do."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage of training; the defaults train the configured detector as it is."""
+    """A training stage; the defaults train the configured detector unchanged."""
 
     detects: bool = True
-    """Whether it trains by the detector's losses."""
+    """Whether it uses the detector's losses."""
     distills: bool = False
-    """Whether it trains by Eq. 5, which compares P'3 and P'2 with a teacher's maps."""
+    """Whether it uses Eq. 5, which compares P'3 and P'2 with a teacher's features."""
     trained: Callable[[CfgNode], tuple[str, ...]] | None = None
-    """Prefixes of the parameters that are trained under a config; None: all are."""
+    """Return the prefixes of the trained parameters; None: all are trained."""
     roi_heads: tuple[str, str] | None = None
-    """``MODEL.ROI_HEADS.NAME`` that it is for, and the one that it trains with instead."""
+    """The supported ``MODEL.ROI_HEADS.NAME``, and the one that replaces it in training."""
     stock: bool = False
-    """Whether a schedule trains the stock detector in it."""
+    """Whether a schedule trains the stock detector in this stage."""
     starts_from: str = ""
-    """The stage whose output it needs as ``MODEL.WEIGHTS``; empty: it can start from anything."""
+    """The stage whose output it needs as ``MODEL.WEIGHTS``; empty: any weights."""
     needs: tuple[str, ...] = ()
-    """Prefixes of the weights that this output must have."""
+    """Prefixes of the weights that this output must contain."""
     options: tuple[str, ...] = ()
-    """Keys of ``DISTILL`` that it reads and some other stage does not."""
+    """Keys of ``DISTILL`` that it reads and some other stages ignore."""
 
     @property
     def is_plain(self) -> bool:
-        """Whether the configured detector is trained as it is, with P'2 or without."""
+        """Whether the configured detector is trained unchanged, with or without P'2."""
         return self.trained is None and self.detects and not self.distills
 
 
 def _trained_by_eq_5(cfg: CfgNode) -> tuple[str, ...]:
-    # Eq. 5 of P'3 alone reaches nothing behind it.
+    # Eq. 5 on P'3 alone has no gradient for the modules after it.
     return (_EXTENSION if "p2_prime" in cfg.DISTILL.LEVELS else _UPSAMPLER,)
 
 
@@ -89,24 +89,21 @@ STAGES = {
     "add_on": Stage(
         trained=_trained_by_add_on,
         starts_from="base",
-        # Neither trained nor in the file, what is inserted into the pyramid would stay at random.
+        # Modules inserted into the pyramid are not trained here, so the file must contain them.
         needs=(*_DETECTOR, "backbone.enhancement."),
     ),
 }
-"""The stages by name; the empty one is a training without stages."""
+"""The stages by name; the empty name is a training without stages."""
 
 
 def get_stage(name: str) -> Stage:
-    """The stage of that name.
+    """Return the row of :data:`STAGES` of that name.
 
     Args:
-        name: of ``DISTILL.STAGE``.
-
-    Returns:
-        Its row of :data:`STAGES`.
+        name: value of ``DISTILL.STAGE``.
 
     Raises:
-        StageError: there is none.
+        StageError: if it is unknown.
     """
     if name not in STAGES:
         raise StageError(

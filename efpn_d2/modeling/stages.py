@@ -1,4 +1,4 @@
-"""Configs of a stage: the registered names that it is trained with, and those for inference."""
+"""Config of a stage: the registered classes for its training, and for inference."""
 
 from detectron2.config import CfgNode
 from detectron2.modeling import META_ARCH_REGISTRY
@@ -7,23 +7,24 @@ from efpn_d2.config import require_node
 from efpn_d2.modeling.stage_table import StageError, get_stage
 
 _DISTILLATION = "DistillationRCNN"
-_DETECTORS = ("GeneralizedRCNN", "EFPNRCNN")  # which become that
+_DETECTORS = ("GeneralizedRCNN", "EFPNRCNN")  # replaced by it
 
 
 def stage_config(cfg: CfgNode) -> CfgNode:
-    """``cfg`` with the registered names that its stage is trained with.
+    """Return ``cfg`` with the registered names of the classes that train its stage.
 
-    Every stage but the plain ones has ``DistillationRCNN``, and ``head`` has ``OHEMSmallROIHeads``.
+    They are ``DistillationRCNN`` for all stages except the plain ones, and ``OHEMSmallROIHeads``
+    for ``head``.
 
     Args:
         cfg: a config; not changed.
 
     Returns:
-        A config that names them; ``cfg`` itself if it does already.
+        A copy with these names, or ``cfg`` itself if it already has them.
 
     Raises:
-        StageError: the stage is unknown or does not fit the configured detector.
-        KeyError: ``add_efpn_config`` was not called.
+        StageError: if the stage is unknown or does not fit the configured detector.
+        KeyError: if ``add_efpn_config`` was not called.
     """
     name = require_node(cfg, "DISTILL").STAGE
     stage = get_stage(name)
@@ -51,11 +52,11 @@ def stage_config(cfg: CfgNode) -> CfgNode:
 
 
 def check_stage(cfg: CfgNode) -> None:
-    """Check that a config names what its stage is trained with.
+    """Check that a config has the registered names of the classes that train its stage.
 
     Raises:
-        StageError: it does not; the message names key and value. Or as :func:`stage_config`.
-        KeyError: ``add_efpn_config`` was not called.
+        StageError: if it does not; the message names key and value. See also :func:`stage_config`.
+        KeyError: if ``add_efpn_config`` was not called.
     """
     wanted = stage_config(cfg)
     for key, own, other in (
@@ -64,16 +65,16 @@ def check_stage(cfg: CfgNode) -> None:
     ):
         if own != other:
             raise StageError(
-                f"DISTILL.STAGE is {cfg.DISTILL.STAGE}, but MODEL.{key} is {own}, which does not "
-                f"train it: set MODEL.{key} to {other}, or DISTILL.STAGE to ''."
+                f"DISTILL.STAGE is {cfg.DISTILL.STAGE}, but it is ignored by MODEL.{key} {own}: "
+                f"set MODEL.{key} to {other}, or DISTILL.STAGE to ''."
             )
 
 
 def without_stage(cfg: CfgNode) -> CfgNode:
-    """``cfg`` for inference, which needs nothing that only a stage's training does, as a teacher.
+    """Return ``cfg`` without a stage, for inference, e.g. by a teacher.
 
     Raises:
-        KeyError: ``add_efpn_config`` was not called.
+        KeyError: if ``add_efpn_config`` was not called.
     """
     if not require_node(cfg, "DISTILL").STAGE:
         return cfg

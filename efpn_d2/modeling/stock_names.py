@@ -1,7 +1,7 @@
-"""Registered names of Detectron2's parts and of what takes their place: the one table of them."""
+"""Table of the registered names of Detectron2's parts and their replacements."""
 
-#: By config key: the parts that Detectron2 has, and those of this package that know P'2. Of several
-#: stock names with one counterpart the first is the one that it goes back to.
+#: By config key: Detectron2's parts, and their counterparts in this package, which support P'2. If
+#: several stock names have the same counterpart, :func:`stock_name` returns the first one.
 EXTENDED: dict[str, dict[str, str]] = {
     "MODEL.BACKBONE.NAME": {
         "build_resnet_fpn_backbone": "build_resnet_efpn_backbone",
@@ -16,7 +16,7 @@ EXTENDED: dict[str, dict[str, str]] = {
     "MODEL.META_ARCHITECTURE": {"RetinaNet": "EFPNRetinaNet"},
 }
 
-#: Detectron2's builders of pyramids, and those that insert CEM, FBSM and SGDM without P'2.
+#: Detectron2's pyramid builders, and those that insert CEM, FBSM and SGDM without P'2.
 ENHANCED_BUILDERS = {
     "build_resnet_fpn_backbone": "build_resnet_enhanced_fpn_backbone",
     "build_retinanet_resnet_fpn_backbone": "build_retinanet_resnet_enhanced_fpn_backbone",
@@ -40,10 +40,10 @@ STOCK_FASTER_RCNN = {
 
 
 def stock_name(key: str, name: str) -> str:
-    """What Detectron2 has in the place of a part of this package; ``name`` itself for any other.
+    """Return Detectron2's counterpart of a part of this package, or ``name`` if there is none.
 
     Args:
-        key: of the config, one of :data:`EXTENDED`.
-        name: the part's registered name.
+        key: a key of :data:`EXTENDED`.
+        name: registered name of the part.
     """
     return next((stock for stock, own in EXTENDED[key].items() if own == name), name)

@@ -1,3 +1,5 @@
+"""Bottom-up networks, pyramids and the modules inserted into them."""
+
 from efpn_d2.modeling.backbone.bottom_up import ExtendedBottomUp
 from efpn_d2.modeling.backbone.build import (
     build_efpn,

@@ -1,3 +1,5 @@
+"""ROI heads that read small boxes from P'2, and the routing of boxes to them."""
+
 from efpn_d2.modeling.roi_heads.efpn_roi_heads import EFPNCascadeROIHeads, EFPNROIHeads
 from efpn_d2.modeling.roi_heads.ohem import OHEMSmallROIHeads, select_hard_boxes
 from efpn_d2.modeling.roi_heads.routes import join_routes
