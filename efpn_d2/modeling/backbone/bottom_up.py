@@ -1,4 +1,4 @@
-"""What the pyramid asks of a bottom-up network."""
+"""Interface of bottom-up networks for the extended pyramid."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -12,12 +12,13 @@ from torch import Tensor
 class ExtendedBottomUp(Protocol):
     """A Detectron2 ``Backbone`` whose outputs include ``res2`` and a texture.
 
-    The texture is a map at half the stride of ``res2``: ``c2_prime``, which is stage 2 run at twice
-    its resolution, or ``stem_map``, which stage 2 starts from. :class:`ExtendedResNet` is one.
+    The texture has half the stride of ``res2``: ``c2_prime``, the output of stage 2 run at twice
+    its resolution, or ``stem_map``, the input of stage 2. :class:`ExtendedResNet` is one.
     """
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """
+        """Compute the features of images.
+
         Args:
             x: images (N, 3, H, W).
 
@@ -27,7 +28,7 @@ class ExtendedBottomUp(Protocol):
         """
 
     def output_shape(self) -> dict[str, ShapeSpec]:
-        """Channels and strides of the maps that :meth:`forward` returns."""
+        """Return channels and strides of the features that :meth:`forward` returns."""
 
 
 def check_bottom_up(bottom_up: Backbone, textures: Sequence[str]) -> str:
@@ -35,31 +36,31 @@ def check_bottom_up(bottom_up: Backbone, textures: Sequence[str]) -> str:
 
     Args:
         bottom_up: the network.
-        textures: those of which one is read, the first that the network returns; none: it needs
-            no texture.
+        textures: names of supported textures; the first one that the network returns is read.
+            Empty: no texture is needed.
 
     Returns:
         The texture that is read, or ``none``.
 
     Raises:
-        ValueError: it is no ``Backbone``, or lacks a map, or a map's stride is another.
+        ValueError: if it is not a ``Backbone``, lacks an output, or an output has a wrong stride.
     """
     if not isinstance(bottom_up, Backbone) or not isinstance(bottom_up, ExtendedBottomUp):
         raise ValueError(
-            f"EFPN: the bottom-up network is a {type(bottom_up).__name__}, which is no Backbone: "
-            "derive it from detectron2.modeling.Backbone."
+            f"EFPN: the bottom-up network is a {type(bottom_up).__name__}, which is not a "
+            "Backbone: derive it from detectron2.modeling.Backbone."
         )
     shapes = bottom_up.output_shape()
     texture = next((name for name in textures if name in shapes), "none")
     if "res2" not in shapes or (textures and texture == "none"):
         raise ValueError(
             f"EFPN: the bottom-up network returns {', '.join(shapes)}, but the extension reads "
-            f"{' or '.join([*textures]) or 'no texture'}, and res2, too: return them (see "
+            f"{' or '.join([*textures]) or 'no texture'} and res2: return them (see "
             "ExtendedBottomUp), or use ExtendedResNet.from_resnet(your_resnet)."
         )
     if texture != "none" and 2 * shapes[texture].stride != shapes["res2"].stride:
         raise ValueError(
-            f"EFPN: {texture} has stride {shapes[texture].stride}, but the extension reads a map "
-            f"of half the stride of res2, which has {shapes['res2'].stride}: correct them."
+            f"EFPN: {texture} has stride {shapes[texture].stride}, but the extension needs half "
+            f"the stride of res2, which is {shapes['res2'].stride}: correct them."
         )
     return texture

@@ -1,4 +1,4 @@
-"""The registered builders of the extended pyramid."""
+"""Registered builders of the extended pyramid."""
 
 import functools
 import logging
@@ -36,17 +36,19 @@ def build_efpn(
     top_block: nn.Module | None,
     pyramid_class: Callable[..., EFPN] = EFPN,
 ) -> EFPN:
-    """EFPN on ``bottom_up``, all else as ``MODEL.FPN`` and ``MODEL.EFPN`` say.
+    """Build EFPN on ``bottom_up`` from ``MODEL.FPN`` and ``MODEL.EFPN``.
 
     Args:
         cfg: a config.
         bottom_up: an :class:`ExtendedBottomUp`; changed in place by :func:`add_sgdm_after_stages`.
         top_block: see Detectron2's ``FPN``.
-        pyramid_class: :class:`EFPN`, which is :class:`LazyEFPN` where ``MODEL.EFPN.LAZY`` asks for
-            it, or a subclass with the same constructor.
+        pyramid_class: :class:`EFPN`, which is replaced by :class:`LazyEFPN` if ``MODEL.EFPN.LAZY``
+            is set, or a subclass with the same constructor.
 
-    Raises: as :class:`EFPN`, :func:`check_config`, :func:`add_sgdm_after_stages` and
-        :func:`build_pyramid`, and KeyError if ``add_efpn_config`` was not called.
+    Raises:
+        ValueError: see :class:`EFPN`, :func:`check_config`, :func:`add_sgdm_after_stages` and
+            :func:`build_pyramid`.
+        KeyError: if ``add_efpn_config`` was not called.
     """
     check_config(cfg)
     node = require_node(cfg, "MODEL.EFPN")
@@ -68,7 +70,7 @@ def build_efpn(
         own_level2="res2" not in cfg.MODEL.FPN.IN_FEATURES,
     )
     if node.COMPILE:
-        # In place: the names of the parameters stay. Sizes of images change from batch to batch.
+        # In place, so the names of the parameters do not change. Image sizes vary between batches.
         extension.compile(backend=node.COMPILE, dynamic=True)
     lazy = None
     if pyramid_class is EFPN:
@@ -81,10 +83,11 @@ def build_efpn(
 
 
 def build_extended_resnet(cfg: CfgNode, input_shape: ShapeSpec) -> ExtendedResNet:
-    """The configured ResNet or ResNeXt, with the texture that ``MODEL.EFPN`` asks for.
+    """Build the configured ResNet or ResNeXt with the texture that ``MODEL.EFPN`` selects.
 
-    Raises: as :class:`ExtendedResNet` and :func:`~efpn_d2.modeling.presets.get_texture`, and
-        KeyError if ``add_efpn_config`` was not called.
+    Raises:
+        ValueError: see :class:`ExtendedResNet` and :func:`~efpn_d2.modeling.presets.get_texture`.
+        KeyError: if ``add_efpn_config`` was not called.
     """
     node = require_node(cfg, "MODEL.EFPN")
     texture = get_texture(node.TEXTURE, node.PRESET)
@@ -93,12 +96,12 @@ def build_extended_resnet(cfg: CfgNode, input_shape: ShapeSpec) -> ExtendedResNe
 
 @BACKBONE_REGISTRY.register()
 def build_resnet_efpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> EFPN:
-    """EFPN on a ResNet or ResNeXt, for two-stage detectors: ``p2_prime, p2, ..., p6``.
+    """Build EFPN on a ResNet or ResNeXt for two-stage detectors: ``p2_prime, p2, ..., p6``.
 
     Raises:
-        ValueError: the configured network cannot be extended, the RPN reads a map that it does not
-            return, or as :func:`check_config`.
-        KeyError: ``add_efpn_config`` was not called.
+        ValueError: if the configured network cannot be extended, or the RPN reads features that it
+            does not return; see also :func:`check_config`.
+        KeyError: if ``add_efpn_config`` was not called.
     """
     bottom_up = build_extended_resnet(cfg, input_shape)
     backbone = build_efpn(cfg, bottom_up, LastLevelMaxPool())
@@ -107,7 +110,7 @@ def build_resnet_efpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> EFPN:
 
 
 def _check_readers(cfg: CfgNode, backbone: EFPN) -> None:
-    """What a two-stage detector would otherwise fail on later, or never."""
+    """Check that RPN and ROI heads match the pyramid; otherwise they fail later or ignore P'2."""
     if cfg.MODEL.META_ARCHITECTURE not in ("GeneralizedRCNN", "EFPNRCNN", "DistillationRCNN"):
         return
     if cfg.MODEL.PROPOSAL_GENERATOR.NAME in ("RPN", "EFPNRPN"):
@@ -116,19 +119,21 @@ def _check_readers(cfg: CfgNode, backbone: EFPN) -> None:
     own_heads = EXTENDED["MODEL.ROI_HEADS.NAME"].get(heads)
     if own_heads and not cfg.MODEL.EFPN.RPN_ON_P2_PRIME:
         logger.warning(
-            f"MODEL.ROI_HEADS.NAME is {heads}, which does not read P'2: to use it, set {own_heads}."
+            f"MODEL.ROI_HEADS.NAME is {heads}, which ignores P'2: set it to {own_heads} to use P'2."
         )
 
 
 @BACKBONE_REGISTRY.register()
 def build_retinanet_resnet_efpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> EFPN:
-    """EFPN on a ResNet or ResNeXt, for RetinaNet: ``p2_prime, p3, ..., p7``.
+    """Build EFPN on a ResNet or ResNeXt for RetinaNet: ``p2_prime, p3, ..., p7``.
 
-    ``MODEL.FPN.IN_FEATURES`` stays RetinaNet's own (res3 to res5); the level 2 that FTT and P'2
-    read is made inside ``extension``, so that a stock RetinaNet checkpoint fits too. With res2 in
-    front of it, ``p2`` is built and returned as well.
+    ``MODEL.FPN.IN_FEATURES`` is RetinaNet's own (res3 to res5); the level 2 that FTT and P'2 read
+    is computed inside ``extension``, so stock RetinaNet checkpoints fit. With res2 prepended,
+    ``p2`` is built and returned, too.
 
-    Raises: as :func:`build_resnet_efpn_backbone`.
+    Raises:
+        ValueError: see :func:`build_resnet_efpn_backbone`.
+        KeyError: if ``add_efpn_config`` was not called.
     """
     bottom_up = build_extended_resnet(cfg, input_shape)
     c5_channels = bottom_up.output_shape()["res5"].channels
@@ -137,6 +142,6 @@ def build_retinanet_resnet_efpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -
     names = cfg.MODEL.RETINANET.IN_FEATURES
     check_features("MODEL.RETINANET.IN_FEATURES", names, shapes)
     if differs_in_width([shapes[name] for name in names]):
-        # Detectron2's head takes one number of channels.
+        # Detectron2's head supports a single number of channels.
         check_extended(cfg, "MODEL.EFPN.PRESET", [])
     return backbone

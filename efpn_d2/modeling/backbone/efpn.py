@@ -1,4 +1,4 @@
-"""The extended feature pyramid network."""
+"""Extended feature pyramid network."""
 
 from detectron2.modeling.backbone import Backbone
 from torch import Tensor, nn
@@ -14,9 +14,8 @@ class EFPN(EnhancedFPN):
     """FPN with the extended level P'2 (``p2_prime``, stride 2) below it [paper III-A].
 
     ``extension`` is the only child that stock FPN does not have. With equal weights, all other
-    outputs are bitwise equal to those of stock FPN.
-
-    Distillation compares the maps before their enhancement.
+    outputs are bitwise equal to those of stock FPN. Distillation compares the features before their
+    enhancement.
     """
 
     def __init__(
@@ -34,18 +33,23 @@ class EFPN(EnhancedFPN):
         enhancement: EnhancementBuilder | None = None,
     ) -> None:
         """
-        Args: those of Detectron2's ``FPN``, and
+        Args:
             bottom_up: an :class:`ExtendedBottomUp`; without a texture if the extension has no
                 lateral convolution.
-            in_features: must begin with ``res2`` or ``res3`` and contain ``res3``.
-            extension: the modules behind P'3 and P'2, with ``own_level2`` if ``in_features``
+            in_features: must begin with ``res2``, ``res3`` or with ``res3``.
+            out_channels: see Detectron2's ``FPN``.
+            norm: see Detectron2's ``FPN``.
+            top_block: see Detectron2's ``FPN``.
+            fuse_type: see Detectron2's ``FPN``.
+            square_pad: see Detectron2's ``FPN``.
+            extension: the modules that compute P'3 and P'2, with ``own_level2`` if ``in_features``
                 begins with ``res3``; None: those of the preset ``paper``.
-            texture: ``c2_prime`` or ``stem_map``, which the extension reads; ``auto``: the first of
-                them that ``bottom_up`` returns. Without a lateral convolution none is read.
+            texture: ``c2_prime`` or ``stem_map``, the input of the extension; ``auto``: the first
+                one that ``bottom_up`` returns. Ignored without a lateral convolution.
             enhancement: see :class:`EnhancedFPN`.
 
         Raises:
-            ValueError: ``bottom_up``, ``in_features`` or ``extension`` is not as said above.
+            ValueError: if ``bottom_up``, ``in_features`` or ``extension`` is not as described.
         """
         textures = TEXTURES if texture == "auto" else (texture,)
         has_texture = extension is None or extension.lateral is not None
@@ -83,34 +87,35 @@ class EFPN(EnhancedFPN):
             self.enhancement = enhancement(self.output_shape())
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """
+        """Compute the pyramid of images.
+
         Args:
             x: images (N, 3, H, W), H and W multiples of ``size_divisibility``.
 
         Returns:
-            ``p2_prime`` (stride 2) and the maps of stock FPN, high to low resolution; and
-            ``stem_map`` (stride 2), the texture, where that is the stem's.
+            ``p2_prime`` (stride 2) and the features of stock FPN, from high to low resolution; and
+            ``stem_map`` (stride 2) if it is the texture.
         """
         return self.enhance(self.plain_outputs(x))
 
     def plain_outputs(self, x: Tensor) -> dict[str, Tensor]:
-        """What :meth:`forward` returns, before its enhancement."""
+        """Compute the outputs of :meth:`forward` before their enhancement."""
         bottom_up_features = self.bottom_up(x)
         merged = self.top_down(bottom_up_features)
         extended = self.extend(bottom_up_features, merged)
         return self.outputs(bottom_up_features, merged, extended["p2_prime"])
 
     def teacher_maps(self, x: Tensor) -> dict[str, Tensor]:
-        """The targets of distillation [paper Eq. 5]: levels 3 and 2 of ``x`` at twice the scale.
+        """Compute the targets of distillation [paper Eq. 5]: levels 3 and 2 at twice the scale.
 
-        Nothing of the extension is computed, nor any other level's output.
+        The extension and the outputs of other levels are not computed.
 
         Args:
             x: images (N, 3, 2H, 2W).
 
         Returns:
-            ``p3_prime``: ``merged3`` of ``x`` (N, C, H/4, W/4), and ``p2_prime``: P2 of ``x``
-            (N, C, H/2, W/2), named after the maps that are to resemble them. A pyramid without
+            ``p3_prime``: ``merged3`` of ``x`` (N, C, H/4, W/4), and ``p2_prime``: P2 of ``x`` (N,
+            C, H/2, W/2), named after the features that are distilled from them. A pyramid without
             level 2 has no target for ``p2_prime``.
         """
         merged = self.top_down(self._features_without_texture(x))
@@ -120,20 +125,25 @@ class EFPN(EnhancedFPN):
         return targets
 
     def _features_without_texture(self, x: Tensor) -> dict[str, Tensor]:
-        """Of images: what the bottom-up network returns, without C'2 where it can do without."""
+        """Compute the bottom-up features of images, without C'2 if possible."""
         if isinstance(self.bottom_up, ExtendedResNet):
             return self.bottom_up.stock_outputs(self.bottom_up.stem_map(x))
         return self.bottom_up(x)
 
     def student_maps(self, x: Tensor) -> dict[str, Tensor]:
-        """P'3 and P'2 of images (N, 3, H, W), by the same names as :meth:`teacher_maps`."""
+        """Compute P'3 and P'2 of images (N, 3, H, W), named as in :meth:`teacher_maps`."""
         bottom_up_features = self.bottom_up(x)
         return self.extend(bottom_up_features, self.top_down(bottom_up_features))
 
     def extend(
         self, bottom_up_features: dict[str, Tensor], merged: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        """``p3_prime`` (stride 4) and ``p2_prime`` (stride 2) from texture and :meth:`top_down`."""
+        """Compute ``p3_prime`` (stride 4) and ``p2_prime`` (stride 2).
+
+        Args:
+            bottom_up_features: outputs of the bottom-up network.
+            merged: result of :meth:`top_down`.
+        """
         texture = bottom_up_features.get(self.texture)
         level2 = bottom_up_features["res2"] if self._own_level2 else merged["merged2"]
         p3_prime, p2_prime = self.extension(texture, level2, merged["merged3"])
@@ -142,7 +152,7 @@ class EFPN(EnhancedFPN):
     def outputs(
         self, bottom_up_features: dict[str, Tensor], merged: dict[str, Tensor], p2_prime: Tensor
     ) -> dict[str, Tensor]:
-        """What :meth:`plain_outputs` returns, from its parts."""
+        """Assemble the outputs of :meth:`plain_outputs`."""
         outputs = {"p2_prime": p2_prime}
         outputs.update(self.stock_outputs(bottom_up_features, merged))
         if self.texture == "stem_map":
@@ -151,7 +161,7 @@ class EFPN(EnhancedFPN):
 
 
 def _begins_at_level3(in_features: list[str]) -> bool:
-    """Whether the extension must make level 2, because the pyramid begins at level 3."""
+    """Check whether the pyramid begins at level 3, so that the extension must compute level 2."""
     if list(in_features[:2]) != ["res2", "res3"] and list(in_features[:1]) != ["res3"]:
         raise ValueError(
             f"EFPN: MODEL.FPN.IN_FEATURES is {list(in_features)}, but the extension reads levels 2 "

@@ -1,4 +1,4 @@
-"""Stock FPN, without P'2, with what the config inserts into bottom-up network and pyramid."""
+"""Stock FPN, without P'2, with the modules that the config inserts into the backbone."""
 
 import functools
 from collections.abc import Callable
@@ -22,7 +22,7 @@ EnhancementBuilder = Callable[[dict[str, ShapeSpec]], PyramidEnhancement | None]
 
 
 class EnhancedFPN(FPN):
-    """Detectron2's FPN whose outputs go through an ``enhancement``.
+    """Detectron2's FPN with an ``enhancement`` of its outputs.
 
     Without one, the outputs are bitwise equal to those of stock FPN.
     """
@@ -32,50 +32,52 @@ class EnhancedFPN(FPN):
     ) -> None:
         """
         Args:
-            args, kwargs: those of Detectron2's ``FPN``.
-            enhancement: builds it from the pyramid's ``output_shape()``; None: there is none.
+            args: see Detectron2's ``FPN``.
+            enhancement: builds the enhancement from the pyramid's ``output_shape()``; None: no
+                enhancement.
+            kwargs: see Detectron2's ``FPN``.
         """
         super().__init__(*args, **kwargs)
         self._stock_features = list(self._out_features)
         self.enhancement = None if enhancement is None else enhancement(self.output_shape())
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Images (N, 3, H, W) -> the maps of stock FPN, enhanced, high to low resolution."""
+        """Compute the features of images (N, 3, H, W), from high to low resolution."""
         return self.enhance(self.plain_outputs(x))
 
     def forward_with_masks(self, x: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """As :meth:`forward`, and FBSM's masks: see :meth:`enhance_with_masks`."""
+        """Run :meth:`forward` and return FBSM's masks, too; see :meth:`enhance_with_masks`."""
         return self.enhance_with_masks(self.plain_outputs(x))
 
     def plain_outputs(self, x: Tensor) -> dict[str, Tensor]:
-        """What :meth:`forward` returns, before its enhancement."""
+        """Compute the outputs of :meth:`forward` before their enhancement."""
         bottom_up_features = self.bottom_up(x)
         return self.stock_outputs(bottom_up_features, self.top_down(bottom_up_features))
 
     def enhance(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Finished outputs, each (N, C, H_l, W_l), through :class:`PyramidEnhancement`."""
+        """Apply the enhancement to the outputs, each (N, C, H_l, W_l)."""
         return outputs if self.enhancement is None else self.enhancement(outputs)
 
     def enhance_with_masks(
         self, outputs: dict[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """As :meth:`enhance`, and FBSM's masks: see :meth:`PyramidEnhancement.forward_with_masks`.
+        """Apply :meth:`enhance` and return FBSM's masks; empty without an enhancement.
 
-        Without an enhancement there are none.
+        See :meth:`PyramidEnhancement.forward_with_masks`.
         """
         if self.enhancement is None:
             return outputs, {}
         return self.enhancement.forward_with_masks(outputs)
 
     def top_down(self, bottom_up_features: dict[str, Tensor]) -> dict[str, Tensor]:
-        """FPN's top-down pathway up to, not including, the output convolutions.
+        """Run FPN's top-down pathway up to, but not including, the output convolutions.
 
-        ``FPN.forward`` keeps these maps to itself, and forward hooks, the way to get at them, end
-        with scripting; hence the pathway is spelled out here. Bitwise equality to ``FPN.forward``
-        is tested.
+        ``FPN.forward`` does not return these features, and forward hooks that read them are not
+        supported by scripts, so the pathway is implemented here again. A test verifies that it is
+        bitwise equal to ``FPN.forward``.
 
         Returns:
-            ``merged{i}`` of each level, low to high resolution.
+            ``merged{i}`` of each level, from low to high resolution.
         """
         merged: dict[str, Tensor] = {}
         last = bottom_up_features[self.in_features[-1]]
@@ -93,7 +95,7 @@ class EnhancedFPN(FPN):
     def stock_outputs(
         self, bottom_up_features: dict[str, Tensor], merged: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        """The outputs of stock FPN from :meth:`top_down`, high to low resolution."""
+        """Compute the outputs of stock FPN from :meth:`top_down`, from high to low resolution."""
         results: list[Tensor] = []
         for i, output in enumerate(self.output_convs):
             stage = self.in_features[-i - 1]
@@ -111,14 +113,17 @@ class EnhancedFPN(FPN):
 def build_enhanced_fpn(
     cfg: CfgNode, bottom_up: Backbone, top_block: nn.Module | None
 ) -> EnhancedFPN:
-    """FPN on ``bottom_up`` as ``MODEL.FPN`` says, with all that the config inserts.
+    """Build FPN on ``bottom_up`` from ``MODEL.FPN``, with all modules that the config inserts.
 
     Args:
         cfg: a config.
         bottom_up: see Detectron2's ``FPN``; changed in place by :func:`add_sgdm_after_stages`.
         top_block: see Detectron2's ``FPN``.
 
-    Raises: as :func:`check_config`, :func:`add_sgdm_after_stages` and :func:`build_enhancement`.
+    Raises:
+        ValueError: see :func:`check_config`, :func:`add_sgdm_after_stages` and
+            :func:`build_enhancement`.
+        KeyError: if ``add_efpn_config`` was not called.
     """
     check_config(cfg)
     add_sgdm_after_stages(cfg, bottom_up)
@@ -132,15 +137,17 @@ def build_pyramid(
     top_block: nn.Module | None,
     **kwargs: Any,
 ) -> Pyramid:
-    """A pyramid as ``MODEL.FPN`` says, its outputs enhanced as the config says.
+    """Build a pyramid from ``MODEL.FPN`` with the enhancement that the config selects.
 
     Args:
         cfg: a config.
         pyramid_class: a subclass of :class:`EnhancedFPN`.
-        bottom_up, top_block: see Detectron2's ``FPN``.
-        kwargs: what else the class's constructor takes.
+        bottom_up: see Detectron2's ``FPN``.
+        top_block: see Detectron2's ``FPN``.
+        kwargs: further arguments of the constructor of the class.
 
-    Raises: as the constructor and :func:`build_enhancement`.
+    Raises:
+        ValueError: see the constructor and :func:`build_enhancement`.
     """
     node = cfg.MODEL.FPN
     return pyramid_class(
@@ -157,7 +164,12 @@ def build_pyramid(
 
 @BACKBONE_REGISTRY.register()
 def build_resnet_enhanced_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> EnhancedFPN:
-    """For two-stage detectors: ``p2, ..., p6``. Raises: as :func:`build_enhanced_fpn`."""
+    """Build the pyramid of two-stage detectors: ``p2, ..., p6``.
+
+    Raises:
+        ValueError: see :func:`build_enhanced_fpn`.
+        KeyError: if ``add_efpn_config`` was not called.
+    """
     return build_enhanced_fpn(cfg, build_resnet_backbone(cfg, input_shape), LastLevelMaxPool())
 
 
@@ -165,7 +177,12 @@ def build_resnet_enhanced_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> 
 def build_retinanet_resnet_enhanced_fpn_backbone(
     cfg: CfgNode, input_shape: ShapeSpec
 ) -> EnhancedFPN:
-    """For RetinaNet: ``p3, ..., p7``. Raises: as :func:`build_enhanced_fpn`."""
+    """Build the pyramid of RetinaNet: ``p3, ..., p7``.
+
+    Raises:
+        ValueError: see :func:`build_enhanced_fpn`.
+        KeyError: if ``add_efpn_config`` was not called.
+    """
     bottom_up = build_resnet_backbone(cfg, input_shape)
     c5_channels = bottom_up.output_shape()["res5"].channels
     top_block = LastLevelP6P7(c5_channels, cfg.MODEL.FPN.OUT_CHANNELS)

@@ -1,4 +1,4 @@
-"""What a config inserts into a backbone: what a pyramid's finished outputs go through."""
+"""Modules that the config inserts after the outputs of a pyramid."""
 
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -12,24 +12,24 @@ from efpn_d2.modeling.backbone.cem import build_cem
 from efpn_d2.modeling.backbone.fbsm import ForegroundBackgroundSeparationModule, build_fbsm
 from efpn_d2.modeling.backbone.sgdm import build_sgdm_on_levels
 
-# In the order in which they run: context comes before the masks that are to tell what stands out in
-# it. Each entry: name of the child that it becomes, and a function of (cfg, output_shape of the
-# pyramid) that returns a module or, if the config asks for nothing, None. A module maps all
-# outputs, dict[str, Tensor], to all outputs with the same names and shapes, and tells by
-# ``changed_levels()`` which it changes.
+# In the order in which they run: context comes before the masks, which separate foreground from it.
+# Each entry has the name of a child, and a function of (cfg, output_shape of the pyramid) that
+# returns a module, or None if the config does not enable it. A module maps all outputs,
+# dict[str, Tensor], to outputs with the same names and shapes; its ``changed_levels()`` returns
+# those that it changes.
 _STEPS = (("cem", build_cem), ("fbsm", build_fbsm), ("sgdm", build_sgdm_on_levels))
 
 
 class PyramidEnhancement(nn.Sequential):
-    """Modules that the outputs of a pyramid go through, one after the other."""
+    """Modules that are applied one after the other to the outputs of a pyramid."""
 
     def changed_levels(self) -> set[str]:
-        """The outputs that any of the modules changes."""
+        """Return the names of the outputs that any of the modules changes."""
         steps: Iterable[Any] = self  # PyTorch only knows that they are modules
         return {name for step in steps for name in step.changed_levels()}
 
     def forward(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A pyramid's outputs, each (N, C, H_l, W_l) -> the same names and shapes."""
+        """Apply the modules to outputs (N, C, H_l, W_l); names and shapes do not change."""
         for step in self:
             outputs = step(outputs)
         return outputs
@@ -37,13 +37,13 @@ class PyramidEnhancement(nn.Sequential):
     def forward_with_masks(
         self, outputs: dict[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """As :meth:`forward`, and FBSM's masks before the sigmoid.
+        """Run :meth:`forward` and return FBSM's masks before the sigmoid, too.
 
         Args:
-            outputs: of a pyramid, each (N, C, H_l, W_l).
+            outputs: outputs of a pyramid, each (N, C, H_l, W_l).
 
         Returns:
-            The enhanced outputs, and of each gated level the mask (N, 1, H_l, W_l); none without
+            The enhanced outputs, and the mask (N, 1, H_l, W_l) of each gated level; empty without
             FBSM.
         """
         mask_logits: dict[str, Tensor] = {}
@@ -57,13 +57,15 @@ class PyramidEnhancement(nn.Sequential):
 
 
 def build_enhancement(cfg: CfgNode, levels: dict[str, ShapeSpec]) -> PyramidEnhancement | None:
-    """All that ``cfg`` asks for; None if that is nothing.
+    """Build all modules that ``cfg`` enables; None if there are none.
 
     Args:
         cfg: a config.
         levels: the pyramid's ``output_shape()``.
 
-    Raises: as the builders of the single steps.
+    Raises:
+        ValueError: see the builders of the modules.
+        KeyError: if ``add_efpn_config`` was not called.
     """
     steps: OrderedDict[str, nn.Module] = OrderedDict()
     for name, build in _STEPS:
@@ -74,6 +76,6 @@ def build_enhancement(cfg: CfgNode, levels: dict[str, ShapeSpec]) -> PyramidEnha
 
 
 def find_fbsm(backbone: nn.Module) -> ForegroundBackgroundSeparationModule | None:
-    """The FBSM of a pyramid; None: it has none."""
+    """Return the FBSM of a pyramid; None if it has none."""
     fbsm = getattr(getattr(backbone, "enhancement", None), "fbsm", None)
     return fbsm if isinstance(fbsm, ForegroundBackgroundSeparationModule) else None

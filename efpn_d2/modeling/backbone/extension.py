@@ -1,4 +1,4 @@
-"""The extension of the pyramid: all modules between the stock FPN and P'2."""
+"""Extension of the pyramid: all modules between the stock FPN and P'2."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,15 +14,15 @@ from efpn_d2.modeling.presets import get_preset
 
 
 class PyramidExtension(nn.Module):
-    """P'3 and P'2 from a texture of stride 2 and the maps of a stock FPN [paper III-A, Eq. 1].
+    """Compute P'3 and P'2 from a texture and the features of a stock FPN [paper III-A, Eq. 1].
 
-    ``p3_prime = upsampler(merged3, merged2)``;
-    ``p2_prime = output(lateral(texture) + nearest_up2(p3_prime))``. Lateral 1x1 and output 3x3
-    convolution mirror FPN's own; Eq. 1 leaves them out as it leaves out FPN's. The texture is C'2
-    [paper], or the stem's map [ours].
+    ``p3_prime = upsampler(merged3, merged2)``; ``p2_prime = output(lateral(texture) +
+    nearest_up2(p3_prime))``. The lateral 1x1 and the output 3x3 convolution mirror FPN's own; Eq. 1
+    omits them as it omits FPN's. The texture, of stride 2, is C'2 [paper], or the output of the
+    stem [ours].
 
-    The preset ``slim`` has fewer channels than the pyramid: 1x1 convolutions reduce the maps of
-    levels 2 and 3, and all that follows is as narrow as P'2. [ours]
+    The preset ``slim`` has fewer channels than the pyramid: 1x1 convolutions reduce the features of
+    levels 2 and 3, and all following modules have the channels of P'2. [ours]
     """
 
     def __init__(
@@ -43,18 +43,19 @@ class PyramidExtension(nn.Module):
         Args:
             c2_channels: channels of C2.
             channels: C, channels of the pyramid.
-            texture_channels: channels of the texture; None: those of C2, which C'2 shares; 0: there
-                is no texture and no lateral convolution.
+            texture_channels: channels of the texture; None: those of C2, which C'2 shares; 0: no
+                texture and no lateral convolution.
             p2_prime_channels: C', channels of P'2, of P'3 and inside; 0: the preset's share of C.
             preset: a key of :data:`efpn_d2.modeling.presets.PRESETS`.
-            upsampler: makes P'3; None: :class:`FeatureTextureTransfer` of the preset.
+            upsampler: class that computes P'3; None: :class:`FeatureTextureTransfer` of the preset.
             upsampler_options: arguments of ``upsampler`` besides its number of channels.
-            norm: normalisation after the convolutions, as in ``FPN``.
+            norm: normalization after the convolutions, as in ``FPN``.
             fuse_type: ``sum`` (Eq. 1) or ``avg``, the same as the pyramid's.
-            own_level2: the pyramid ends at level 3 (RetinaNet): make merged2 here.
+            own_level2: whether to compute merged2 here, for a pyramid that ends at level 3
+                (RetinaNet).
 
         Raises:
-            ValueError: unknown preset, or P'2 has no channel or more than the pyramid.
+            ValueError: if the preset is unknown, or P'2 has no channels or more than the pyramid.
         """
         super().__init__()
         spec = get_preset(preset)
@@ -87,13 +88,14 @@ class PyramidExtension(nn.Module):
     def forward(
         self, texture: Tensor | None, merged2: Tensor, merged3: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """
+        """Compute P'3 and P'2.
+
         Args:
-            texture: C'2 or the stem's map (N, C_t, 4H, 4W), stride 2; None without a lateral
-                convolution.
-            merged2: top-down map of level 2 (N, C, 2H, 2W), stride 4; with ``own_level2``, C2
+            texture: C'2 or the output of the stem (N, C_t, 4H, 4W), stride 2; None without a
+                lateral convolution.
+            merged2: top-down features of level 2 (N, C, 2H, 2W), stride 4; with ``own_level2``, C2
                 (N, C2, 2H, 2W).
-            merged3: top-down map of level 3 (N, C, H, W), stride 8.
+            merged3: top-down features of level 3 (N, C, H, W), stride 8.
 
         Returns:
             P'3 (N, C', 2H, 2W), stride 4, and P'2 (N, C', 4H, 4W), stride 2.
@@ -102,7 +104,7 @@ class PyramidExtension(nn.Module):
         return p3_prime, self.p2_prime(texture, p3_prime)
 
     def p3_prime(self, merged2: Tensor, merged3: Tensor) -> Tensor:
-        """P'3 (N, C', 2H, 2W); the arguments are those of :meth:`forward`."""
+        """Compute P'3 (N, C', 2H, 2W); see :meth:`forward` for the arguments."""
         if self.reduce3 is not None:
             merged3 = self.reduce3(merged3)
         if self.level2_lateral is not None:
@@ -111,12 +113,12 @@ class PyramidExtension(nn.Module):
             merged2 = self.reduce2(merged2)
         p3_prime = self.upsampler(merged3, merged2)
         if self._ties_level2:
-            # Exactly nothing, but with a gradient path to a convolution that nothing reads.
+            # Add 0 with a gradient path to a convolution whose output is not read.
             p3_prime = p3_prime + merged2[:0].sum()
         return p3_prime
 
     def p2_prime(self, texture: Tensor | None, p3_prime: Tensor) -> Tensor:
-        """P'2 (N, C', 4H, 4W); see :meth:`forward`."""
+        """Compute P'2 (N, C', 4H, 4W); see :meth:`forward`."""
         if self.lateral is None or texture is None:
             return self.output(nearest_up2(p3_prime))
         return self.output(self._fuse(self.lateral(texture), p3_prime))
@@ -127,7 +129,7 @@ class PyramidExtension(nn.Module):
 
 
 def _fpn_conv(in_channels: int, out_channels: int, kernel_size: int, **options: Any) -> Conv2d:
-    """A convolution initialised as FPN initialises its lateral and output convolutions."""
+    """Build a convolution initialized as FPN's lateral and output convolutions."""
     return conv_layer(
         in_channels, out_channels, kernel_size, initialize=weight_init.c2_xavier_fill, **options
     )

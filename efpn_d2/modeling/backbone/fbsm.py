@@ -1,7 +1,7 @@
 """Foreground-background separation: spatial gates on the low levels [abstract of E-FPN-BS].
 
-A reconstruction from the abstract, which names "spatial gating masks that dynamically amplify
-discriminative regions"; the inside is ours.
+A reconstruction from the abstract, which mentions "spatial gating masks that dynamically amplify
+discriminative regions"; the details are ours.
 """
 
 from collections.abc import Mapping
@@ -17,19 +17,19 @@ from efpn_d2.modeling.checks import pick_levels
 
 
 class ForegroundBackgroundSeparationModule(nn.Module):
-    """Amplifies each level where its mask is: ``P_l <- P_l * (1 + gamma_l * M_l)``.
+    """Amplify each level where its mask is high: ``P_l <- P_l * (1 + gamma_l * M_l)``.
 
-    ``M_l = sigmoid(conv3x3(P_l))`` has one channel. ``gamma_l`` is learnt from 0, so that a trained
-    pyramid keeps its maps at first, bit for bit. [ours]
+    ``M_l = sigmoid(conv3x3(P_l))`` has one channel. ``gamma_l`` is learned from 0, so a trained
+    pyramid initially keeps its features, bit for bit. [ours]
     """
 
     def __init__(self, levels: Mapping[str, ShapeSpec]) -> None:
         """
         Args:
-            levels: name and channels of the levels to gate.
+            levels: names and channels of the levels to gate.
 
         Raises:
-            ValueError: there is none.
+            ValueError: if there are none.
         """
         super().__init__()
         if not levels:
@@ -44,19 +44,19 @@ class ForegroundBackgroundSeparationModule(nn.Module):
         self.gamma = nn.ParameterDict({name: nn.Parameter(torch.zeros(())) for name in levels})
 
     def changed_levels(self) -> tuple[str, ...]:
-        """The gated levels."""
+        """Return the gated levels."""
         return self.levels
 
     def mask_logits(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Masks before the sigmoid, (N, 1, H_l, W_l) of each gated level (N, C, H_l, W_l)."""
+        """Compute masks before the sigmoid, (N, 1, H_l, W_l), of all gated levels."""
         return {name: self.mask[name](outputs[name]) for name in self.levels}
 
     def forward(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A pyramid's outputs, each (N, C, H_l, W_l) -> the same, with the levels gated."""
+        """Gate the levels of a pyramid's outputs, each (N, C, H_l, W_l)."""
         return self.gate(outputs, self.mask_logits(outputs))
 
     def gate(self, outputs: dict[str, Tensor], mask_logits: dict[str, Tensor]) -> dict[str, Tensor]:
-        """:meth:`forward`, given the :meth:`mask_logits` of the same outputs."""
+        """Run :meth:`forward` with given :meth:`mask_logits` of the same outputs."""
         gated = dict(outputs)
         for name, logits in mask_logits.items():
             gated[name] = outputs[name] * (1 + self.gamma[name] * logits.sigmoid())
@@ -64,10 +64,10 @@ class ForegroundBackgroundSeparationModule(nn.Module):
 
 
 def _init_mask(conv: nn.Conv2d) -> None:
-    """Near 1/2, where a sigmoid learns fastest.
+    """Initialize the masks near 1/2, where the gradient of a sigmoid is largest.
 
-    At the scale of other convolutions, which goes by the number of filters, most cells of this
-    single one would be shut or open from the start.
+    With the usual initialization, whose scale depends on the number of filters, this single filter
+    would saturate most cells from the start.
     """
     nn.init.normal_(conv.weight, std=0.01)
     if conv.bias is not None:
@@ -77,15 +77,15 @@ def _init_mask(conv: nn.Conv2d) -> None:
 def build_fbsm(
     cfg: CfgNode, levels: dict[str, ShapeSpec]
 ) -> ForegroundBackgroundSeparationModule | None:
-    """FBSM on those of ``MODEL.EFPN_BS.FBSM_LEVELS`` that the pyramid has; None: it is off.
+    """Build FBSM on the levels of ``MODEL.EFPN_BS.FBSM_LEVELS`` in the pyramid; None if disabled.
 
     Args:
         cfg: a config.
         levels: the pyramid's ``output_shape()``.
 
     Raises:
-        ValueError: the pyramid has none of the levels, or no pyramid has one.
-        KeyError: ``add_efpn_config`` was not called.
+        ValueError: if the pyramid has none of the levels, or a name is not a level of any pyramid.
+        KeyError: if ``add_efpn_config`` was not called.
     """
     node = require_node(cfg, "MODEL.EFPN_BS")
     if not node.FBSM_ENABLED:

@@ -1,4 +1,4 @@
-"""The extended pyramid that computes P'2 only where it is read."""
+"""Extended pyramid that computes P'2 only where it is read."""
 
 import functools
 from collections.abc import Callable
@@ -16,29 +16,30 @@ from efpn_d2.modeling.lazy import LazyComputation, PyramidMaps
 class LazyEFPN(EFPN):
     """:class:`EFPN` whose ``p2_prime`` is a :class:`LazyP2Prime` at inference. [ours]
 
-    It is a tensor in training, in scripts, where a trace or an export would keep the tiles of its
-    example, and where someone's hooks wait for calls that tiles do without.
+    P'2 is a tensor in training, in scripts, in tracing and export, which would record the tiles of
+    the example, and if hooks are registered on modules that tiles do not call.
     """
 
     def __init__(self, *args: Any, lazy: LazyComputation, **kwargs: Any) -> None:
         """
         Args:
-            args, kwargs: those of :class:`EFPN`, with an :class:`ExtendedResNet` that returns
-                ``c2_prime`` as ``bottom_up``.
-            lazy: makes P'2 of each batch.
+            args: see :class:`EFPN`; ``bottom_up`` must be an :class:`ExtendedResNet` that returns
+                ``c2_prime``.
+            lazy: creates P'2 of each batch.
+            kwargs: see :class:`EFPN`.
         """
         super().__init__(*args, **kwargs)
         self._lazy = lazy
         self._reads_all = False
         if self.enhancement is not None and "p2_prime" in self.enhancement.changed_levels():
-            lazy.warn_once("the config inserts a block on p2_prime")
+            lazy.warn_once("the config inserts a module on p2_prime")
             self._reads_all = True
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """As in the base class, but for ``p2_prime``."""
+        """Compute the pyramid as the base class does, with a lazy ``p2_prime`` if possible."""
         if not torch.jit.is_scripting() and self._is_possible():
             return self._lazy_outputs(x)
-        # A script cannot call the base class's.
+        # Scripts do not support super().
         return self.enhance(self.plain_outputs(x))
 
     @torch.jit.unused
@@ -57,7 +58,7 @@ class LazyEFPN(EFPN):
         return {"p2_prime": self._lazy.start(maps, self.bottom_up.stages[0]), **stock}
 
     def _c2_prime_of_tiles(self) -> Callable[[Tensor], Tensor]:
-        """C'2 of many tiles of a batch, with the normalisations folded once; differentiable."""
+        """Return a differentiable function for C'2 of many tiles, with folded normalizations."""
         if is_recorded():
             return self.bottom_up.c2_prime
         folded = functools.cache(lambda: fold_normalizations(self.bottom_up.stages[0]))
@@ -67,15 +68,15 @@ class LazyEFPN(EFPN):
     def _is_possible(self) -> bool:
         if self._reads_all or self.training or torch.jit.is_tracing() or _is_exporting():
             return False
-        if not isinstance(self.bottom_up, ExtendedResNet):  # wrapped since
+        if not isinstance(self.bottom_up, ExtendedResNet):  # wrapped after construction
             return False
         watched = is_watched(self.bottom_up, within=False) or is_watched(self.extension)
         if watched or is_watched(self.bottom_up.stages[0]):
-            self._lazy.warn_once("a hook waits for calls that would not be made")
+            self._lazy.warn_once("a hook is registered on a module that it would not call")
             return False
         return True
 
 
 def _is_exporting() -> bool:
-    """Of which older versions of torch do not tell."""
+    """Check for ``torch.export``, which older versions of torch cannot report."""
     return getattr(torch.compiler, "is_exporting", lambda: False)()

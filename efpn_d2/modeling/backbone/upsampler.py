@@ -1,4 +1,4 @@
-"""What makes P'3: the interface, and the registry that ``MODEL.EFPN.UPSAMPLER`` chooses from."""
+"""Interface of the modules that compute P'3, and the registry of ``MODEL.EFPN.UPSAMPLER``."""
 
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
@@ -10,17 +10,17 @@ from torch import Tensor, nn
 UPSAMPLER_REGISTRY = Registry("UPSAMPLER")
 """Subclasses of :class:`Upsampler`, by the name of the class."""
 
-# What the config calls them.
+# Short names in the config.
 _SHORT_NAMES = {"ftt": "FeatureTextureTransfer", "espcn": "ESPCN", "nearest": "NearestUpsample"}
 
 
 class Upsampler(nn.Module, ABC):
-    """Makes P'3: the semantics of level 3 at the resolution of level 2.
+    """Compute P'3: the semantics of level 3 at the resolution of level 2.
 
-    It is called with the number of channels C of the maps, and with what :meth:`from_config`
-    returns. What reads level 3 alone is a step of its own, :meth:`upsample`, which
-    :meth:`transfer` follows. A lazy P'2 runs both steps on windows of the maps and measures how far
-    they read; with steps that read whole maps it is dense.
+    The constructor is called with the number of channels C of the features and the result of
+    :meth:`from_config`. The part that reads level 3 only is a separate step, :meth:`upsample`,
+    followed by :meth:`transfer`. A lazy P'2 runs both steps on windows of the features and measures
+    their receptive fields; if a step needs whole features, P'2 is dense.
     """
 
     reads_level2: ClassVar[bool] = True
@@ -28,14 +28,15 @@ class Upsampler(nn.Module, ABC):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Arguments of the constructor besides the number of channels; here, none."""
+        """Return the arguments of the constructor besides the channels; none by default."""
         return {}
 
     def forward(self, p3: Tensor, p2: Tensor) -> Tensor:
-        """
+        """Compute P'3.
+
         Args:
-            p3: level-3 map (N, C, H, W), stride 8.
-            p2: level-2 map (N, C, 2H, 2W), stride 4.
+            p3: features of level 3 (N, C, H, W), stride 8.
+            p2: features of level 2 (N, C, 2H, 2W), stride 4.
 
         Returns:
             P'3 (N, C, 2H, 2W), stride 4.
@@ -44,25 +45,22 @@ class Upsampler(nn.Module, ABC):
 
     @abstractmethod
     def upsample(self, p3: Tensor) -> Tensor:
-        """The content of p3 (N, C, H, W) at twice the resolution: (N, C_up, 2H, 2W)."""
+        """Compute the content of p3 (N, C, H, W) at twice the resolution: (N, C_up, 2H, 2W)."""
 
     @abstractmethod
     def transfer(self, up: Tensor, p2: Tensor, p3: Tensor) -> Tensor:
-        """P'3 (N, C, 2H, 2W) from :meth:`upsample` of p3, the texture of p2, and p3 itself."""
+        """Compute P'3 (N, C, 2H, 2W) from :meth:`upsample` of p3, the texture p2, and p3 itself."""
 
 
 def get_upsampler(name: str) -> type[Upsampler]:
-    """The up-sampler of that name.
+    """Return the upsampler class of that name.
 
     Args:
-        name: of ``MODEL.EFPN.UPSAMPLER``: of a registered class, or ``ftt``, ``espcn`` or
+        name: value of ``MODEL.EFPN.UPSAMPLER``: name of a registered class, ``ftt``, ``espcn`` or
             ``nearest``.
 
-    Returns:
-        The class.
-
     Raises:
-        ValueError: there is none, or it is no :class:`Upsampler`.
+        ValueError: if the name is unknown, or not of an :class:`Upsampler`.
     """
     registered = _SHORT_NAMES.get(name, name)
     if registered not in UPSAMPLER_REGISTRY:
@@ -74,7 +72,7 @@ def get_upsampler(name: str) -> type[Upsampler]:
     kind = UPSAMPLER_REGISTRY.get(registered)
     if not (isinstance(kind, type) and issubclass(kind, Upsampler)):
         raise ValueError(
-            f"MODEL.EFPN.UPSAMPLER is '{name}', which is registered but no subclass of Upsampler: "
-            "derive it from efpn_d2.modeling.Upsampler."
+            f"MODEL.EFPN.UPSAMPLER is '{name}', which is registered but not a subclass of "
+            "Upsampler: derive it from efpn_d2.modeling.Upsampler."
         )
     return kind

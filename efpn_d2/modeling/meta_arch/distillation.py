@@ -1,4 +1,4 @@
-"""Detector that learns P'3 and P'2 from what it sees at twice the scale (paper III-C)."""
+"""Detector whose P'3 and P'2 are distilled from features at twice the scale [paper III-C]."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -24,17 +24,18 @@ from efpn_d2.modeling.stage_table import StageError, get_stage
 class DistillationRCNN(EFPNRCNN):
     """:class:`EFPNRCNN` with cross-resolution distillation in training [paper III-C, Eq. 5].
 
-    Teacher and student are one network, without a second copy in memory: the teacher's maps come
-    from the image at twice the side, under ``no_grad`` and in evaluation mode. The state dict is
-    that of ``GeneralizedRCNN``, and so is inference. Modules without trainable parameters stay in
-    evaluation mode in training.
+    Teacher and student are the same network, without a second copy in memory: the teacher's
+    features are computed from the image at twice the side, under ``no_grad`` and in evaluation
+    mode. State dict and inference are those of ``GeneralizedRCNN``. Modules without trainable
+    parameters stay in evaluation mode during training.
 
-    In training by Eq. 5 with ``DISTILL.VIEW`` ``downsample``, the elements of a batch also have
-    ``teacher_image`` (C, 2H, 2W), whose mean the student's input is; ``image`` and ``instances``
-    are the student's, as in all stages.
+    If Eq. 5 is used with ``DISTILL.VIEW`` ``downsample``, the elements of a batch also need
+    ``teacher_image`` (C, 2H, 2W), which is averaged to the student's input; ``image`` and
+    ``instances`` are the student's, as in all stages.
 
-    Next to the detector's losses, which train everything, Eq. 5 trains the extension alone, for
-    which that runs twice; by another teacher, whose targets are fixed, it trains all before it too.
+    In addition to the detector's losses, which train everything, Eq. 5 trains the extension only,
+    for which that runs twice. With a separate teacher, whose targets are fixed, Eq. 5 also trains
+    everything before the extension.
     """
 
     __jit_unused_properties__ = ("teacher",)
@@ -54,47 +55,47 @@ class DistillationRCNN(EFPNRCNN):
     ) -> None:
         """
         Args:
-            detect: train by the detector's losses. Without it RPN and heads do not run in training.
-            distill: train by Eq. 5.
-            levels: which of ``p3_prime`` and ``p2_prime`` are compared with the teacher.
+            detect: whether to use the detector's losses. Otherwise RPN and heads do not run in
+                training.
+            distill: whether to use Eq. 5.
+            levels: ``p3_prime``, ``p2_prime`` or both, the levels compared with the teacher.
             positive_weight: lambda of Eq. 8.
             loss_weight: weight of Eq. 5.
-            view: ``downsample``: the student sees the means of the teacher's image, which is loaded
-                at twice the side; ``upsample``: the teacher sees the student's image, interpolated.
-            teacher: another pyramid, whose maps are the targets; frozen here, and no part of the
+            view: ``downsample``: the student's image is the average of the teacher's, which is
+                loaded at twice the side; ``upsample``: the teacher's image is interpolated from the
+                student's.
+            teacher: a separate pyramid that computes the targets; it is frozen and not part of the
                 state dict. None: the student's own pyramid.
-            kwargs: those of :class:`EFPNRCNN`.
+            kwargs: see :class:`EFPNRCNN`.
 
         Raises:
-            ValueError: unknown view or level.
+            ValueError: if a view or level is unknown.
         """
         super().__init__(**kwargs)
         if view not in VIEWS:
             raise ValueError(f"DISTILL.VIEW is '{view}': use one of {', '.join(VIEWS)}.")
         unknown = set(levels) - {"p3_prime", "p2_prime"}
         if distill and (unknown or not levels):
-            raise ValueError(
-                f"DISTILL.LEVELS is {list(levels)}: name p3_prime, p2_prime or both, nothing else."
-            )
+            raise ValueError(f"DISTILL.LEVELS is {list(levels)}: use p3_prime, p2_prime or both.")
         self.detect = detect
         self.distill = distill
         self.levels = tuple(levels)
         self.positive_weight = positive_weight
         self.loss_weight = loss_weight
         self.view = view
-        # In a tuple, so that the teacher's parameters are none of this module's.
+        # A tuple, so that the teacher's parameters are not registered in this module.
         self._teachers: tuple[Backbone, ...] = ()
         if teacher is not None:
             self._teachers = (teacher.requires_grad_(False).eval(),)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """The arguments of the constructor, from ``cfg.MODEL`` and ``cfg.DISTILL``.
+        """Return the arguments of the constructor, from ``cfg.MODEL`` and ``cfg.DISTILL``.
 
         Raises:
-            StageError: the stage trains or compares a P'2 that the pyramid does not have, or as
-                :func:`build_teacher`.
-            ValueError: as for :class:`EFPNRCNN`.
+            StageError: if the stage trains or compares a P'2 that the pyramid does not have; see
+                also :func:`build_teacher`.
+            ValueError: see :class:`EFPNRCNN`.
         """
         ret = super().from_config(cfg)
         node = cfg.DISTILL
@@ -113,28 +114,29 @@ class DistillationRCNN(EFPNRCNN):
 
     @property
     def teacher(self) -> Backbone:
-        """The pyramid whose maps are the targets, which is the student's own or another one."""
+        """The pyramid that computes the targets: the student's own or a separate one."""
         return self._teachers[0] if self._teachers else self.backbone
 
     def train(self, mode: bool = True) -> "DistillationRCNN":
-        """As for any module, but what is frozen stays in evaluation mode."""
+        """Set the training mode of all modules except frozen ones."""
         super().train(mode)
         eval_frozen_modules(self)
         return self
 
     @torch.jit.unused
     def _losses(self, batched_inputs: list[dict[str, Any]]) -> Losses:
-        """
+        """Compute the losses of the stage.
+
         Args:
-            batched_inputs: as for ``GeneralizedRCNN``, with ``teacher_image`` where the class asks
-                for it.
+            batched_inputs: see ``GeneralizedRCNN``, with ``teacher_image`` if needed (see the
+                class).
 
         Returns:
             The losses, with ``loss_distill_p3_global``, ``loss_distill_p3_positive`` and the same
-            of ``p2``.
+            for ``p2``.
 
         Raises:
-            KeyError: there is no ``teacher_image``.
+            KeyError: if there is no ``teacher_image``.
         """
         if not self.distill:
             return super()._losses(batched_inputs)
@@ -146,13 +148,13 @@ class DistillationRCNN(EFPNRCNN):
         return self._joint_losses(batched_inputs, images, teacher_images, instances)
 
     def _views(self, batched_inputs: list[dict[str, Any]]) -> tuple[ImageList, Tensor]:
-        """The student's images, and the teacher's (N, 3, 2H, 2W)."""
+        """Return the student's images, and the teacher's (N, 3, 2H, 2W)."""
         if self.view == "downsample":
             if not all("teacher_image" in x for x in batched_inputs):
                 raise KeyError(
-                    "DISTILL.VIEW is downsample, but the batch has no teacher_image: let "
-                    "DistillationTrainer load it, or efpn_d2.data.mappers.build_distillation_mapper"
-                    " map it, or set the key to upsample."
+                    "DISTILL.VIEW is downsample, but the batch has no teacher_image: use "
+                    "DistillationTrainer or efpn_d2.data.mappers.build_distillation_mapper to load "
+                    "it, or set DISTILL.VIEW to upsample."
                 )
             batched_inputs = [{"image": x["teacher_image"]} for x in batched_inputs]
         images = self.preprocess_image(batched_inputs)
@@ -184,10 +186,10 @@ class DistillationRCNN(EFPNRCNN):
     def _extend_alone(
         self, bottom_up: dict[str, Tensor], merged: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        """P'3 and P'2 once more, without a gradient path to the network before the extension.
+        """Compute P'3 and P'2 again, without gradients to the network before the extension.
 
-        That network makes the targets, too. It could bring both closer by saying less, at the cost
-        of all levels; so Eq. 5 teaches the extension alone, as in the stage ``distill``. [ours]
+        That network also computes the targets, so Eq. 5 could be reduced by making all levels less
+        informative. Therefore Eq. 5 trains the extension only, as in the stage ``distill``. [ours]
         """
         inputs = ({k: v.detach() for k, v in maps.items()} for maps in (bottom_up, merged))
         with _without_momentum(self.backbone.extension):
@@ -196,7 +198,7 @@ class DistillationRCNN(EFPNRCNN):
     def _distillation_losses(
         self, maps: dict[str, Tensor], teacher_images: Tensor, instances: list[Instances]
     ) -> Losses:
-        """Eq. 5, term by term."""
+        """Compute the terms of Eq. 5."""
         boxes: list[Boxes] = [x.gt_boxes for x in instances]
         targets = self._teach(teacher_images)
         losses = {}
@@ -215,7 +217,7 @@ class DistillationRCNN(EFPNRCNN):
 
     @torch.no_grad()
     def _teach(self, images: Tensor) -> dict[str, Tensor]:
-        # Another one, which is no child, does not follow this module to its device.
+        # A separate teacher is not a child, so it does not follow this module to its device.
         teacher = self.teacher.to(images.device)
         training = [m for m in teacher.modules() if m.training]
         teacher.eval()
@@ -237,15 +239,15 @@ def _check_pyramid(cfg: CfgNode, backbone: Backbone) -> None:
     shapes = backbone.output_shape()
     if stage.distills and shapes["p2_prime"].channels != shapes["p3"].channels:
         raise StageError(
-            f"DISTILL.STAGE {name} compares P'2, which has {shapes['p2_prime'].channels} channels "
-            f"here, with a P2 of {shapes['p3'].channels}: use DISTILL.STAGE finetune or add_on, or "
+            f"DISTILL.STAGE {name} compares P'2, which has {shapes['p2_prime'].channels} channels, "
+            f"with P2, which has {shapes['p3'].channels}: use DISTILL.STAGE finetune or add_on, or "
             "MODEL.EFPN.PRESET paper with P2_PRIME_CHANNELS 0."
         )
 
 
 @contextlib.contextmanager
 def _without_momentum(module: nn.Module) -> Iterator[None]:
-    """Let batch normalisations keep their running statistics as they are."""
+    """Keep the running statistics of batch normalization unchanged."""
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
     momenta = [m.momentum for m in norms]
     try:

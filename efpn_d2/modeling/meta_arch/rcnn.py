@@ -1,4 +1,4 @@
-"""Two-stage detector that owns the auxiliary losses of its pyramid."""
+"""Two-stage detector with the auxiliary losses of its pyramid."""
 
 from typing import Any
 
@@ -21,11 +21,10 @@ Losses = dict[str, Tensor]
 
 @META_ARCH_REGISTRY.register()
 class EFPNRCNN(GeneralizedRCNN):
-    """Detectron2's ``GeneralizedRCNN``, bitwise; with ``MODEL.EFPN_BS.FBSM_ENABLED`` it also has
-    the loss and the log of FBSM's masks.
+    """``GeneralizedRCNN`` with the loss and the log of FBSM's masks.
 
-    [reconstruction from the abstract of E-FPN-BS] State dict and inference are those of
-    ``GeneralizedRCNN``.
+    It is bitwise equal to ``GeneralizedRCNN`` without ``MODEL.EFPN_BS.FBSM_ENABLED``, and always
+    has its state dict and inference. [reconstruction from the abstract of E-FPN-BS]
     """
 
     @configurable
@@ -33,24 +32,26 @@ class EFPNRCNN(GeneralizedRCNN):
         """
         Args:
             mask_supervision: see :func:`build_mask_supervision`.
-            kwargs: those of ``GeneralizedRCNN``.
+            kwargs: see ``GeneralizedRCNN``.
         """
         super().__init__(**kwargs)
         self.mask_supervision = mask_supervision
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """The arguments of the constructor.
+        """Return the arguments of the constructor.
 
-        Raises: as :func:`check_config` and :func:`build_mask_supervision`.
+        Raises:
+            ValueError: see :func:`check_config` and :func:`build_mask_supervision`.
+            KeyError: if ``add_efpn_config`` was not called.
         """
         check_config(cfg)
         ret = super().from_config(cfg)
         return {**ret, "mask_supervision": build_mask_supervision(cfg, ret["backbone"])}
 
     def forward(self, batched_inputs: list[dict[str, Tensor]]) -> Any:
-        """As ``GeneralizedRCNN``; in training with the losses of FBSM's masks."""
-        # A script cannot call the base class's.
+        """Run ``GeneralizedRCNN``, in training with the losses of FBSM's masks."""
+        # Scripts do not support super().
         if not torch.jit.is_scripting() and self.training:
             return self._losses(batched_inputs)
         return self.inference(batched_inputs)
@@ -75,7 +76,7 @@ class EFPNRCNN(GeneralizedRCNN):
         features: dict[str, Tensor],
         instances: list[Instances],
     ) -> tuple[Losses, Losses]:
-        """Of the proposal generator and of the ROI heads."""
+        """Compute the losses of the proposal generator and of the ROI heads."""
         losses: Losses = {}
         if self.proposal_generator is None:
             proposals = [x["proposals"].to(self.device) for x in batched_inputs]

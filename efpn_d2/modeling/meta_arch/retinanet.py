@@ -30,11 +30,11 @@ from efpn_d2.modeling.small_dense_heads import EFPNRetinaNetHead
 
 @META_ARCH_REGISTRY.register()
 class EFPNRetinaNet(RetinaNet):
-    """Detectron2's RetinaNet, bitwise; with ``MODEL.EFPN_BS.DCLOSS_ENABLED`` it has DCLoss, and
-    with ``FBSM_ENABLED`` the loss and the log of FBSM's masks.
+    """Detectron2's RetinaNet with DCLoss, and the loss and the log of FBSM's masks.
 
-    [reconstruction from the abstract of E-FPN-BS] ``MODEL.EFPN.SIMILARITY`` says by what anchors
-    are assigned to objects in training.
+    DCLoss is enabled by ``MODEL.EFPN_BS.DCLOSS_ENABLED``, the masks by ``FBSM_ENABLED``; without
+    them it is bitwise equal to RetinaNet. [reconstruction from the abstract of E-FPN-BS]
+    ``MODEL.EFPN.SIMILARITY`` selects the similarity by which anchors are assigned to objects.
     """
 
     @configurable
@@ -50,8 +50,8 @@ class EFPNRetinaNet(RetinaNet):
         Args:
             gradient_balance: see :func:`build_gradient_balance`.
             mask_supervision: see :func:`build_mask_supervision`.
-            assigner: of anchors to objects; None: by IoU, as in the base class.
-            kwargs: those of Detectron2's ``RetinaNet``.
+            assigner: assigns anchors to objects; None: by IoU, as in the base class.
+            kwargs: see Detectron2's ``RetinaNet``.
         """
         super().__init__(**kwargs)
         self.gradient_balance = gradient_balance
@@ -60,10 +60,12 @@ class EFPNRetinaNet(RetinaNet):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """The arguments of the constructor.
+        """Return the arguments of the constructor.
 
-        Raises: as :func:`check_config`, :func:`build_gradient_balance`,
-            :func:`build_mask_supervision` and :func:`similarity_settings`.
+        Raises:
+            ValueError: see :func:`check_config`, :func:`build_gradient_balance`,
+                :func:`build_mask_supervision` and :func:`similarity_settings`.
+            KeyError: if ``add_efpn_config`` was not called.
         """
         check_config(cfg)
         ret = super().from_config(cfg)
@@ -80,13 +82,13 @@ class EFPNRetinaNet(RetinaNet):
         }
 
     def forward(self, batched_inputs: list[dict[str, Tensor]]) -> Any:
-        """As in the base class; in training with the losses of FBSM's masks."""
-        if torch.jit.is_scripting():  # which cannot call the base class's
+        """Run RetinaNet, in training with the losses of FBSM's masks."""
+        if torch.jit.is_scripting():  # scripts do not support super()
             images = self.preprocess_image(batched_inputs)
             outputs = self.backbone(images.tensor)
             features = [outputs[name] for name in self.head_in_features]
             return self.forward_inference(images, features, self.head(features))
-        elif self.training:  # noqa: RET505  a script compiles what is in no other branch
+        elif self.training:  # noqa: RET505  scripts compile all code after an if without else
             return self._losses(batched_inputs)
         else:
             return super().forward(batched_inputs)
@@ -106,7 +108,7 @@ class EFPNRetinaNet(RetinaNet):
     def label_anchors(
         self, anchors: list[Boxes], gt_instances: list[Instances]
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """As in the base class, or by a similarity."""
+        """Label anchors as the base class does, or by a similarity."""
         if self.assigner is None:
             return super().label_anchors(anchors, gt_instances)
         of_all_levels = Boxes.cat(anchors)
@@ -124,7 +126,7 @@ class EFPNRetinaNet(RetinaNet):
         pred_anchor_deltas: list[Tensor],
         gt_boxes: list[Tensor],
     ) -> dict[str, Tensor]:
-        """As in the base class, balanced."""
+        """Compute the losses of the base class, balanced if DCLoss is enabled."""
         losses = super().losses(anchors, pred_logits, gt_labels, pred_anchor_deltas, gt_boxes)
         if self.gradient_balance is None:
             return losses
@@ -134,7 +136,7 @@ class EFPNRetinaNet(RetinaNet):
         one_hot = F.one_hot(labels[positive], self.num_classes).float()
 
         def cls_loss(logits: Tensor, rows: Tensor) -> Tensor:
-            """Summed over the anchors ``rows``, all of them objects."""
+            """Sum over the anchors ``rows``, which are all assigned to objects."""
             alpha, gamma = self.focal_loss_alpha, self.focal_loss_gamma
             return sigmoid_focal_loss_jit(logits, one_hot[rows], alpha, gamma, "sum")
 

@@ -1,4 +1,4 @@
-"""The pyramid whose maps are the targets of distillation, where it is not the student itself."""
+"""Separate teacher of the distillation."""
 
 import os
 from typing import TYPE_CHECKING, Any
@@ -18,13 +18,13 @@ _PYRAMID = ("backbone.bottom_up.", "backbone.fpn_")
 
 
 def build_teacher(cfg: CfgNode) -> Backbone | None:
-    """The pyramid of ``cfg`` with ``DISTILL.TEACHER_WEIGHTS``; None: the student is the teacher.
+    """Build the pyramid of ``cfg`` with ``DISTILL.TEACHER_WEIGHTS``; None: no separate teacher.
 
     Args:
         cfg: a config.
 
     Raises:
-        StageError: there is no such file, or it lacks weights of the pyramid.
+        StageError: if the file does not exist or lacks weights of the pyramid.
     """
     if not get_stage(cfg.DISTILL.STAGE).distills or not cfg.DISTILL.TEACHER_WEIGHTS:
         return None
@@ -34,26 +34,26 @@ def build_teacher(cfg: CfgNode) -> Backbone | None:
 
 
 class _TeacherCheckpointer(EFPNCheckpointer):
-    """Loads only files with the whole pyramid: random maps are nothing to learn from.
+    """Load only files with the whole pyramid, since random features are no useful targets.
 
     An SGDM that the file lacks is the identity.
     """
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
-        """As in the base class.
+        """Load a checkpoint as the base class does.
 
         Raises:
-            StageError: there is no such file, or it lacks weights of the pyramid.
+            StageError: if the file does not exist or lacks weights of the pyramid.
         """
         self._path = path
         if "://" not in path and not os.path.isfile(path):
-            raise StageError(f"DISTILL.TEACHER_WEIGHTS: there is no file '{path}'.")
+            raise StageError(f"DISTILL.TEACHER_WEIGHTS: the file '{path}' does not exist.")
         return super().load(path, checkpointables)
 
     def _initialize_new_parts(self, incompatible: "_IncompatibleKeys") -> None:
         absent = [k for k in missing_below(incompatible, _PYRAMID) if ".sgdm." not in k]
         if absent:
             raise StageError(
-                f"DISTILL.TEACHER_WEIGHTS: '{self._path}' lacks {len(absent)} tensors that fit the "
-                f"pyramid ({absent[0]} is one): name a detector with this backbone and width."
+                f"DISTILL.TEACHER_WEIGHTS: '{self._path}' lacks {len(absent)} tensors of the "
+                f"pyramid, such as {absent[0]}: use a detector with this backbone and width."
             )

@@ -1,4 +1,4 @@
-"""Multi-scale test: one image at several scales, whose detections become one [paper Table VI]."""
+"""Multi-scale test: merge the detections of an image at several scales [paper Table VI]."""
 
 import contextlib
 from collections.abc import Callable
@@ -23,21 +23,21 @@ _ROUTE_BY = ("input", "object")
 
 
 class EFPNWithTTA(GeneralizedRCNNWithTTA):
-    """Detectron2's ``GeneralizedRCNNWithTTA``, in which each scale sees what it would see alone.
+    """Detectron2's ``GeneralizedRCNNWithTTA`` with boxes routed at each scale.
 
-    Scales and flip are ``TEST.AUG``'s. Where a box is read from is decided anew at each scale, for
-    boxes, in every stage of a cascade, and for masks: the merged boxes are brought back to each
-    scale, routed there, and the masks averaged. ``MULTI_SCALE_TEST.ROUTE_BY`` says by what:
+    ``TEST.AUG`` has the scales and the flip. Boxes are routed at each scale: for box heads, in
+    every stage of a cascade, and for masks, which are predicted for the merged boxes at each scale
+    and averaged. ``MULTI_SCALE_TEST.ROUTE_BY`` selects the rule:
 
-    * ``input``: the size in pixels of the network's input, as in training. ``SMALL_BOX_SIZE``,
-      FPN's levels and the anchors do not grow with the scale, so an object is read from P'2 at 1x
-      and from P2 at 2x, which is what P'2 imitates, and each head meets the sizes it has learned.
-    * ``object``: the router follows the scale (:meth:`BoxRouter.at_scale`), so P'2 has the same
-      objects at every scale, up to sizes that its heads have not met in training. FPN's levels and
-      the anchors stay.
+    * ``input``: by the size in pixels of the network's input, as in training. ``SMALL_BOX_SIZE``,
+      FPN's levels and the anchors do not scale, so an object is read from P'2 at 1x and from P2 at
+      2x, which P'2 imitates, and each head reads the sizes of its training.
+    * ``object``: the router scales with the image (:meth:`BoxRouter.at_scale`), so P'2 has the same
+      objects at every scale, with sizes beyond those of its training. FPN's levels and the anchors
+      do not scale.
 
-    Images of different size are never batched together, as the core class does: padded to the
-    largest, a small one would cost as much memory and see another border than by itself.
+    In contrast to the core class, only images of the same size are batched together: a small image
+    padded to the largest would need as much memory and have a different border.
     """
 
     def __init__(
@@ -50,12 +50,12 @@ class EFPNWithTTA(GeneralizedRCNNWithTTA):
         """
         Args:
             cfg: a config.
-            model: the detector, in eval mode when called; may be wrapped for data parallelism.
-            tta_mapper: makes the scaled records of one; None: Detectron2's, by ``TEST.AUG``.
-            batch_size: images of the same size that go through the detector together.
+            model: the detector, in evaluation mode; may be wrapped for data parallelism.
+            tta_mapper: maps a record to scaled records; None: Detectron2's, by ``TEST.AUG``.
+            batch_size: number of images of the same size per batch.
 
         Raises:
-            ValueError: see :func:`check_multi_scale_test`, or ``model`` is of another kind.
+            ValueError: see :func:`check_multi_scale_test`; also if ``model`` is not supported.
         """
         check_multi_scale_test(cfg)
         detector = model.module if isinstance(model, DistributedDataParallel) else model
@@ -64,28 +64,27 @@ class EFPNWithTTA(GeneralizedRCNNWithTTA):
         super().__init__(cfg, model, tta_mapper, batch_size)
 
     def __call__(self, batched_inputs: list[Record]) -> list[Record]:
-        """As the detector.
+        """Detect as the detector does, at all scales.
 
         Args:
-            batched_inputs: ``image`` should be what the file has and not yet scaled, (C, H, W)
-                uint8: pixels that are lost do not come back at a larger scale. Or, in its place,
-                ``file_name``.
+            batched_inputs: records with ``image`` (C, H, W) uint8 at the original size, since lost
+                pixels cannot be recovered at a larger scale, or with ``file_name``.
 
         Raises:
-            ValueError: the pixels are no uint8, for which Detectron2 scales in another way.
+            ValueError: if an image is not uint8; Detectron2 would resize it in a different way.
         """
         for record in batched_inputs:
             if "image" in record and record["image"].dtype != torch.uint8:
                 raise ValueError(
                     f"The multi-scale test got an image of {record['image'].dtype}, which would be "
-                    "scaled without smoothing, unlike in training: give it uint8."
+                    "resized without smoothing, unlike in training: use uint8."
                 )
         return super().__call__(batched_inputs)
 
     def _batch_inference(
         self, batched_inputs: list[Record], detected_instances: list[Instances] | None = None
     ) -> list[Instances]:
-        """As in the base class, in batches of images of one size."""
+        """Run inference as the base class does, in batches of images of one size."""
         instances = detected_instances or [None] * len(batched_inputs)
         pairs = zip(batched_inputs, instances, strict=True)
         outputs: list[Instances] = []
@@ -97,7 +96,7 @@ class EFPNWithTTA(GeneralizedRCNNWithTTA):
         return outputs
 
     def _routed_at_scale_of(self, record: Record) -> contextlib.AbstractContextManager[None]:
-        """The detector as it routes boxes at the scale of a record."""
+        """Route boxes at the scale of a record, within a context."""
         heads = self.model.roi_heads
         if self.cfg.MULTI_SCALE_TEST.ROUTE_BY == "input" or not isinstance(heads, SmallHeadMixin):
             return contextlib.nullcontext()
@@ -105,9 +104,9 @@ class EFPNWithTTA(GeneralizedRCNNWithTTA):
 
 
 def _scale(record: Record, cfg: CfgNode) -> float:
-    """Pixels of the record's image per pixel that the single-scale test's image has there."""
+    """Compute the scale of a record's image relative to the image of the single-scale test."""
     reference = record["height"]
-    if cfg.INPUT.MIN_SIZE_TEST > 0:  # else images are not scaled
+    if cfg.INPUT.MIN_SIZE_TEST > 0:  # otherwise images are not resized
         reference, _ = ResizeShortestEdge.get_output_shape(
             record["height"], record["width"], cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
         )
@@ -115,10 +114,11 @@ def _scale(record: Record, cfg: CfgNode) -> float:
 
 
 def check_multi_scale_test(cfg: CfgNode) -> None:
-    """Check that a config's detector can be tested at several scales, before it is built.
+    """Check that the detector of a config supports the multi-scale test, before it is built.
 
     Raises:
-        ValueError: it cannot, or ``TEST.AUG.MIN_SIZES`` are no sizes.
+        ValueError: if it does not, or ``TEST.AUG.MIN_SIZES`` or ``MULTI_SCALE_TEST.ROUTE_BY`` is
+            invalid.
     """
     name = cfg.MODEL.META_ARCHITECTURE
     if not _is_supported(META_ARCH_REGISTRY.get(name)):
@@ -126,7 +126,7 @@ def check_multi_scale_test(cfg: CfgNode) -> None:
     for key, what in (("KEYPOINT_ON", "keypoints"), ("LOAD_PROPOSALS", "precomputed proposals")):
         if cfg.MODEL[key]:
             raise ValueError(
-                f"The multi-scale test has no {what}, but MODEL.{key} is True: set "
+                f"The multi-scale test does not support {what}, but MODEL.{key} is True: set "
                 "TEST.AUG.ENABLED to False."
             )
     route_by = require_node(cfg, "MULTI_SCALE_TEST").ROUTE_BY
@@ -138,18 +138,18 @@ def check_multi_scale_test(cfg: CfgNode) -> None:
     sizes = cfg.TEST.AUG.MIN_SIZES
     if not sizes or not all(isinstance(size, int) and size > 0 for size in sizes):
         raise ValueError(
-            f"TEST.AUG.MIN_SIZES is {sizes}: give the lengths of the shorter side, each a whole "
-            "number above 0, like (1400, 2800)."
+            f"TEST.AUG.MIN_SIZES is {sizes}: list the lengths of the shorter side, each a positive "
+            "integer, like (1400, 2800)."
         )
 
 
 def _is_supported(kind: type) -> bool:
-    # PanopticFPN finds no masks for given boxes.
+    # PanopticFPN does not predict masks for given boxes.
     return issubclass(kind, GeneralizedRCNN) and not issubclass(kind, PanopticFPN)
 
 
 def _unsupported(name: str) -> str:
     return (
-        "The multi-scale test is for detectors of MODEL.META_ARCHITECTURE GeneralizedRCNN, not for "
-        f"{name}: set TEST.AUG.ENABLED to False."
+        "The multi-scale test supports MODEL.META_ARCHITECTURE GeneralizedRCNN and its subclasses, "
+        f"but not {name}: set TEST.AUG.ENABLED to False."
     )

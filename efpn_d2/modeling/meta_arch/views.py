@@ -1,4 +1,4 @@
-"""The two views of the same images, aligned to the pixel, as the network gets them.
+"""Pixel-aligned inputs of student and teacher.
 
 A student pixel is the mean of the 2x2 teacher pixels that it covers, so a point at (x, y) of the
 teacher's image is at (x / 2, y / 2) of the student's.
@@ -12,16 +12,15 @@ VIEWS = ("downsample", "upsample")
 
 
 def make_views(images: ImageList, view: str, size_divisibility: int) -> tuple[ImageList, Tensor]:
-    """The student's and the teacher's view of the same images.
+    """Make the student's and the teacher's views of the same images.
 
     Args:
         images: as loaded, padded or not.
-        view: ``downsample``: they are the teacher's; ``upsample``: they are the student's.
+        view: ``downsample``: ``images`` are the teacher's; ``upsample``: they are the student's.
         size_divisibility: of the student's pyramid.
 
     Returns:
-        The student's images, and the teacher's (N, 3, 2H, 2W), where (N, 3, H, W) is the shape of
-        the student's.
+        The student's images, of shape (N, 3, H, W), and the teacher's (N, 3, 2H, 2W).
     """
     if view == "downsample":
         teacher_images = pad_to_multiple(images.tensor, 2 * size_divisibility)
@@ -30,12 +29,12 @@ def make_views(images: ImageList, view: str, size_divisibility: int) -> tuple[Im
 
 
 def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
-    """Pad (N, C, H, W) by zeros on the right and below until H and W are multiples."""
+    """Pad (N, C, H, W) with zeros on the right and below until H and W are multiples."""
     height, width = images.shape[-2:]
     return F.pad(images, (0, -width % multiple, 0, -height % multiple))
 
 
 def halve_image_list(images: Tensor, image_sizes: list[tuple[int, int]]) -> ImageList:
-    """2x2 means of (N, C, 2H, 2W); an odd side is rounded up, half of its last pixel is padding."""
+    """Average (N, C, 2H, 2W) over 2x2 pixels; odd image sizes are rounded up."""
     sizes = [(-(-height // 2), -(-width // 2)) for height, width in image_sizes]
     return ImageList(F.avg_pool2d(images, 2), sizes)

@@ -1,4 +1,4 @@
-"""Box predictor whose losses are balanced over object sizes (DCLoss)."""
+"""Box predictor with losses balanced over object sizes (DCLoss)."""
 
 from typing import Any
 
@@ -18,8 +18,8 @@ from efpn_d2.modeling.gradient_balance import (
 class BalancedOutputLayers(FastRCNNOutputLayers):
     """``FastRCNNOutputLayers`` with DCLoss [reconstruction from the abstract of E-FPN-BS].
 
-    Where stock and small head are trained together, their predictions come in one call, and one
-    state balances the sizes over both.
+    If stock and small heads are trained together, their predictions are passed in one call, and a
+    single state balances the sizes over both.
     """
 
     gradient_balance: nn.ModuleDict
@@ -30,16 +30,16 @@ class BalancedOutputLayers(FastRCNNOutputLayers):
     ) -> "BalancedOutputLayers":
         """Rebuild a predictor around its own parameters, which keep names and values.
 
-        Detectron2's builders name the class of the predictor themselves. Building a second one
-        would draw other random numbers than a training without DCLoss.
+        Detectron2's builders fix the class of the predictor. Building a second one would draw other
+        random numbers than a training without DCLoss.
 
         Raises:
-            ValueError: the predictor has a federated loss, which draws classes anew in each call.
+            ValueError: if the predictor has a federated loss, which samples classes in each call.
         """
         if predictor.use_fed_loss:
             raise ValueError(
-                "MODEL.EFPN_BS.DCLOSS_ENABLED is True, and MODEL.ROI_BOX_HEAD.USE_FED_LOSS too, "
-                "whose gradients it cannot compare: switch one of them off."
+                "MODEL.EFPN_BS.DCLOSS_ENABLED does not support the gradients of "
+                "MODEL.ROI_BOX_HEAD.USE_FED_LOSS, but both are True: set one of them False."
             )
         balanced = cls.__new__(cls)
         balanced.__dict__.update(vars(predictor))
@@ -49,7 +49,7 @@ class BalancedOutputLayers(FastRCNNOutputLayers):
     def losses(
         self, predictions: tuple[Tensor, Tensor], proposals: list[Instances]
     ) -> dict[str, Tensor]:
-        """As in the base class, balanced."""
+        """Compute the balanced losses of the base class."""
         losses = super().losses(predictions, proposals)
         scores, deltas = predictions
         classes, boxes, gt_boxes = _labels(proposals, scores)
@@ -58,13 +58,13 @@ class BalancedOutputLayers(FastRCNNOutputLayers):
         classes, boxes, gt_boxes = (x[objects] for x in (classes, boxes, gt_boxes))
 
         def cls_loss(scores: Tensor, rows: Tensor) -> Tensor:
-            """Summed over the boxes ``rows``, all of them objects."""
+            """Sum over the boxes ``rows``, which are all assigned to objects."""
             if self.use_sigmoid_ce:
                 return self.sigmoid_cross_entropy_loss(scores, classes[rows]) * len(rows)
             return cross_entropy(scores, classes[rows], reduction="sum")
 
         def box_loss(deltas: Tensor, rows: Tensor) -> Tensor:
-            """Summed over the boxes ``rows``, all of them objects."""
+            """Sum over the boxes ``rows``, which are all assigned to objects."""
             mean = self.box_reg_loss(boxes[rows], gt_boxes[rows], deltas, classes[rows])
             return mean * len(rows)
 
@@ -78,9 +78,9 @@ class BalancedOutputLayers(FastRCNNOutputLayers):
 
 
 def _labels(proposals: list[Instances], like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Classes (R,), boxes (R, 4) and objects (R, 4) of all proposals, on the device of ``like``.
+    """Return classes (R,), boxes (R, 4) and objects (R, 4) of all proposals.
 
-    An image without ground truth has no objects; its boxes stand in for them, unread.
+    For an image without ground truth, its boxes replace the objects; they are not read.
     """
     if not proposals:
         return like.new_zeros(0).long(), like.new_zeros(0, 4), like.new_zeros(0, 4)
@@ -90,15 +90,21 @@ def _labels(proposals: list[Instances], like: Tensor) -> tuple[Tensor, Tensor, T
 
 
 def balance_predictors(parts: dict[str, Any], cfg: CfgNode) -> dict[str, Any]:
-    """What ``_init_box_head`` of Detectron2 returns, with DCLoss if ``cfg`` switches it on.
+    """Add DCLoss to the result of Detectron2's ``_init_box_head`` if ``cfg`` enables it.
 
-    A cascade has a state per stage.
+    Each stage of a cascade has its own state.
 
-    Raises: as :func:`build_gradient_balance`.
+    Args:
+        parts: the arguments of ROI heads.
+        cfg: a config.
+
+    Raises:
+        ValueError: see :func:`build_gradient_balance`.
+        KeyError: if ``add_efpn_config`` was not called.
     """
 
     def balanced(predictor: FastRCNNOutputLayers) -> FastRCNNOutputLayers:
-        """The predictor, with DCLoss if it is on."""
+        """Add DCLoss to a predictor if it is enabled."""
         gradient_balance = build_gradient_balance(cfg, "box_head")
         if gradient_balance is None:
             return predictor

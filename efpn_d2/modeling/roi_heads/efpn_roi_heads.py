@@ -1,4 +1,4 @@
-"""ROI heads of EFPN: small boxes are read from P'2 by heads of their own."""
+"""ROI heads of EFPN, with separate heads that read small boxes from P'2."""
 
 from typing import Any
 
@@ -28,14 +28,17 @@ from efpn_d2.modeling.scripting import renamed
 class EFPNROIHeads(SmallHeadMixin, StandardROIHeads):
     """``StandardROIHeads`` with a small head on P'2 [paper IV-A3].
 
-    With a router of mode ``none`` it is ``StandardROIHeads``, bitwise.
+    With a router of mode ``none`` it is bitwise equal to ``StandardROIHeads``.
     """
 
     _stock_forward_box = renamed(StandardROIHeads._forward_box, "_stock_forward_box")
 
     @configurable
     def __init__(self, **kwargs: Any) -> None:
-        """Args: those of :class:`SmallHeadMixin` and of ``StandardROIHeads``."""
+        """
+        Args:
+            kwargs: see :class:`SmallHeadMixin` and ``StandardROIHeads``.
+        """
         super().__init__(**kwargs)
 
     def forward(
@@ -45,7 +48,7 @@ class EFPNROIHeads(SmallHeadMixin, StandardROIHeads):
         proposals: list[Instances],
         targets: list[Instances] | None = None,
     ) -> tuple[list[Instances], dict[str, Tensor]]:
-        """As in the base class; a script has inference alone."""
+        """Run as the base class does; scripts support inference only."""
         if torch.jit.is_scripting():
             detections = self._detect(features, proposals)
             return self.forward_with_given_boxes(features, detections), {}
@@ -71,7 +74,7 @@ class EFPNROIHeads(SmallHeadMixin, StandardROIHeads):
         return losses
 
     def _detect(self, features: Features, proposals: list[Instances]) -> list[Instances]:
-        """:meth:`_forward_box` at inference, and in scripts."""
+        """Run :meth:`_forward_box` at inference and in scripts."""
         if self.small_box_head is None:
             return self._stock_forward_box(features, proposals)
         routes = self._route([x.proposal_boxes for x in proposals])
@@ -82,7 +85,7 @@ class EFPNROIHeads(SmallHeadMixin, StandardROIHeads):
         return self.box_predictor.inference(predictions, proposals)[0]
 
     def _predict(self, features: Features, boxes: list[Boxes], routes: list[Tensor]) -> Predictions:
-        """Class logits (R, K+1) and box deltas (R, 4K or 4) of all boxes, in their order."""
+        """Return class logits (R, K+1) and box deltas (R, 4K or 4) of all boxes, in order."""
         small, rest = split_boxes(boxes, routes)
         pooled = self.box_pooler([features[f] for f in self.box_in_features], rest)
         rest_predictions = self.box_predictor(self.box_head(pooled))
@@ -94,7 +97,7 @@ class EFPNROIHeads(SmallHeadMixin, StandardROIHeads):
     def _use_predicted_boxes(
         self, predictions: Predictions, scored: list[Instances], proposals: list[Instances]
     ) -> None:
-        """Replace the proposal boxes by the predicted ones, for the heads that train on them."""
+        """Replace the proposal boxes by the predicted ones, for heads that train on them."""
         boxes = self.box_predictor.predict_boxes_for_gt_classes(predictions, scored)
         for proposals_per_image, predicted in zip(proposals, boxes, strict=True):
             # The copies that duplicate routing appends come last.
@@ -105,7 +108,7 @@ class EFPNROIHeads(SmallHeadMixin, StandardROIHeads):
 class EFPNCascadeROIHeads(SmallHeadMixin, CascadeROIHeads):
     """``CascadeROIHeads`` with a small head per stage on P'2 [ours; the paper has no cascade].
 
-    Each stage routes the boxes it receives, as FPN chooses levels anew in each stage.
+    Each stage routes the boxes it receives, as FPN assigns levels again in each stage.
     """
 
     @configurable
@@ -118,12 +121,12 @@ class EFPNCascadeROIHeads(SmallHeadMixin, CascadeROIHeads):
     ) -> None:
         """
         Args:
-            small_box_heads, small_box_predictors: one per stage, like ``box_heads`` and
-                ``box_predictors``; None without routing.
-            kwargs: those of :class:`SmallHeadMixin` and of ``CascadeROIHeads``.
+            small_box_heads: one per stage, like ``box_heads``; None without routing.
+            small_box_predictors: one per stage, like ``box_predictors``; None without routing.
+            kwargs: see :class:`SmallHeadMixin` and ``CascadeROIHeads``.
 
         Raises:
-            ValueError: ``duplicate`` routing, which a cascade has no stage-wise meaning for.
+            ValueError: for ``duplicate`` routing, which is not defined for the stages of a cascade.
         """
         super().__init__(
             small_box_head=nn.ModuleList(small_box_heads) if small_box_heads else None,
@@ -134,11 +137,11 @@ class EFPNCascadeROIHeads(SmallHeadMixin, CascadeROIHeads):
         )
         if self.router.mode == "duplicate":
             raise ValueError(
-                "EFPNCascadeROIHeads cannot duplicate boxes, because each stage routes anew: set "
-                "MODEL.EFPN.ROUTING to reassign or none."
+                "EFPNCascadeROIHeads does not support duplicate routing, because each stage routes "
+                "its own boxes: set MODEL.EFPN.ROUTING to reassign or none."
             )
         if self.router.mode != "none":
-            # ``CascadeROIHeads`` hands the stages just the maps listed here.
+            # ``CascadeROIHeads`` passes only these features to the stages.
             self.box_in_features: list[str] = [*self.small_in_features, *self.box_in_features]
 
     def _forward_box(
@@ -160,19 +163,19 @@ class EFPNCascadeROIHeads(SmallHeadMixin, CascadeROIHeads):
         routes = self._route([x.proposal_boxes for x in proposals])
         if self.training and stage == 0:
             self._log_route(routes)
-        # Boxes are all that the stages read: splitting whole instances would copy their masks.
+        # The stages read boxes only; splitting whole instances would copy their masks.
         proposals = [boxes_only(x) for x in proposals]
         small, rest = split_instances(proposals, routes)
         rest_predictions = super()._run_stage(stock_features, rest, stage)
         pooled = self._pool_small_boxes(small_features, [x.proposal_boxes for x in small])
         if self.training:
-            # As in the class this extends: the mean over stages for the features' gradients.
+            # As in the base class: average the gradients of the features over the stages.
             pooled = _ScaleGradient.apply(pooled, 1.0 / self.num_cascade_stages)
         small_predictions = self.small_box_predictor[stage](self.small_box_head[stage](pooled))
         return join_predictions(routes, small_predictions, rest_predictions)
 
 
 def join_predictions(routes: list[Tensor], small: Predictions, rest: Predictions) -> Predictions:
-    """Class logits (R, K+1) and box deltas (R, 4K or 4) of both heads, in box order."""
+    """Join class logits (R, K+1) and box deltas (R, 4K or 4) of both heads, in box order."""
     route = cat(routes)
     return join_routes(route, small[0], rest[0]), join_routes(route, small[1], rest[1])

@@ -1,4 +1,4 @@
-"""Training of the heads on P'2 alone, by online hard example mining (paper IV-A3)."""
+"""Training of the heads on P'2 only, with online hard example mining [paper IV-A3]."""
 
 from typing import Any
 
@@ -22,17 +22,17 @@ from efpn_d2.modeling.roi_heads.small_head import Features, Predictions
 def select_hard_boxes(
     cls_loss: Tensor, box_loss: Tensor, foreground: Tensor, count: int, positive_fraction: float
 ) -> Tensor:
-    """The boxes with the largest loss [paper IV-A3 cites OHEM; the counts are ours].
+    """Select the boxes with the largest loss [paper IV-A3 cites OHEM; the counts are ours].
 
     Objects are ranked by classification plus box loss, background by classification loss. Objects
-    get at most their fraction of the places, background those that are left.
+    get at most their fraction of ``count``, background the rest.
 
     Args:
         cls_loss: (R,) per box.
         box_loss: (R,) per box; read for objects only.
-        foreground: (R,) bool, the box is matched to an object.
-        count: how many boxes to select.
-        positive_fraction: of ``count``, at most for objects.
+        foreground: (R,) bool, boxes that are assigned to an object.
+        count: number of boxes to select.
+        positive_fraction: maximum fraction of objects in ``count``.
 
     Returns:
         Bool tensor (R,): the selected boxes, ``count`` or fewer.
@@ -50,22 +50,22 @@ def select_hard_boxes(
 
 @ROI_HEADS_REGISTRY.register()
 class OHEMSmallROIHeads(EFPNROIHeads):
-    """:class:`EFPNROIHeads` of which only the small heads are trained.
+    """:class:`EFPNROIHeads` that trains the small heads only.
 
-    Training sees small boxes only, and of those the hardest; the stock heads do not run. Inference
-    and state dict are those of :class:`EFPNROIHeads`.
+    Training uses the hardest of the small boxes; the stock heads do not run. Inference and state
+    dict are those of :class:`EFPNROIHeads`.
     """
 
     @configurable
     def __init__(self, *, ohem_batch: int, ohem_positive_fraction: float, **kwargs: Any) -> None:
         """
         Args:
-            ohem_batch: boxes per batch (of all images of this process) to train on.
-            ohem_positive_fraction: share of objects among them, at most.
-            kwargs: those of :class:`EFPNROIHeads`.
+            ohem_batch: number of boxes per batch (of all images of this process).
+            ohem_positive_fraction: maximum fraction of objects among them.
+            kwargs: see :class:`EFPNROIHeads`.
 
         Raises:
-            ValueError: there is no small head, or a count that selects nothing.
+            ValueError: if there is no small head, or the counts are out of range.
         """
         super().__init__(**kwargs)
         if self.router.mode == "none":
@@ -75,8 +75,8 @@ class OHEMSmallROIHeads(EFPNROIHeads):
             )
         if ohem_batch < 1 or not 0 <= ohem_positive_fraction <= 1:
             raise ValueError(
-                f"DISTILL.OHEM_BATCH {ohem_batch} and OHEM_POSITIVE_FRACTION "
-                f"{ohem_positive_fraction} must be at least 1, and from 0 to 1."
+                f"DISTILL.OHEM_BATCH {ohem_batch} must be at least 1, and OHEM_POSITIVE_FRACTION "
+                f"{ohem_positive_fraction} between 0 and 1."
             )
         self._append_ground_truth: bool = self.proposal_append_gt
         self.proposal_append_gt: bool = False
@@ -85,7 +85,12 @@ class OHEMSmallROIHeads(EFPNROIHeads):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        """The arguments of the constructor; see :class:`SmallHeadMixin` for what is raised."""
+        """Return the arguments of the constructor.
+
+        Raises:
+            ValueError: see :class:`SmallHeadMixin`.
+            KeyError: if ``add_efpn_config`` was not called.
+        """
         ret = super().from_config(cfg, input_shape)
         ret["ohem_batch"] = cfg.DISTILL.OHEM_BATCH
         ret["ohem_positive_fraction"] = cfg.DISTILL.OHEM_POSITIVE_FRACTION
@@ -95,9 +100,9 @@ class OHEMSmallROIHeads(EFPNROIHeads):
     def label_and_sample_proposals(
         self, proposals: list[Instances], targets: list[Instances]
     ) -> list[Instances]:
-        """Detectron2's sampling, on small boxes only."""
+        """Label and sample proposals as Detectron2 does, from small boxes only."""
         if self._append_ground_truth:
-            # Here, so that no large object takes the place of a small one.
+            # Added before the selection of small boxes, so that large objects are not sampled.
             proposals = add_ground_truth_to_proposals(targets, proposals)
         return super().label_and_sample_proposals(self._only_small(proposals), targets)
 
@@ -147,9 +152,9 @@ def box_losses(
     proposals: list[Instances],
     num_classes: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What :func:`select_hard_boxes` ranks: classification loss, smooth-L1 loss, is an object.
+    """Compute the inputs of :func:`select_hard_boxes`, each (R,).
 
-    Each of shape (R,). The box loss is smooth L1 whatever the predictor trains with; it only ranks.
+    The box loss is smooth L1 for any loss of the predictor; it is only used for ranking.
     """
     scores, deltas = (x.float() for x in predictions)
     classes = cat([x.gt_classes for x in proposals])
@@ -162,7 +167,7 @@ def box_losses(
             cat([x.get(name).tensor for x in proposals if x.has("gt_boxes")])
             for name in ("proposal_boxes", "gt_boxes")
         )
-        # Images without ground truth have no object, so their rows can be left out here.
+        # Images without ground truth have no objects, so their rows can be skipped.
         has_gt = cat([torch.full_like(x.gt_classes, x.has("gt_boxes")) for x in proposals]).bool()
         own = foreground[has_gt]
         targets = predictor.box2box_transform.get_deltas(boxes[own], gt_boxes[own])

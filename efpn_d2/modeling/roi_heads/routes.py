@@ -1,7 +1,7 @@
-"""Splitting boxes by their route, and joining what the heads make of them; scriptable in part.
+"""Split boxes by their route, and join the outputs of the heads; scriptable in part.
 
-A *route* is a bool tensor over the R boxes of an image, or of a batch, all images one after the
-other: True where the small head, which reads P'2, has the box.
+A *route* is a bool tensor over the R boxes of an image, or of all images of a batch: True for boxes
+of the small head, which reads P'2.
 """
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def join_routes(route: Tensor, small: Tensor, rest: Tensor) -> Tensor:
-    """Put the rows of the two heads back into the order of the boxes.
+    """Restore the order of the boxes in the outputs of the two heads.
 
     Args:
         route: (R,) bool.
@@ -18,19 +18,19 @@ def join_routes(route: Tensor, small: Tensor, rest: Tensor) -> Tensor:
         rest: (number of False, ...), rows of the stock head in box order.
 
     Returns:
-        (R, ...): row i is the next one of ``small`` where ``route[i]``, else of ``rest``.
+        (R, ...): row i is the next one of ``small`` if ``route[i]``, else of ``rest``.
     """
     order = torch.cat([route.nonzero()[:, 0], (~route).nonzero()[:, 0]])
     return torch.cat([small, rest])[torch.argsort(order)]
 
 
 def small_share(routes: list[Tensor]) -> float:
-    """Share of the boxes of a batch that the small head has; 0 without any box."""
+    """Return the share of boxes of a batch that the small head reads; 0 without boxes."""
     return sum(int(route.sum()) for route in routes) / max(sum(map(len, routes)), 1)
 
 
 def split_boxes(boxes: list[Boxes], routes: list[Tensor]) -> tuple[list[Boxes], list[Boxes]]:
-    """The boxes of each image, split into those of the small head and the others."""
+    """Split the boxes of each image into those of the small head and the others."""
     small = [x[route] for x, route in zip(boxes, routes)]  # noqa: B905  scripted
     rest = [x[~route] for x, route in zip(boxes, routes)]  # noqa: B905
     return small, rest
@@ -39,14 +39,14 @@ def split_boxes(boxes: list[Boxes], routes: list[Tensor]) -> tuple[list[Boxes], 
 def split_instances(
     instances: list[Instances], routes: list[Tensor]
 ) -> tuple[list[Instances], list[Instances]]:
-    """The instances of each image, split as :func:`split_boxes` splits their boxes."""
+    """Split the instances of each image as :func:`split_boxes` splits their boxes."""
     small = [x[route] for x, route in zip(instances, routes)]  # noqa: B905  scripted
     rest = [x[~route] for x, route in zip(instances, routes)]  # noqa: B905
     return small, rest
 
 
 def boxes_only(proposals: Instances, fields: tuple[str, ...] = ("proposal_boxes",)) -> Instances:
-    """The proposals with those of ``fields`` that they have, and nothing else."""
+    """Return the proposals with only those ``fields`` that they have."""
     present = {name: proposals.get(name) for name in fields if proposals.has(name)}
     return Instances(proposals.image_size, **present)
 
@@ -54,10 +54,10 @@ def boxes_only(proposals: Instances, fields: tuple[str, ...] = ("proposal_boxes"
 def append_small_copies(
     instances: list[Instances], routes: list[Tensor]
 ) -> tuple[list[Instances], list[Tensor]]:
-    """For ``duplicate`` routing: append to each image a copy of its small boxes.
+    """Append a copy of its small boxes to each image, for ``duplicate`` routing.
 
     Returns:
-        The longer instances, with just the fields that box losses read, and their routes, see
+        The longer instances, with the fields that box losses read, and their routes, see
         :func:`routes_of_copies`.
     """
     instances = [boxes_only(x, ("proposal_boxes", "gt_boxes", "gt_classes")) for x in instances]
@@ -67,7 +67,7 @@ def append_small_copies(
 
 
 def append_small_boxes(proposals: list[Instances], routes: list[Tensor]) -> list[Instances]:
-    """:func:`append_small_copies` of the boxes alone, for inference and scripts."""
+    """Append copies as :func:`append_small_copies` does, boxes only, for inference and scripts."""
     both: list[Instances] = []
     for x, route in zip(proposals, routes):  # noqa: B905  scripted
         boxes = x.proposal_boxes.tensor
@@ -78,5 +78,5 @@ def append_small_boxes(proposals: list[Instances], routes: list[Tensor]) -> list
 
 
 def routes_of_copies(routes: list[Tensor]) -> list[Tensor]:
-    """False for the originals, which stay with the stock head, True for the copies behind them."""
+    """Return False for the originals, which the stock head reads, then True for the copies."""
     return [torch.cat([torch.zeros_like(route), route[route]]) for route in routes]

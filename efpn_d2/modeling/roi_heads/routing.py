@@ -1,4 +1,4 @@
-"""Routing of boxes between the small heads, which read P'2, and the stock heads: the rules."""
+"""Rules that route boxes to the small heads, which read P'2, or to the stock heads."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -18,20 +18,20 @@ BOX_ROUTER_REGISTRY = Registry("BOX_ROUTER")
 
 
 class BoxRouter(nn.Module, ABC):
-    """Says which boxes are small, and what happens to them.
+    """Decide which boxes are small, and which heads read them.
 
-    The ROI heads, the test at several scales and the advice on a data set ask the same router.
+    The same router is used by the ROI heads, the multi-scale test and the dataset advice.
     """
 
     @configurable
     def __init__(self, *, mode: str = "reassign") -> None:
         """
         Args:
-            mode: ``reassign``: the small heads have small boxes and the stock heads all others;
-                ``duplicate``: the stock heads have all boxes; ``none``: there are no small heads.
+            mode: ``reassign``: the small heads read small boxes and the stock heads all others;
+                ``duplicate``: the stock heads read all boxes; ``none``: there are no small heads.
 
         Raises:
-            ValueError: ``mode`` is unknown.
+            ValueError: if ``mode`` is unknown.
         """
         super().__init__()
         if mode not in _MODES:
@@ -43,17 +43,18 @@ class BoxRouter(nn.Module, ABC):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """The arguments of the constructor.
+        """Return the arguments of the constructor.
 
         Raises:
-            ValueError: there is no such preset, which ``ROUTING: auto`` asks.
-            KeyError: ``add_efpn_config`` was not called.
+            ValueError: if the preset, which ``ROUTING: auto`` reads, is unknown.
+            KeyError: if ``add_efpn_config`` was not called.
         """
         return {"mode": routing_mode(cfg)}
 
     @abstractmethod
     def forward(self, boxes: Tensor) -> Tensor:
-        """
+        """Decide which boxes are small.
+
         Args:
             boxes: (R, 4), x1, y1, x2, y2 in pixels of the network's input.
 
@@ -62,54 +63,59 @@ class BoxRouter(nn.Module, ABC):
         """
 
     def at_scale(self, scale: float) -> "BoxRouter":
-        """The router by which an object is small at ``scale`` if it is by this one at scale 1."""
+        """Return a router that treats an object at ``scale`` as this router does at scale 1."""
         return _ScaledRouter(self, scale)
 
     def describe(self) -> str:
-        """Which boxes are small, to follow a name: "p2_prime <below 56 px>"."""
+        """Describe the small boxes, e.g. "below 56 px"."""
         return f"by {type(self).__name__}"
 
 
 @BOX_ROUTER_REGISTRY.register()
 class SizeRouter(BoxRouter):
-    """A box is small by :func:`is_small_box` [paper IV-A3]."""
+    """Route boxes by :func:`is_small_box` [paper IV-A3]."""
 
     @configurable
     def __init__(self, *, small_box_size: float = SMALL_BOX_SIZE, **kwargs: Any) -> None:
         """
         Args:
-            small_box_size: boxes with sqrt(w * h) below it, in pixels of the network's input, are
-                small.
-            kwargs: those of :class:`BoxRouter`.
+            small_box_size: boxes with a smaller sqrt(w * h) are small, in pixels of the network's
+                input.
+            kwargs: see :class:`BoxRouter`.
 
         Raises:
-            ValueError: ``small_box_size`` is not positive, or see :class:`BoxRouter`.
+            ValueError: if ``small_box_size`` is not positive; see also :class:`BoxRouter`.
         """
         super().__init__(**kwargs)
         if small_box_size <= 0:
             raise ValueError(
                 f"MODEL.EFPN.SMALL_BOX_SIZE is {small_box_size}, but it is a length in pixels: use "
-                "a positive number, or MODEL.EFPN.ROUTING none to send no box to P'2."
+                "a positive number, or MODEL.EFPN.ROUTING none to route no boxes to P'2."
             )
         self.small_box_size = small_box_size
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """The arguments of the constructor; see :class:`BoxRouter` for what is raised."""
+        """Return the arguments of the constructor.
+
+        Raises:
+            ValueError: see :class:`BoxRouter`.
+            KeyError: if ``add_efpn_config`` was not called.
+        """
         ret = super().from_config(cfg)
         return {**ret, "small_box_size": cfg.MODEL.EFPN.SMALL_BOX_SIZE}
 
     def forward(self, boxes: Tensor) -> Tensor:
-        """Boxes (R, 4) -> bool (R,)."""
+        """Return (R,) bool for boxes (R, 4): the box is small."""
         return is_small_box(boxes, self.small_box_size)
 
     def describe(self) -> str:
-        """As in the base class."""
+        """Return the limit of the size."""
         return f"below {self.small_box_size:g} px"
 
 
 class _ScaledRouter(BoxRouter):
-    """Asks a router about boxes brought back to scale 1."""
+    """Apply a router to boxes that are rescaled to scale 1."""
 
     def __init__(self, router: BoxRouter, scale: float) -> None:
         super().__init__(mode=router.mode)
@@ -117,26 +123,23 @@ class _ScaledRouter(BoxRouter):
         self.scale = scale
 
     def forward(self, boxes: Tensor) -> Tensor:
-        """Boxes (R, 4) -> bool (R,)."""
+        """Return (R,) bool for boxes (R, 4): the box is small."""
         return self.router(boxes / self.scale)
 
     def describe(self) -> str:
-        """As in the base class."""
+        """Return the description of the router and the scale."""
         return f"{self.router.describe()} at scale {self.scale:g}"
 
 
 def build_box_router(cfg: CfgNode) -> BoxRouter:
-    """The router that ``MODEL.EFPN.ROUTER`` names.
+    """Build the router that ``MODEL.EFPN.ROUTER`` names, with the mode ``MODEL.EFPN.ROUTING``.
 
     Args:
         cfg: a config.
 
-    Returns:
-        The router, with ``MODEL.EFPN.ROUTING`` as its mode.
-
     Raises:
-        ValueError: there is none of that name, or the router refuses the config.
-        KeyError: ``add_efpn_config`` was not called.
+        ValueError: if the name is unknown, or the router refuses the config.
+        KeyError: if ``add_efpn_config`` was not called.
     """
     name = require_node(cfg, "MODEL.EFPN").ROUTER
     if name not in BOX_ROUTER_REGISTRY:
@@ -149,24 +152,21 @@ def build_box_router(cfg: CfgNode) -> BoxRouter:
 
 
 def routing_mode(cfg: CfgNode) -> str:
-    """What ``MODEL.EFPN.ROUTING`` stands for; ``auto``: the preset's.
+    """Return the value of ``MODEL.EFPN.ROUTING``, for ``auto`` that of the preset.
 
     Args:
         cfg: a config.
 
-    Returns:
-        ``reassign``, ``duplicate`` or ``none``, or whatever else the key says.
-
     Raises:
-        ValueError: there is no such preset.
-        KeyError: ``add_efpn_config`` was not called.
+        ValueError: if the preset is unknown.
+        KeyError: if ``add_efpn_config`` was not called.
     """
     node = require_node(cfg, "MODEL.EFPN")
     return get_preset(node.PRESET).routing if node.ROUTING == "auto" else node.ROUTING
 
 
 def is_small_box(boxes: Tensor, small_box_size: float) -> Tensor:
-    """Whether a box belongs to P'2: ``sqrt(w * h) < small_box_size`` [paper Eq. 2, IV-A3].
+    """Check whether boxes belong to P'2: ``sqrt(w * h) < small_box_size`` [paper Eq. 2, IV-A3].
 
     With 56 pixels this is Eq. 2 with l0 = 4 and minimum level 1.
 

@@ -1,4 +1,4 @@
-"""What the standard and the cascade heads share: the routing and the heads that read P'2."""
+"""Routing and the heads on P'2, shared by the standard and the cascade heads."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,18 +28,18 @@ Predictions = tuple[Tensor, Tensor]
 
 
 class SmallHeadMixin(StandardROIHeads):
-    """Heads of their own for small boxes, pooled from P'2 [paper IV-A3].
+    """Separate heads for small boxes, which are pooled from P'2 [paper IV-A3].
 
-    ``small_box_*`` and ``small_mask_*`` are built by the very ``_init_*`` methods of the Detectron2
-    class mixed with, on a config whose input is ``p2_prime``. If they read the stem's map,
-    too, what is pooled from both is concatenated. [ours]
+    ``small_box_*`` and ``small_mask_*`` are built by the ``_init_*`` methods of the Detectron2
+    class combined with, on a config whose input is ``p2_prime``. If they also read the features of
+    the stem, the pooled features of both are concatenated. [ours]
 
-    Both heads' predictions are joined in the order of the boxes *before* loss and NMS, so that each
-    sample weighs the same whichever head has it, and one per-class NMS sees all boxes; both are
+    The predictions of both heads are joined in box order *before* loss and NMS, so each sample has
+    the same weight in either head, and a single per-class NMS is applied to all boxes; both are
     Detectron2's own.
     """
 
-    # For scripts, which have inference alone; subclasses inherit it, unlike an annotation.
+    # For scripts, which support inference only; subclasses inherit it, unlike an annotation.
     __constants__ = ("training", "mask_on", "keypoint_on")
 
     _stock_forward_mask = renamed(StandardROIHeads._forward_mask, "_stock_forward_mask")
@@ -59,17 +59,20 @@ class SmallHeadMixin(StandardROIHeads):
     ) -> None:
         """
         Args:
-            router: says which boxes are small; None: :class:`SizeRouter`.
-            small_in_features: the maps of stride 2 that the small heads pool from.
-            lazy_min_objectness: least objectness, from 0 to 1, of a small proposal that a lazy map
-                is computed for; the others are dropped.
-            small_box_pooler, small_box_head, small_box_predictor: like ``box_*``.
-            small_mask_pooler, small_mask_head: like ``mask_*``; None: the stock mask head has all.
-            kwargs: of the Detectron2 class mixed with.
+            router: decides which boxes are small; None: :class:`SizeRouter`.
+            small_in_features: names of the features of stride 2 that the small heads pool from.
+            lazy_min_objectness: minimum objectness, from 0 to 1, of small proposals with a lazy
+                P'2; the others are dropped.
+            small_box_pooler: like ``box_pooler``.
+            small_box_head: like ``box_head``.
+            small_box_predictor: like ``box_predictor``.
+            small_mask_pooler: like ``mask_pooler``.
+            small_mask_head: like ``mask_head``; None: the stock mask head reads all boxes.
+            kwargs: see the Detectron2 class combined with.
 
         Raises:
-            ValueError: ``router`` sends boxes to heads that are not there, or none to those that
-                are, or ``lazy_min_objectness`` is not from 0 to 1.
+            ValueError: if the mode of ``router`` does not match the existing heads, or
+                ``lazy_min_objectness`` is not between 0 and 1.
         """
         super().__init__(**kwargs)
         if router is None:
@@ -78,13 +81,13 @@ class SmallHeadMixin(StandardROIHeads):
             raise ValueError(
                 f"{type(self).__name__}: the router's mode is {router.mode}, but there is "
                 f"{'no' if small_box_head is None else 'a'} small_box_head: use the mode none "
-                "without, and reassign or duplicate with one."
+                "without one, reassign or duplicate with one."
             )
         check_objectness("MODEL.EFPN.LAZY_MIN_OBJECTNESS", lazy_min_objectness)
         self.lazy_min_objectness = lazy_min_objectness
         self.router = router
         self.small_in_features = list(small_in_features)
-        # Any: None without routing, when nothing reads them; of heads, a cascade has one per stage.
+        # Any: None without routing, when they are not read; a cascade has one head per stage.
         self.small_box_pooler: Any = small_box_pooler
         self.small_box_head: Any = small_box_head
         self.small_box_predictor: Any = small_box_predictor
@@ -93,17 +96,18 @@ class SmallHeadMixin(StandardROIHeads):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        """
+        """Return the arguments of the constructor.
+
         Raises:
-            ValueError: a listed map does not exist, or the RPN cannot read P'2 as asked for.
-            KeyError: ``add_efpn_config`` was not called.
+            ValueError: if a listed feature does not exist, or the RPN does not support P'2.
+            KeyError: if ``add_efpn_config`` was not called.
         """
         node = require_node(cfg, "MODEL.EFPN")
         check_features("MODEL.ROI_HEADS.IN_FEATURES", cfg.MODEL.ROI_HEADS.IN_FEATURES, input_shape)
         if node.RPN_ON_P2_PRIME and cfg.MODEL.PROPOSAL_GENERATOR.NAME == "RPN":
             raise ValueError(
-                "MODEL.EFPN.RPN_ON_P2_PRIME is on, but MODEL.PROPOSAL_GENERATOR.NAME is RPN, which "
-                "does not know it: set it to EFPNRPN."
+                "MODEL.EFPN.RPN_ON_P2_PRIME is True, but it is ignored by "
+                "MODEL.PROPOSAL_GENERATOR.NAME RPN: set MODEL.PROPOSAL_GENERATOR.NAME to EFPNRPN."
             )
         ret = super().from_config(cfg, input_shape)
         ret["router"] = build_box_router(cfg)
@@ -128,7 +132,7 @@ class SmallHeadMixin(StandardROIHeads):
     @classmethod
     def _init_mask_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         ret = super()._init_mask_head(cfg, input_shape)
-        # Without a pooler the mask head reads whole maps, and there is nothing to route.
+        # Without a pooler the mask head reads whole features, and there is nothing to route.
         if ret.get("mask_pooler") is not None and routing_mode(cfg) != "none":
             small_cfg = _small_config(cfg, input_shape)
             small = super()._init_mask_head(small_cfg, _joined_shape(cfg, input_shape))
@@ -144,10 +148,10 @@ class SmallHeadMixin(StandardROIHeads):
         proposals: list[Instances],
         targets: list[Instances] | None = None,
     ) -> tuple[list[Instances], dict[str, Tensor]]:
-        """As in the class mixed with, without the small proposals that a lazy P'2 is not worth."""
+        """Run the heads, without small proposals of low objectness if P'2 is lazy."""
         p2_prime = features.get(P2_PRIME)
         if isinstance(p2_prime, LazyP2Prime):
-            if self.training:  # the backbone alone is in evaluation mode
+            if self.training:  # only the backbone is in evaluation mode
                 features = {**features, P2_PRIME: p2_prime.dense()}
             else:
                 proposals = [self._worth_computing(x) for x in proposals]
@@ -161,12 +165,12 @@ class SmallHeadMixin(StandardROIHeads):
         return proposals[seen | ~small]
 
     def _route(self, boxes: list[Boxes]) -> list[Tensor]:
-        """One route per image, see :mod:`.routing`."""
+        """Return one route per image, see :mod:`.routes`."""
         return [self.router(b.tensor) for b in boxes]
 
     @contextmanager
     def routed_by(self, router: BoxRouter) -> Iterator[None]:
-        """Let another router, of the same mode, say which boxes are small, for a while."""
+        """Replace the router by another one of the same mode within a context."""
         own, self.router = self.router, router
         try:
             yield
@@ -179,24 +183,24 @@ class SmallHeadMixin(StandardROIHeads):
     def _pool_small(
         self, pooler: ROIPooler, feature: Tensor | LazyP2Prime, boxes: list[Boxes]
     ) -> Tensor:
-        """Small boxes pooled from P'2: (number of boxes, C, S, S).
+        """Pool small boxes from P'2: (number of boxes, C, S, S).
 
-        In fp32, because Detectron2's ``ROIAlign`` brings the boxes to the type of the map: half
-        precision would move a 4 px object at x = 1300 by up to 4 px.
+        Pooling is in fp32, because Detectron2's ``ROIAlign`` casts the boxes to the data type of
+        the features: half precision would move a 4 px object at x = 1300 by up to 4 px.
         """
         if isinstance(feature, LazyP2Prime):
             return feature.pool(pooler, boxes).to(feature.dtype)
         return pooler([feature.float()], boxes).to(feature.dtype)
 
     def _pool_small_boxes(self, features: Features, boxes: list[Boxes]) -> Tensor:
-        """What the small box head reads, from all its maps: (number of boxes, C, S, S)."""
-        if torch.jit.is_scripting():  # a script hands no module over
+        """Pool all features of the small box head: (number of boxes, C, S, S)."""
+        if torch.jit.is_scripting():  # scripts do not pass modules as arguments
             maps = [features[x] for x in self.small_in_features]
             return torch.cat([self.small_box_pooler([x], boxes) for x in maps], dim=1)
         return self._pool_all(self.small_box_pooler, features, boxes)
 
     def _pool_small_masks(self, features: Features, boxes: list[Boxes]) -> Tensor:
-        """What the small mask head reads, from all its maps: (number of boxes, C, S, S)."""
+        """Pool all features of the small mask head: (number of boxes, C, S, S)."""
         if torch.jit.is_scripting():
             maps = [features[x] for x in self.small_in_features]
             return torch.cat([self.small_mask_pooler([x], boxes) for x in maps], dim=1)
@@ -209,11 +213,11 @@ class SmallHeadMixin(StandardROIHeads):
     def _tie_unread_map(
         self, result: dict[str, Tensor] | list[Instances], features: Features
     ) -> dict[str, Tensor] | list[Instances]:
-        """Without routing: add exactly nothing to the first loss, but with a gradient path to P'2.
+        """Add 0 with a gradient path to P'2 to the first loss if P'2 is not read.
 
-        The parameters behind a map that no head reads get zero gradients instead of none, for which
-        ``DistributedDataParallel`` would wait. The sum is one over no element, so it is 0 whatever
-        the map contains.
+        The parameters behind P'2 then get zero gradients instead of none, for which
+        ``DistributedDataParallel`` would wait. The sum is over no elements, so it is 0 for any
+        features.
         """
         if not isinstance(result, dict) or P2_PRIME not in features:
             return result
@@ -223,7 +227,7 @@ class SmallHeadMixin(StandardROIHeads):
     def _forward_mask(
         self, features: Features, instances: list[Instances]
     ) -> dict[str, Tensor] | list[Instances]:
-        """Detectron2's, with the masks of small boxes made by the small mask head."""
+        """Run the mask heads; the small mask head predicts the masks of small boxes."""
         if not self.training:
             return self._predict_masks(features, instances)
         if not self.mask_on or self.small_mask_head is None:
@@ -235,12 +239,12 @@ class SmallHeadMixin(StandardROIHeads):
         losses = self._stock_forward_mask(features, rest)
         with get_event_storage().name_scope("small"):
             small_losses = self.small_mask_head(pooled, small)
-        # The mean over all masks, as if one head had made them.
+        # The mean over all masks, as if a single head had predicted them.
         share = small_share(routes)
         return {k: (1 - share) * v + share * small_losses[k] for k, v in losses.items()}
 
     def _predict_masks(self, features: Features, instances: list[Instances]) -> list[Instances]:
-        """:meth:`_forward_mask` at inference, and in scripts."""
+        """Run :meth:`_forward_mask` at inference and in scripts."""
         if not self.mask_on or self.small_mask_head is None:
             return self._stock_forward_mask(features, instances)
         routes = self._route([x.pred_boxes for x in instances])
@@ -255,14 +259,14 @@ class SmallHeadMixin(StandardROIHeads):
     def forward_with_given_boxes(
         self, features: Features, instances: list[Instances]
     ) -> list[Instances]:
-        """As in the class mixed with."""
+        """Predict masks and keypoints as the class combined with does."""
         if torch.jit.is_scripting():
             return self._forward_keypoint(features, self._predict_masks(features, instances))
         return super().forward_with_given_boxes(features, instances)
 
 
 def _small_config(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> CfgNode:
-    """A copy of ``cfg`` whose ROI heads read P'2 only."""
+    """Copy ``cfg`` with ROI heads that read P'2 only."""
     check_features(
         f"MODEL.ROI_HEADS.NAME {cfg.MODEL.ROI_HEADS.NAME}",
         [P2_PRIME],
@@ -276,7 +280,7 @@ def _small_config(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> CfgNode:
 
 
 def _small_in_features(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> list[str]:
-    """The maps that the small heads read, P'2 last, as they are concatenated."""
+    """Return the names of the features of the small heads in order, P'2 last."""
     names = list(require_node(cfg, "MODEL.EFPN").SMALL_IN_FEATURES)
     if not names:
         return [x for x in ("stem_map", P2_PRIME) if x in input_shape]
@@ -291,33 +295,33 @@ def _small_in_features(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> list[
 
 
 def _joined_shape(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, ShapeSpec]:
-    """``input_shape`` with all channels that the small heads read in ``p2_prime``."""
+    """Return ``input_shape`` with the channels of all features of small heads in ``p2_prime``."""
     channels = sum(_map_channels(cfg, input_shape))
     return {**input_shape, P2_PRIME: ShapeSpec(channels, stride=input_shape[P2_PRIME].stride)}
 
 
 def _map_channels(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> list[int]:
-    """Channels of the maps that the small heads read."""
+    """Return the channels of the features that the small heads read."""
     return [input_shape[name].channels for name in _small_in_features(cfg, input_shape)]
 
 
 @torch.no_grad()
 def _balance_maps(head: nn.Module, channels: list[int]) -> None:
-    """Scale the first layer's new weights so that each map has the same share of its output.
+    """Scale the first layer's new weights so that all features have the same share of its output.
 
-    Otherwise the narrower one would have less of it.
+    Otherwise the features with fewer channels would have a smaller share.
 
     Args:
         head: a head of Detectron2.
-        channels: of the maps, in their order among the layer's inputs.
+        channels: channels of the features, in the order of the layer's inputs.
     """
     if len(channels) == 1:
         return
     first = next(x for x in head.modules() if hasattr(x, "weight"))
     if isinstance(first, nn.ConvTranspose2d):
         raise ValueError(
-            "MODEL.EFPN.SMALL_IN_FEATURES names two maps, but MODEL.ROI_MASK_HEAD.NUM_CONV is 0: "
-            "no convolution could join them; use 1 or more."
+            "MODEL.EFPN.SMALL_IN_FEATURES names two features, but MODEL.ROI_MASK_HEAD.NUM_CONV is "
+            "0, so no convolution joins them: use 1 or more."
         )
     weight = first.get_parameter("weight")
     by_map = weight.view(len(weight), sum(channels), -1).split(channels, dim=1)
