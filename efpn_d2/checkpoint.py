@@ -23,7 +23,7 @@ _EXTENSION = "backbone.extension."
 _RPN_HEAD = "proposal_generator.rpn_head."
 _SMALL_PREFIX = "small_"
 _DCLOSS = "gradient_balance."
-# Batch normalisation does not compute with it, and a frozen network that goes on does not have it.
+# Batch normalization does not use it in computations, and frozen layers do not have it.
 _UNUSED = ".num_batches_tracked"
 
 
@@ -122,11 +122,11 @@ class EFPNCheckpointer(DetectionCheckpointer):
 
 
 def missing_below(incompatible: "_IncompatibleKeys", prefixes: tuple[str, ...]) -> list[str]:
-    """The weights below ``prefixes`` that a loaded file did not have in their shape.
+    """Return the weights below ``prefixes`` that a loaded file lacks or has in a different shape.
 
     Args:
-        incompatible: what loading the file returned.
-        prefixes: of the weights' names.
+        incompatible: result of loading the file.
+        prefixes: prefixes of the names of weights.
     """
     keys = incompatible.missing_keys
     return [k for k in keys if k.startswith(prefixes) and not k.endswith(_UNUSED)]

@@ -1,7 +1,7 @@
-"""The student's view of what was loaded at twice its scale: the other sample of distillation.
+"""The student's view of data that is loaded at twice its scale, for distillation.
 
 Halving is exact: a student pixel is the mean of the 2x2 teacher pixels that it covers, so a point
-at (x, y) of the teacher's image is at (x / 2, y / 2) of the student's, and boxes halve without
+at (x, y) of the teacher's image is at (x / 2, y / 2) of the student's, and boxes are halved without
 rounding.
 """
 
@@ -17,17 +17,18 @@ Sample = dict[str, Any]
 
 
 class TeacherViewMapper:
-    """Adds ``teacher_image`` to the samples of a mapper that loads at twice the student's scale."""
+    """Add ``teacher_image`` to the samples of a mapper that loads at twice the student's scale."""
 
     def __init__(self, mapper: Callable[[Sample], Sample]) -> None:
         """
         Args:
-            mapper: of a record to a sample at twice the student's scale.
+            mapper: maps a record to a sample at twice the student's scale.
         """
         self.mapper = mapper
 
     def __call__(self, dataset_dict: Sample) -> Sample:
-        """
+        """Map a record to a sample with the student's and the teacher's images.
+
         Args:
             dataset_dict: a record, as for the mapper.
 
@@ -44,16 +45,16 @@ class TeacherViewMapper:
 
 
 def halve_image(image: Tensor) -> Tensor:
-    """Means of 2x2 pixels of (C, H, W), rounded to the image's type; an odd side is rounded up."""
+    """Average 2x2 pixels of (C, H, W) in the image's data type; an odd side is rounded up."""
     mean = F.avg_pool2d(image[None].float(), 2, ceil_mode=True)[0]
     return mean if image.is_floating_point() else mean.round().to(image.dtype)
 
 
 def halve_instances(instances: Instances) -> Instances:
-    """The same ground truth at half the scale.
+    """Scale ground truth to half the size.
 
     Raises:
-        TypeError: a field's kind is not known here.
+        TypeError: if a field has an unknown type.
     """
     height, width = instances.image_size
     out = Instances((-(-height // 2), -(-width // 2)))
@@ -76,6 +77,6 @@ def _halve(name: str, value: object) -> object:
     if isinstance(value, torch.Tensor):
         return value
     raise TypeError(
-        f"Ground truth field '{name}' is a {type(value).__name__}, which cannot be brought to the "
-        "student's scale: remove it in the data set mapper."
+        f"Ground truth field '{name}' is a {type(value).__name__}, which cannot be scaled to the "
+        "student's view: remove it in the dataset mapper."
     )

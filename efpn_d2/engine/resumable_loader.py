@@ -161,7 +161,8 @@ class SeededMapDataset(Dataset[Any]):
         return len(self._records)
 
     def __getitem__(self, key: SampleKey) -> Any:
-        """
+        """Map a record, with all CPU generators seeded.
+
         Raises:
             RuntimeError: if the mapper returns None for very many records in a row.
         """

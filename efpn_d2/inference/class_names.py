@@ -89,9 +89,9 @@ def _names_of(name: str, cfg: CfgNode) -> list[str]:
     Raises:
         ValueError: if the dataset is unknown.
         AttributeError: if its config or its files are not as expected.
-        OSError: likewise.
-        KeyError: likewise.
-        TypeError: likewise.
+        OSError: if its config or its files are not as expected.
+        KeyError: if its config or its files are not as expected.
+        TypeError: if its config or its files are not as expected.
     """
     for own_name, json_file, _ in cfg.COCO_DATA.REGISTER:
         if own_name == name:

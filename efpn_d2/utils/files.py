@@ -78,15 +78,15 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
 def open_atomically(
     path: str | os.PathLike[str], mode: str = "wb", *, sync: bool = False
 ) -> Iterator[IO[Any]]:
-    """Open a file that appears when the block ends, or, if that raises, not at all.
+    """Open a file that appears when the block ends, or not at all if the block raises.
 
-    Until then it is written beside its place, as ``.<name>.partial``, so a file that was there
-    stays; what an interrupted process has left of it is overwritten. Its folder is made.
+    Until then it is written beside its path as ``.<name>.partial``, so an existing file is kept; a
+    partial file of an interrupted process is overwritten. Its folder is created.
 
     Args:
-        path: of a local file.
+        path: path of a local file.
         mode: "wb" or "w".
-        sync: wait until the disk has it, for what must survive a crash of the machine.
+        sync: wait until the file is on the disk, to survive a crash of the machine.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

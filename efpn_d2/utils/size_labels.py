@@ -17,12 +17,13 @@ _TEMPLATES: dict[Style, tuple[str, str]] = {
 
 
 def size_label(low: float, high: float, style: Style = "text") -> str:
-    """The name of one bin.
+    """Return the name of a size bin.
 
     Args:
-        low, high: its ends in pixels; ``high`` may be infinite.
-        style: "key" ("8_16", "32_inf"), as in names of metrics; "short" ("8-16", "32+"), for heads
-            of tables; "range" ("8 to 16", "32 and more"), also of areas; or "text" ("8 to 16 px",
+        low: lower end in pixels.
+        high: upper end in pixels; may be infinite.
+        style: "key" ("8_16", "32_inf"), for metric names; "short" ("8-16", "32+"), for table
+            headings; "range" ("8 to 16", "32 and more"), also for areas; or "text" ("8 to 16 px",
             "32 px and more").
     """
     bounded, unbounded = _TEMPLATES[style]

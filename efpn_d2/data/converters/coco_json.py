@@ -72,7 +72,7 @@ def _find(source: Path, selection: Selection) -> Iterator[NamedReader]:
         if images is None:
             raise ValueError("--source is a file, so --images must be the folder of its images.")
         if selection.splits:
-            raise ValueError("--splits is for a folder as --source; a file is one data set.")
+            raise ValueError("--splits is for a folder as --source; a file is one dataset.")
         yield name or source.stem, partial(read_coco, source, images)
         return
     if images or name:
@@ -89,6 +89,6 @@ COCO = Converter(
     _find,
     options=(
         Option("images", "image folder, with a JSON as source", type=Path),
-        Option("name", "of the data set, with a JSON as source"),
+        Option("name", "of the dataset, with a JSON as source"),
     ),
 )

@@ -1,4 +1,4 @@
-"""The formats of data sets that can be converted: what ``tools/prepare_dataset.py`` offers."""
+"""Registry of the converters that ``tools/prepare_dataset.py`` offers."""
 
 from efpn_d2.data.converters.aitod import AITOD
 from efpn_d2.data.converters.coco_json import COCO
@@ -6,17 +6,17 @@ from efpn_d2.data.converters.source import Converter
 from efpn_d2.data.converters.tt100k import TT100K
 from efpn_d2.data.converters.visdrone import VISDRONE
 
-#: By name.
+#: Converters by name.
 CONVERTERS = {converter.name: converter for converter in (TT100K, AITOD, VISDRONE, COCO)}
 
 
 def register_converter(converter: Converter) -> Converter:
-    """Add a format.
+    """Add a converter.
 
     Raises:
-        ValueError: there is one of that name.
+        ValueError: if the name is taken.
     """
     if converter.name in CONVERTERS:
-        raise ValueError(f"There is a converter '{converter.name}' already: choose another name.")
+        raise ValueError(f"The converter '{converter.name}' already exists: choose another name.")
     CONVERTERS[converter.name] = converter
     return converter

@@ -1,4 +1,4 @@
-"""The result of all dataset readers."""
+"""Interface of the converters."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -31,13 +31,13 @@ class RawDataset:
     finish: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] | None = None
 
 
-# A data set's name, and what reads it; reading adds its findings to the report.
+# Name of a dataset, and the function that reads it and adds its findings to the report.
 NamedReader = tuple[str, Callable[[ValidationReport], RawDataset]]
 
 
 @dataclass(frozen=True)
 class Option:
-    """An option that one converter alone has, ``--<name>`` on the command line."""
+    """An option of a single converter, ``--<name>`` on the command line."""
 
     name: str
     help: str
@@ -48,11 +48,11 @@ class Option:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which data sets of a source are wanted.
+    """Selection of the datasets of a source.
 
     Attributes:
-        splits: names of splits; None: those that are there.
-        options: values of the converter's own options by their names.
+        splits: names of splits; None: all that exist.
+        options: values of the converter's own options by name.
     """
 
     splits: Sequence[str] | None = None
@@ -61,16 +61,16 @@ class Selection:
 
 @dataclass(frozen=True)
 class Converter:
-    """A format of data sets.
+    """A format of datasets.
 
     Attributes:
-        name: of the format, as commands have it.
-        description: of the data set, for people.
-        recognises: whether a folder (or file) is laid out in this format.
-        find: gives the data sets of a source by name, each with the function that reads it in
-            COCO's format; may raise a ``ValueError`` or an ``OSError`` with a sentence.
-        protocol: how results are usually measured; a value of ``EVALUATION.PROTOCOL``.
-        options: of its own.
+        name: name of the format in commands.
+        description: description of the dataset for users.
+        recognises: checks whether a folder (or file) is laid out in this format.
+        find: yields the datasets of a source by name, each with the function that reads it in COCO
+            format; may raise a ``ValueError`` or an ``OSError`` with one sentence.
+        protocol: usual evaluation protocol, a value of ``EVALUATION.PROTOCOL``.
+        options: options of this converter only.
     """
 
     name: str
@@ -81,9 +81,11 @@ class Converter:
     options: Sequence[Option] = ()
 
     def datasets(self, source: Path, selection: Selection) -> Iterator[NamedReader]:
-        """What ``find`` gives, with the converter's protocol.
+        """Yield the results of ``find``, with the converter's protocol.
 
-        Raises: as ``find``.
+        Raises:
+            ValueError: see ``find``.
+            OSError: see ``find``.
         """
         for name, read in self.find(source, selection):
             yield name, partial(self._read, read)
@@ -97,17 +99,17 @@ class Converter:
 def choose_splits(
     wanted: Sequence[str] | None, there: Sequence[str], known: Sequence[str], source: Path
 ) -> Sequence[str]:
-    """The splits to convert.
+    """Return the splits to convert.
 
     Args:
-        wanted: those asked for; None: all that are there.
-        there: those that the source has.
-        known: those that the data set has.
-        source: for messages.
+        wanted: selected splits; None: all that exist.
+        there: splits that the source has.
+        known: splits of the dataset.
+        source: path of the source, for messages.
 
     Raises:
-        ValueError: one that is wanted is unknown.
-        FileNotFoundError: nothing is wanted and none is there.
+        ValueError: if a selected split is unknown.
+        FileNotFoundError: if no split is selected and none exists.
     """
     for split in wanted or ():
         if split not in known:

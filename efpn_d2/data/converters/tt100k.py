@@ -273,7 +273,7 @@ TT100K = Converter(
         Option(
             "classes",
             "all: train, test and other with all classes, and test45 with the objects of the 45 "
-            "evaluated ones; 45: a data set that has only those",
+            "evaluated ones; 45: a dataset that has only those",
             ("all", "45"),
             "all",
         ),

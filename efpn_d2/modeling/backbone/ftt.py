@@ -74,7 +74,7 @@ class FeatureTextureTransfer(Upsampler):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """The arguments of the constructor but ``channels``, from ``cfg.MODEL.EFPN``."""
+        """Return the arguments of the constructor except ``channels``, from ``cfg.MODEL.EFPN``."""
         node = cfg.MODEL.EFPN
         return {
             "preset": node.PRESET,

@@ -14,7 +14,7 @@ from efpn_d2.modeling.lazy import LazyComputation, PyramidMaps
 
 
 class LazyEFPN(EFPN):
-    """:class:`EFPN` whose ``p2_prime`` is a :class:`LazyP2Prime` at inference. [ours]
+    """:class:`EFPN` with a :class:`LazyP2Prime` as ``p2_prime`` at inference [ours].
 
     P'2 is a tensor in training, in scripts, in tracing and export, which would record the tiles of
     the example, and if hooks are registered on modules that tiles do not call.

@@ -176,7 +176,7 @@ def profile_step(
 def _is_stationary(
     module: nn.Module, call: Callable[..., Tensor], channels: Sequence[int], scale: int, halo: int
 ) -> bool:
-    """Whether the output over a window of the inputs is that of the whole, beyond the halo."""
+    """Check that the output over a window equals that over the whole, except in the halo."""
     margin = halo + halo % 2 + 2  # even: some steps read an input at half the resolution
     side = 3 * margin
     generator = torch.Generator().manual_seed(0)

@@ -188,8 +188,8 @@ class DistillationRCNN(EFPNRCNN):
     ) -> dict[str, Tensor]:
         """Compute P'3 and P'2 again, without gradients to the network before the extension.
 
-        That network also computes the targets, so Eq. 5 could be reduced by making all levels less
-        informative. Therefore Eq. 5 trains the extension only, as in the stage ``distill``. [ours]
+        The network also computes the targets, so it could reduce Eq. 5 by making all levels less
+        informative. Eq. 5 therefore trains the extension only, as in the stage ``distill``. [ours]
         """
         inputs = ({k: v.detach() for k, v in maps.items()} for maps in (bottom_up, merged))
         with _without_momentum(self.backbone.extension):

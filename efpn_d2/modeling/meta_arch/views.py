@@ -17,7 +17,7 @@ def make_views(images: ImageList, view: str, size_divisibility: int) -> tuple[Im
     Args:
         images: as loaded, padded or not.
         view: ``downsample``: ``images`` are the teacher's; ``upsample``: they are the student's.
-        size_divisibility: of the student's pyramid.
+        size_divisibility: size divisibility of the student's pyramid.
 
     Returns:
         The student's images, of shape (N, 3, H, W), and the teacher's (N, 3, 2H, 2W).
