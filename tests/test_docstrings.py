@@ -112,7 +112,8 @@ def test_arguments_are_documented_one_by_one() -> None:
 
 def test_spelling_is_american() -> None:
     british = re.compile(
-        r"data sets?\b|isation|ising\b|colour|centres?\b|behaviour|neighbour|licence"
+        r"data sets?\b|isation|(normal|initial|optim|local)is(e|ed|es|ing)\b|colour|centres?\b|"
+        r"behaviour|neighbour|licence|learnt"
     )
     wrong = [i for i in ITEMS if british.search(re.sub("``.*?``", "", i.text.lower()))]
     assert _names(wrong) == []

@@ -90,7 +90,7 @@ def _source(record: Record) -> str:
     return (
         f"(`benchmarks/level_gradients.py`, protocol {record['protocol']}, {record['batches']} "
         f"batches of {record['images_per_batch']} images, seed {record['seed']}, commit "
-        f"{commit_of(record)}. The base learnt objects of up to "
+        f"{commit_of(record)}. The base learned objects of up to "
         f"{record['base']['max_object_size']:g} px. P6 is taken from P5's map, so what reads P6 "
         "reads P5's output convolution too.)"
     )
