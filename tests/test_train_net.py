@@ -94,7 +94,7 @@ def test_what_is_probably_not_meant_is_said(folder):
         "()",
     )
     output = run(folder, *CONFIG, *args)
-    assert "no file last_checkpoint: starting from MODEL.WEIGHTS" in " ".join(output.split())
+    assert "no file last_checkpoint. Starting from MODEL.WEIGHTS" in " ".join(output.split())
     assert "DISTILL.SCHEDULE is for tools/run_stages.py" in output
 
 
@@ -141,14 +141,14 @@ def test_unknown_config_ends_in_one_sentence(folder):
         (("MODEL.EFPN.SMALL_BOX_SIZE", "56"), "MODEL.EFPN.SMALL_BOX_SIZE"),
         (("MODEL.EFPN.NO_SUCH_KEY", "1"), "MODEL.EFPN.NO_SUCH_KEY"),
         ((), "coco_2017_train"),
-        (("--eval-only", *DATA_OFF), "add --resume to take the last checkpoint"),
-        (("--eval-only", *DATA_OFF, "MODEL.WEIGHTS", "nope.pth"), "there is no file 'nope.pth'"),
+        (("--eval-only", *DATA_OFF), "add --resume to use the last checkpoint"),
+        (("--eval-only", *DATA_OFF, "MODEL.WEIGHTS", "nope.pth"), "'nope.pth' does not exist"),
         (
             (
                 *("--eval-only", *DATA_OFF, "MODEL.WEIGHTS", "data/annotations.json"),
                 *("MODEL.META_ARCHITECTURE", "RetinaNet", "TEST.AUG.ENABLED", "True"),
             ),
-            "not for RetinaNet: set TEST.AUG.ENABLED to False",
+            "but not RetinaNet: set TEST.AUG.ENABLED to False",
         ),
         (
             ("--eval-only", *DATA_OFF, "MODEL.WEIGHTS", "data/annotations.json"),

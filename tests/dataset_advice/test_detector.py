@@ -65,7 +65,7 @@ def test_a_dense_detector_has_anchors_alone():
         (["MODEL.ANCHOR_GENERATOR.NAME", "RotatedAnchorGenerator"], "anchors of DefaultAnchor"),
         (
             ["MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals"],
-            "PrecomputedProposals, .* no anchors",
+            "PrecomputedProposals, .*anchors",
         ),
     ],
 )

@@ -93,8 +93,8 @@ def test_a_report_that_fails_costs_no_numbers(cfg, tmp_path, caplog):
     folder.mkdir(parents=True)
     (folder / "mine.txt").write_text("mine")
     assert evaluate(evaluator)["bbox"]["AP"] == pytest.approx(100)
-    assert f"There is no report on '{NAME}': " in caplog.text
-    assert "holds files and no report" in caplog.text
+    assert f"report on '{NAME}': " in caplog.text
+    assert "holds files that are not of a report" in caplog.text
 
 
 @pytest.mark.parametrize("protocol", ["coco", "tinyperson", "visdrone"])
@@ -130,5 +130,5 @@ def test_a_report_by_other_rules_than_the_evaluation_is_refused(cfg, tmp_path):
     with pytest.raises(ValueError, match=r"by other rules \(coco\) than the report \(aitod\)"):
         write_report(*files, ReportOptions(rules=REPORT_RULES["aitod"]), evaluated)
     two = ([files[0][0]] * 2, *files[1:])
-    with pytest.raises(ValueError, match="of one run, but the report is on two"):
+    with pytest.raises(ValueError, match="report on one run, but there are two"):
         write_report(*two, evaluated=evaluated)

@@ -123,7 +123,7 @@ def test_resuming_with_another_stream_is_said(dataset, tmp_path, caplog):
     trainer = EFPNTrainer(cfg)
     caplog.clear()
     trainer.resume_or_load(resume=True)
-    assert "another data stream (images per process 2 -> 3)" in caplog.text
+    assert "data stream (images per process 2 -> 3)" in caplog.text
 
 
 @pytest.fixture(scope="module")

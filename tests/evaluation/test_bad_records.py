@@ -55,21 +55,21 @@ def broken(record, field, value="missing"):
 @pytest.mark.parametrize(
     ("part", "field", "value", "message"),
     [
-        ("annotations", None, None, "annotations[1] of the data set is None, but must be an obj"),
-        ("annotations", None, [1], "annotations[1] of the data set is [1], but must be an object"),
-        ("annotations", "image_id", "missing", "annotations[1] of the data set has no image_id"),
-        ("annotations", "image_id", None, "annotations[1] of the data set has the image_id None"),
-        ("annotations", "category_id", "missing", "annotations[1] of the data set has no category"),
+        ("annotations", None, None, "annotations[1] of the dataset is None, but must be an obj"),
+        ("annotations", None, [1], "annotations[1] of the dataset is [1], but must be an object"),
+        ("annotations", "image_id", "missing", "annotations[1] of the dataset has no image_id"),
+        ("annotations", "image_id", None, "annotations[1] of the dataset has the image_id None"),
+        ("annotations", "category_id", "missing", "annotations[1] of the dataset has no category"),
         ("annotations", "category_id", "1", "has the category_id '1', which must be an integer"),
-        ("annotations", "bbox", "missing", "annotations[1] of the data set has no bbox"),
+        ("annotations", "bbox", "missing", "annotations[1] of the dataset has no bbox"),
         ("annotations", "bbox", [0, 0, 1], "has the bbox [0, 0, 1], which must be four finite"),
         ("annotations", "bbox", [0, 0, -1, 2], "has the bbox [0, 0, -1, 2], which must be"),
-        ("annotations", "area", "missing", "annotations[1] of the data set has no area"),
-        ("annotations", "area", math.nan, "annotations[1] of the data set has the area nan"),
-        ("annotations", "iscrowd", 2, "annotations[1] of the data set has the iscrowd 2"),
-        ("images", None, None, "images[1] of the data set is None"),
-        ("images", "id", "missing", "images[1] of the data set has no id"),
-        ("categories", "name", "missing", "categories[1] of the data set has no name"),
+        ("annotations", "area", "missing", "annotations[1] of the dataset has no area"),
+        ("annotations", "area", math.nan, "annotations[1] of the dataset has the area nan"),
+        ("annotations", "iscrowd", 2, "annotations[1] of the dataset has the iscrowd 2"),
+        ("images", None, None, "images[1] of the dataset is None"),
+        ("images", "id", "missing", "images[1] of the dataset has no id"),
+        ("categories", "name", "missing", "categories[1] of the dataset has no name"),
         ("results", None, None, "results[1] is None, but must be an object with image_id, cat"),
         ("results", "score", "missing", "results[1] has no score"),
         ("results", "score", "0.5", "results[1] has the score '0.5', which must be a finite"),
@@ -102,7 +102,7 @@ def test_masks_need_more(lost):
     coco = dataset([annotation(1, 1, 1, [0, 0, 9, 9], segmentation=[[0, 0, 9, 0, 9, 9]])])
     coco["annotations"][0].pop(lost, None)
     coco["images"][0].pop(lost, None)
-    with pytest.raises(ValueError, match=f"of the data set has no {lost}"):
+    with pytest.raises(ValueError, match=f"of the dataset has no {lost}"):
         evaluate_coco(coco, [], COCO_PROTOCOLS["coco"], "segm")
     result = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "score": 0.5}
     whole = dataset([])

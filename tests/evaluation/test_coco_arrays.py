@@ -112,14 +112,14 @@ def test_a_bad_record_of_the_data_set_is_named(write, part, record, message):
 
 def test_a_file_that_was_cut_short_is_no_json(write):
     truth = load_ground_truth(write(DATASET, "gt.json"))
-    with pytest.raises(ValueError, match="file.json is no JSON: "):
+    with pytest.raises(ValueError, match="file.json is not valid JSON: "):
         load_detections(write('[{"bbox": [1, 2'), truth)
 
 
 @pytest.mark.parametrize("content", ["{}", '[{"bbox": 3}]'])
 def test_other_files_are_refused(write, content):
     truth = load_ground_truth(write(DATASET, "gt.json"))
-    with pytest.raises(ValueError, match=r"file.json (is no file of COCO res|has no image_id)"):
+    with pytest.raises(ValueError, match=r"file.json (is not a file of COCO res|has no image_id)"):
         load_detections(write(content), truth)
     with pytest.raises(ValueError, match="file.json .*COCO JSON: .* the list 'images'"):
         load_ground_truth(write(content))

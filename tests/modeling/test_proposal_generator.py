@@ -72,7 +72,7 @@ def test_proposals_on_p2_prime_train_the_extension():
     ("options", "message"),
     [
         ({"MODEL.EFPN.P2_PRIME_ANCHOR_SIZES": [8, 16]}, "has 2 sizes, but the other levels have 1"),
-        ({"MODEL.EFPN.P2_PRIME_ANCHOR_SIZES": []}, r"\[\]: it is for one level"),
+        ({"MODEL.EFPN.P2_PRIME_ANCHOR_SIZES": []}, r"\[\]: it is for a single level"),
         ({"MODEL.EFPN.P2_PRIME_ANCHOR_SIZES": [[16]]}, "without inner brackets"),
         ({"MODEL.RPN.IN_FEATURES": ["p2_prime", "p2"]}, "would add it again"),
     ],

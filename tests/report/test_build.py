@@ -191,7 +191,7 @@ def test_a_folder_with_other_files_is_refused_and_left_as_it_is(sample, tmp_path
     (tmp_path / "images").mkdir()
     for name in ("images/0.jpg", "images/000000000139.jpg", "notes.txt"):
         (tmp_path / name).write_text("mine")
-    with pytest.raises(ValueError, match="holds files and no report .* choose a new or an empty"):
+    with pytest.raises(ValueError, match="holds files that are not of a report: choose a new"):
         write_report(sample.runs[:1], sample.annotations, sample.images, tmp_path)
     files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")}
     assert files == {"images/0.jpg", "images/000000000139.jpg", "notes.txt"}
@@ -204,7 +204,7 @@ def test_no_detections_and_no_pictures(sample, tmp_path, caplog):
     write_report([tmp_path / "none.json"], sample.annotations, tmp_path / "elsewhere", output)
     row = Outline((output / "index.html").read_text()).tables["sizes"][1]
     assert row[2] == "0.0" and row[-2] == "0.0" and row[-3] == "n/a (0 detections)"
-    assert f"no image of the data set could be read below '{tmp_path / 'elsewhere'}'" in caplog.text
+    assert f"no image of the dataset could be read below '{tmp_path / 'elsewhere'}'" in caplog.text
     assert "Errno" not in caplog.text and ".png' does not exist: check the path." in caplog.text
     assert not any("file" in image for image in page_data(output)["images"])
 
@@ -214,7 +214,7 @@ def test_one_image_that_is_missing(sample, tmp_path, caplog):
     shutil.copytree(sample.images, images)
     next(images.glob("0*.png")).unlink()
     write_report(sample.runs[:1], sample.annotations, images, tmp_path / "report")
-    assert "1 image could not be read, so the report has no picture there" in caplog.text
+    assert "1 image could not be read" in caplog.text
 
 
 def test_numbers_of_an_evaluator_are_shown_with_their_rules(sample, tmp_path):
@@ -233,17 +233,17 @@ def test_numbers_of_an_evaluator_are_shown_with_their_rules(sample, tmp_path):
 
 def test_bad_input_gets_one_sentence(sample, tmp_path):
     files = (sample.annotations, sample.images, tmp_path)
-    with pytest.raises(ValueError, match="one or two files of results, not 3"):
+    with pytest.raises(ValueError, match="one or two files of results, but 3"):
         write_report([*sample.runs, sample.runs[0]], *files)
-    with pytest.raises(ValueError, match=r"There are 1 names for 2 run\(s\)"):
+    with pytest.raises(ValueError, match=r"1 names were given for 2 run\(s\)"):
         write_report(sample.runs, *files, ReportOptions(names=("one",)))
-    with pytest.raises(FileNotFoundError, match="The image folder '.*nowhere' is not there"):
+    with pytest.raises(FileNotFoundError, match="The image folder '.*nowhere' does not exist"):
         write_report(sample.runs[:1], sample.annotations, tmp_path / "nowhere", tmp_path / "r")
     assert not (tmp_path / "r").exists()
     with pytest.raises(FileNotFoundError, match="missing.json"):
         write_report([tmp_path / "missing.json"], *files)
     (tmp_path / "odd.json").write_text('{"results": 3}')
-    with pytest.raises(ValueError, match="odd.json is not what an evaluator writes"):
+    with pytest.raises(ValueError, match="odd.json is not a file of an evaluator"):
         options = ReportOptions(evaluations=[tmp_path / "odd.json"])
         write_report(sample.runs[:1], *files, options)
 

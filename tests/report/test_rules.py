@@ -42,7 +42,7 @@ def test_changes_are_named():
     changed = REPORT_RULES["coco"].changed((0, 10), 300)
     assert changed.edges == (0, 10) and changed.max_dets == 300
     assert len(changed.coco.bins) == 2 and len(changed.coco.notes) == 2
-    assert changed.coco.notes[-1] == "size bins 0 to 10 px, 10 px and more in place of its own"
+    assert changed.coco.notes[-1] == "size bins 0 to 10 px, 10 px and more instead of its own"
     assert REPORT_RULES["coco"].changed() == REPORT_RULES["coco"]
     with pytest.raises(ValueError, match="must be ascending sizes"):
         REPORT_RULES["coco"].changed((8, 4))

@@ -91,7 +91,7 @@ def test_a_prepared_data_sets_own_protocol_unless_another_is_asked_for(
 
 def test_an_image_folder_that_is_not_there(sample, tmp_path):
     wrong = sample._replace(images=tmp_path / "nonsense")
-    with pytest.raises(SystemExit, match="error: The image folder '.*nonsense' is not there: give"):
+    with pytest.raises(SystemExit, match="error: The image folder '.*nonsense' does not exist"):
         report.main(arguments(wrong, tmp_path / "r"))
     assert not (tmp_path / "r").exists()
 

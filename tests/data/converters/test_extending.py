@@ -15,7 +15,7 @@ pytestmark = pytest.mark.fast
 def converters(monkeypatch, tmp_path):
     """The table of converters, which is as it was after the test, in a folder with the recipe."""
     before = dict(CONVERTERS)
-    (tmp_path / "signs.py").write_text(recipe("A data set converter"))
+    (tmp_path / "signs.py").write_text(recipe("A dataset converter"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield CONVERTERS

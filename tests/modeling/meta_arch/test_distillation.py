@@ -249,7 +249,7 @@ def test_a_marker_is_at_the_same_cell_in_both_views(row, column):
 
 def test_freezing_needs_something_to_train():
     cfg = make_config(**{"MODEL.EFPN.ROUTING": "none"})
-    with pytest.raises(ValueError, match="no parameter below roi_heads.small_"):
+    with pytest.raises(ValueError, match="no parameters below roi_heads.small_"):
         freeze_all_but(build_model(cfg), ("roi_heads.small_",))
 
 

@@ -373,11 +373,11 @@ def test_mistakes_are_one_clear_sentence():
     assert "ROUTING is 'both'" in build_error(**{"MODEL.EFPN.ROUTING": "both"})
     message = build_error(**{"MODEL.ROI_HEADS.IN_FEATURES": ["p1", "p2"]})
     assert "MODEL.ROI_HEADS.IN_FEATURES reads p1, but the backbone returns only p2_prime" in message
-    assert "set it to EFPNRPN" in build_error(
+    assert "to EFPNRPN" in build_error(
         **{"MODEL.EFPN.RPN_ON_P2_PRIME": True, "MODEL.PROPOSAL_GENERATOR.NAME": "RPN"}
     )
     message = build_error(cascade=True, **{"MODEL.EFPN.ROUTING": "duplicate"})
-    assert "EFPNCascadeROIHeads cannot duplicate boxes" in message
+    assert "MODEL.EFPN.ROUTING to reassign or none" in message
 
 
 def test_a_backbone_without_p2_prime_is_named():
