@@ -85,7 +85,7 @@ def test_an_up_sampler(follow, preset):
     cfg.MODEL.EFPN.PRESET = preset
     cfg.MODEL.EFPN.LAZY = preset == "paper"
     cfg.MODEL.EFPN.LAZY_TILE_SIDES = [16]
-    follow("An up-sampler", cfg)
+    follow("An upsampler", cfg)
     backbone = assert_trains(cfg).backbone.eval()
     upsampler = backbone.extension.upsampler
     assert list(upsampler.state_dict()) == ["correction.weight", "correction.bias"]
