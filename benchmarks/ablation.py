@@ -19,14 +19,7 @@ from typing import Any
 
 import probes  # noqa: F401  registers the pyramids of rows that are only evaluated
 import slices  # noqa: F401  registers the detector of one more
-from ablation_rows import (
-    PROTOCOLS,
-    ROWS,
-    VARIANTS,
-    Protocol,
-    pixels_per_student_pixel,
-    row_config,
-)
+from ablation_rows import ROWS, pixels_per_student_pixel, row_config
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.engine import launch
@@ -35,6 +28,7 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 from pycocotools.coco import COCO
 from records import ABLATION
+from row_spec import PROTOCOLS, VARIANTS, Protocol
 from torch import nn
 
 from efpn_d2.checkpoint import EFPNCheckpointer

@@ -19,12 +19,13 @@ from unittest import mock
 
 import numpy as np
 import torch
-from ablation_rows import PROTOCOLS, ROWS, VARIANTS, base_config, row_config
+from ablation_rows import ROWS, base_config, row_config
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from detectron2.modeling.proposal_generator import RPN
 from detectron2.structures import Boxes, Instances
 from records import RESULTS
+from row_spec import PROTOCOLS, VARIANTS
 from torch import Tensor, nn
 
 from efpn_d2.data.image_annotations import load_records

@@ -24,11 +24,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ablation_rows import PROTOCOLS, base_config, lengths
+from ablation_rows import base_config, lengths
 from detectron2.config import CfgNode
 from detectron2.utils.env import seed_all_rng
 from level_log import measure, summarize
 from records import RESULTS
+from row_spec import PROTOCOLS
 
 from efpn_d2.checkpoint import EFPNCheckpointer
 from efpn_d2.data.datasets import register_datasets

@@ -4,10 +4,11 @@ import math
 import re
 from collections.abc import Sequence
 
-from ablation_rows import OPTION_ROWS, PROTOCOLS, ROWS
+from ablation_rows import OPTION_ROWS, ROWS
 from equal_cost import ENTRIES
 from equal_cost_rows import EQUAL_COST_ROWS
 from records import Records, differences, metric, recovered
+from row_spec import PROTOCOLS
 
 from efpn_d2.evaluation.size_bins import SizeBin
 from rendering.markdown import (

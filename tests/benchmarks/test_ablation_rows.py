@@ -1,5 +1,6 @@
 import pytest
-from ablation_rows import PROTOCOLS, ROWS, VARIANTS, base_config, row_config
+from ablation_rows import ROWS, base_config, row_config
+from row_spec import PROTOCOLS, VARIANTS
 
 from efpn_d2.engine.stages import stage_configs
 

@@ -5,10 +5,11 @@ import json
 import level_gradients
 import pytest
 import torch
-from ablation_rows import PROTOCOLS, base_config
+from ablation_rows import base_config
 from detectron2.modeling import build_model, poolers
 from detectron2.structures import Boxes, Instances
 from level_log import measure, summarize, watch
+from row_spec import PROTOCOLS
 
 from efpn_d2.engine.stages import stage_configs
 

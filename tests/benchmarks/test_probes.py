@@ -1,8 +1,9 @@
 import pytest
 import torch
-from ablation_rows import PROTOCOLS, ROWS, row_config
+from ablation_rows import ROWS, row_config
 from detectron2.modeling import build_backbone
 from probes import P3PrimePyramid, TeacherP2Pyramid
+from row_spec import PROTOCOLS
 from torch.nn import functional as F
 
 pytestmark = pytest.mark.fast

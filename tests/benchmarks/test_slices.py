@@ -1,8 +1,9 @@
 import pytest
 import torch
-from ablation_rows import PROTOCOLS, ROWS, row_config
+from ablation_rows import ROWS, row_config
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
+from row_spec import PROTOCOLS
 from slices import SlicedRCNN
 
 pytestmark = pytest.mark.fast
