@@ -25,7 +25,7 @@ from efpn_d2.modeling import BOX_ROUTER_REGISTRY, EFPN, UPSAMPLER_REGISTRY, EFPN
 from efpn_d2.modeling.stage_table import STAGES
 from tests.dataset_advice.helpers import analysis_config
 from tests.engine import tiny_training
-from tests.modeling.helpers import tiny_config, training_input, without_gradient
+from tests.modeling.helpers import tiny_config, training_input, with_teacher_image, without_gradient
 
 TEXT = (Path(__file__).resolve().parent.parent / "docs/extending.md").read_text()
 SECTIONS = dict(
@@ -67,7 +67,8 @@ def assert_trains(cfg: CfgNode) -> torch.nn.Module:
     torch.manual_seed(0)
     model = DistillationTrainer.build_model(cfg).train()
     with EventStorage():
-        losses = model([training_input(BOXES, size=(64, 128)), training_input([], size=(64, 128))])
+        inputs = [training_input(BOXES, size=(64, 128)), training_input([], size=(64, 128))]
+        losses = model(with_teacher_image(inputs))
     assert all(torch.isfinite(x) for x in losses.values())
     sum(losses.values()).backward()
     assert without_gradient(model) == []

@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     selection = Selection(args.splits, {o.name: getattr(args, o.name) for o in converter.options})
     failures = []
     if not args.source.exists():
-        parser.error(f"--source: there is no '{args.source}'.")
+        parser.error(f"--source: '{args.source}' does not exist.")
     if not converter.recognises(args.source):
         others = [c.name for c in CONVERTERS.values() if c.recognises(args.source)]
         if others:

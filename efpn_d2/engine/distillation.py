@@ -11,7 +11,6 @@ from efpn_d2.checkpoint import EFPNCheckpointer, missing_below
 from efpn_d2.data.mappers import build_distillation_mapper
 from efpn_d2.engine.resumable_loader import build_resumable_train_loader
 from efpn_d2.engine.trainer import EFPNTrainer
-from efpn_d2.modeling.freezing import freeze_all_but
 from efpn_d2.modeling.stage_table import SMALL_RPN_HEAD, StageError, get_stage
 from efpn_d2.modeling.stages import stage_config
 
@@ -28,16 +27,12 @@ class DistillationTrainer(EFPNTrainer):
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
-        """Build the detector of the stage and freeze the parameters that the stage does not train.
+        """Build the detector of the stage.
 
         Raises:
             StageError: if the stage is unknown or does not fit the configured detector.
         """
-        stage = get_stage(cfg.DISTILL.STAGE)
-        model = super().build_model(stage_config(cfg))
-        if stage.trained is not None:
-            freeze_all_but(model, stage.trained(cfg))
-        return model
+        return super().build_model(stage_config(cfg))
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> DataLoader[Any]:

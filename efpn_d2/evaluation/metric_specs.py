@@ -5,6 +5,7 @@ and a number for each size bin in the results.
 """
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -67,6 +68,8 @@ class MetricSpec:
         return (self.by_size or not area.name) and self.is_of(area)
 
 
+_OWN_NAMES = re.compile(r"A[PR]\d*|objects|oLRP(Loc|FP|FN)?")
+
 #: Metrics added by :func:`register_metric`, by name.
 METRICS: dict[str, MetricSpec] = {}
 
@@ -77,7 +80,7 @@ def register_metric(spec: MetricSpec) -> MetricSpec:
     Raises:
         ValueError: if the name is taken.
     """
-    if spec.name in METRICS or spec.name in ("AP", "AR", "objects", "oLRP"):
+    if spec.name in METRICS or _OWN_NAMES.fullmatch(spec.name):
         raise ValueError(f"The metric '{spec.name}' already exists: choose another name.")
     METRICS[spec.name] = spec
     return spec

@@ -120,12 +120,12 @@ def check_a_stage(dataset, folder, stage, start, device, *opts):
     ("stage", "precision"),
     [
         *((stage, "bfloat16") for stage in STAGES),
-        ("joint", "float16"),
+        ("distill", "float16"),
         # A CPU only emulates fp16 convolutions.
         *(
             pytest.param(stage, "float16", marks=pytest.mark.slow)
             for stage in STAGES
-            if stage != "joint"
+            if stage != "distill"
         ),
     ],
 )

@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from efpn_d2.evaluation import COCO_PROTOCOLS, evaluate_coco, metric_specs
+from efpn_d2.evaluation import (
+    COCO_PROTOCOLS,
+    MetricSpec,
+    evaluate_coco,
+    metric_specs,
+    register_metric,
+)
 from efpn_d2.evaluation.coco_evaluator import _table
 from efpn_d2.report import REPORT_RULES
 from efpn_d2.report.tables import metrics as report_columns
@@ -34,3 +40,10 @@ def test_a_metric_from_outside(metrics):
     assert "ARhalf" in [column.heading for column in report_columns(REPORT_RULES["small"])]
     with pytest.raises(ValueError, match="a metric 'ARhalf' already"):
         exec(recipe("A size-binned metric"), {})
+
+
+@pytest.mark.parametrize("name", ["AP", "AP50", "AR100", "objects", "oLRPLoc"])
+def test_names_of_the_package_are_taken(metrics, name):
+    with pytest.raises(ValueError, match=f"a metric '{name}' already"):
+        register_metric(MetricSpec(name, "", lambda part: 0.0))
+    assert not metrics

@@ -3,6 +3,7 @@
 import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.structures import BitMasks, Boxes, Instances
+from torch.nn import functional as F
 
 import efpn_d2
 
@@ -43,6 +44,13 @@ def narrow(cfg: CfgNode) -> None:
     cfg.MODEL.ROI_MASK_HEAD.CONV_DIM = 16
     cfg.MODEL.RPN.POST_NMS_TOPK_TRAIN = 50
     cfg.MODEL.RPN.POST_NMS_TOPK_TEST = 50
+
+
+def with_teacher_image(inputs: list[dict]) -> list[dict]:
+    """The inputs with the teacher's view, which is interpolated."""
+    return [
+        {**x, "teacher_image": F.interpolate(x["image"][None], scale_factor=2)[0]} for x in inputs
+    ]
 
 
 def training_input(

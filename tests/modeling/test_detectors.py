@@ -8,7 +8,13 @@ from detectron2.utils.events import EventStorage
 
 import efpn_d2
 from efpn_d2.model_zoo import list_configs
-from tests.modeling.helpers import narrow, tiny_config, training_input, without_gradient
+from tests.modeling.helpers import (
+    narrow,
+    tiny_config,
+    training_input,
+    with_teacher_image,
+    without_gradient,
+)
 
 MASK = "COCO-InstanceSegmentation/mask_rcnn_R_50_EFPN_1x.yaml"
 CASCADE_MASK = "COCO-InstanceSegmentation/cascade_mask_rcnn_R_50_EFPN_3x.yaml"
@@ -40,7 +46,7 @@ def test_every_config_builds_trains_a_step_and_detects(name):
     torch.manual_seed(0)
     model = build_model(cfg)
     inputs = [training_input([[4, 4, 12, 14], [2, 2, 60, 60]]), training_input([])]
-    train_step(model, inputs)
+    train_step(model, with_teacher_image(inputs))
     assert without_gradient(model) == []
     found = detect(model, inputs)
     assert len(found) == 2

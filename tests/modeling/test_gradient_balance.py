@@ -307,7 +307,9 @@ def test_heads_trained_by_hard_examples_have_a_state_of_their_own(boxes):
     assert (updates > 0) == any(boxes)
 
 
-@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "precision", [torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("name", [FASTER, CASCADE, RETINANET])
 def test_mixed_precision(precision, name):
     model = build(name, *ON)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from efpn_d2.losses import foreground_background_balanced_loss
-from efpn_d2.modeling.freezing import eval_frozen_modules
+from efpn_d2.modeling.freezing import eval_frozen_modules, freeze_all_but
 from efpn_d2.modeling.mask_supervision import learns_masks
 from efpn_d2.modeling.meta_arch.rcnn import EFPNRCNN, Losses
 from efpn_d2.modeling.meta_arch.teacher import build_teacher
@@ -51,6 +51,7 @@ class DistillationRCNN(EFPNRCNN):
         loss_weight: float = 1.0,
         view: str = "downsample",
         teacher: Backbone | None = None,
+        trained: tuple[str, ...] | None = None,
         **kwargs: Any,
     ) -> None:
         """
@@ -66,12 +67,16 @@ class DistillationRCNN(EFPNRCNN):
                 student's.
             teacher: a separate pyramid that computes the targets; it is frozen and not part of the
                 state dict. None: the student's own pyramid.
+            trained: prefixes of the parameters that are trained; the others are frozen. None: all
+                are trained.
             kwargs: see :class:`EFPNRCNN`.
 
         Raises:
-            ValueError: if a view or level is unknown.
+            ValueError: if a view or level is unknown, or no parameter would be trained.
         """
         super().__init__(**kwargs)
+        if trained is not None:
+            freeze_all_but(self, trained)
         if view not in VIEWS:
             raise ValueError(f"DISTILL.VIEW is '{view}': use one of {', '.join(VIEWS)}.")
         unknown = set(levels) - {"p3_prime", "p2_prime"}
@@ -109,6 +114,7 @@ class DistillationRCNN(EFPNRCNN):
             loss_weight=node.LOSS_WEIGHT,
             view=node.VIEW,
             teacher=build_teacher(cfg),
+            trained=None if stage.trained is None else stage.trained(cfg),
         )
         return ret
 
