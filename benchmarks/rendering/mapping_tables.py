@@ -91,8 +91,8 @@ def _source(record: Record) -> str:
         f"(`benchmarks/level_gradients.py`, protocol {record['protocol']}, {record['batches']} "
         f"batches of {record['images_per_batch']} images, seed {record['seed']}, commit "
         f"{commit_of(record)}. The base learned objects of up to "
-        f"{record['base']['max_object_size']:g} px. P6 is taken from P5's map, so what reads P6 "
-        "reads P5's output convolution too.)"
+        f"{record['base']['max_object_size']:g} px. P6 is subsampled from P5, so all that reads P6 "
+        "also reads P5's output convolution.)"
     )
 
 

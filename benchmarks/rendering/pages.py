@@ -25,12 +25,13 @@ def render_summary() -> str:
         point = points[name]
         cells = [mean_and_spread(list(point.values(x).values())) for x in ("AP_0_16", "AP_16_inf")]
         lines.append([name, *cells, multiple(point.time), multiple(point.memory)])
-    heads = ["", "AP, objects below 16 px", "AP, 16 px and more", "CPU time, of FPN's", "memory"]
+    heads = ["", "AP, objects below 16 px", "AP, 16 px and more"]
+    heads += ["CPU time, relative to FPN", "memory, relative to FPN"]
     return (
         f"{table(heads, lines)}\n\n"
-        "AP: synthetic images, ResNet-18 from scratch, as many iterations each; mean and standard "
-        "deviation over the seeds. Time and memory: the same detectors with ResNet-50 on an image "
-        "of 800 px."
+        "AP: synthetic images, ResNet-18 trained from scratch, the same number of iterations for "
+        "all; mean and standard deviation over the seeds. Time and memory: the same detectors with "
+        "ResNet-50 on an image of 800 px."
     )
 
 
@@ -46,8 +47,9 @@ def render_demo(names: Sequence[str]) -> str:
         lines.append([*cells, f"{sum(record['seconds'].values()) / 60:.1f}"])
     heads = ["on", "AP50", "AP, 0 to 8 px", "AP, 8 to 16 px", "minutes"]
     return (
-        f"Expected of `make demo` on {records[0]['val_images']} unseen images, up to rounding, "
-        "which differs between CPUs. It prints where the image sheet and all numbers are.\n\n"
+        f"Expected results of `make demo` on {records[0]['val_images']} unseen images; rounding "
+        "differs between CPUs. The command prints the paths of the image sheet and of all "
+        "numbers.\n\n"
         f"{table(heads, lines)}"
     )
 

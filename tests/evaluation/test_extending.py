@@ -38,7 +38,7 @@ def test_a_metric_from_outside(metrics):
     head, *_ = _table(result, after).splitlines()
     assert head.split(" | ")[-1].startswith("ARhalf")
     assert "ARhalf" in [column.heading for column in report_columns(REPORT_RULES["small"])]
-    with pytest.raises(ValueError, match="a metric 'ARhalf' already"):
+    with pytest.raises(ValueError, match="metric 'ARhalf' already"):
         exec(recipe("A size-binned metric"), {})
 
 

@@ -137,7 +137,7 @@ def test_empty_sides(detections, objects):
 
 
 def test_disagreeing_lengths_are_named():
-    with pytest.raises(ValueError, match="2 detections came with 1 entries in 'scores'"):
+    with pytest.raises(ValueError, match="2 detections, but 1 entries in 'scores'"):
         match([A, B], [0.9], [0, 0], [A], [0])
 
 

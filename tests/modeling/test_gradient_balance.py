@@ -381,7 +381,7 @@ def test_heads_that_do_not_know_it_are_named(name, key, value, wanted):
 
 
 def test_half_stock_detectors_are_refused_without_a_trainer_too():
-    with pytest.raises(ValueError, match="MODEL.ROI_HEADS.NAME is StandardROIHeads"):
+    with pytest.raises(ValueError, match="MODEL.ROI_HEADS.NAME StandardROIHeads"):
         build(FASTER, *ON, "MODEL.ROI_HEADS.NAME", "StandardROIHeads")
 
 

@@ -38,5 +38,5 @@ def test_a_converter_from_outside(converters, tmp_path, capsys):
     with pytest.raises(SystemExit):
         prepare_dataset.main(["coco", *places])
     assert "is laid out as signs, not coco" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="a converter 'signs' already"):
+    with pytest.raises(ValueError, match="converter 'signs' already"):
         register_converter(Converter("signs", "", bool, lambda source, selection: ()))

@@ -251,7 +251,7 @@ def test_merging_keeps_the_best_of_each_object(record):
     [
         (RETINANET, {}, "GeneralizedRCNN .*not EFPNRetinaNet"),
         (BOX, {"MODEL.META_ARCHITECTURE": "PanopticFPN"}, "GeneralizedRCNN .*not PanopticFPN"),
-        (BOX, {"MODEL.KEYPOINT_ON": True}, "no keypoints, but MODEL.KEYPOINT_ON is True"),
+        (BOX, {"MODEL.KEYPOINT_ON": True}, "keypoints, but MODEL.KEYPOINT_ON is True"),
         (BOX, {"MODEL.LOAD_PROPOSALS": True}, "MODEL.LOAD_PROPOSALS is True"),
         (BOX, {"TEST.AUG.MIN_SIZES": ()}, r"MIN_SIZES is \(\): list the lengths"),
         (BOX, {"TEST.AUG.MIN_SIZES": (0, 64)}, r"MIN_SIZES is \(0, 64\)"),
@@ -266,7 +266,7 @@ def test_what_cannot_be_tested_at_several_scales_is_said(name, options, message)
 @pytest.mark.fast
 def test_a_detector_of_another_kind_than_the_config_says():
     model = build_model(tiny_config(RETINANET))
-    with pytest.raises(ValueError, match="not for EFPNRetinaNet"):
+    with pytest.raises(ValueError, match="not EFPNRetinaNet"):
         EFPNWithTTA(config(), model)
 
 
