@@ -210,7 +210,7 @@ def test_a_stage_whose_checkpoint_is_gone_says_so(dataset, finished, tmp_path):
         (["DISTILL.OHEM_POSITIVE_FRACTION", 2.0], "stage head: DISTILL.OHEM_BATCH"),
         (["DISTILL.VIEW", "downsampel"], "stage distill: DISTILL.VIEW is 'downsampel'"),
         (["DISTILL.COLOR_JITTER", 2.0], "stage distill: DISTILL.COLOR_JITTER"),
-        (["DISTILL.TEACHER_WEIGHTS", "none.pth"], "stage distill: .* no file 'none.pth'"),
+        (["DISTILL.TEACHER_WEIGHTS", "none.pth"], "stage distill: .* 'none.pth' does not exist"),
         (["MODEL.EFPN.ROUTING", "none"], "stage head: .* MODEL.EFPN.ROUTING is none"),
         (["MODEL.ROI_HEADS.NAME", "EFPNCascadeROIHeads"], "stage head: .* DISTILL.STAGE joint"),
         (["MODEL.META_ARCHITECTURE", "RetinaNet"], "stage (base|distill): "),
