@@ -16,12 +16,12 @@ PYTEST_ARGS ?=
 help:
 	@echo "make demo         set up, train a small detector on generated images, show what it finds"
 	@echo "make test         set up, run the tests"
-	@echo "make test-fast    set up, run the tests of seconds only"
+	@echo "make test-fast    set up, run only the fast tests (seconds)"
 	@echo "make test-slow    set up, run the tests of minutes; one of them downloads Detectron2"
 	@echo "make gpu-check    set up, check tests, precisions, speed and torch.compile on a CUDA card (8 minutes)"
 	@echo "make setup        make $(or $(VENV),nothing: PYTHON is used) with all that is needed"
 	@echo "make lint         set up, check style, format and types (the types with Python 3.11 or newer)"
-	@echo "make format       set up, bring the code into the format"
+	@echo "make format       set up, format the code"
 	@echo "make check-wheel  set up, build the wheel and load all its configs away from the source"
 	@echo "make clean        remove the folder .venv here (never another VENV) and what builds and tests leave"
 

@@ -38,7 +38,7 @@ from efpn_d2.engine import DistillationTrainer, run_and_leave
 from efpn_d2.engine.stages import run_stages
 from efpn_d2.evaluation.size_bins import SizeBin, evaluate_size_bins
 from efpn_d2.modeling.freezing import freeze_all_but
-from efpn_d2.utils.run_record import collect_run_record, peak_memory_gib, write_json
+from efpn_d2.utils.run_record import collect_run_record, peak_memory_gib, write_record
 from efpn_d2.utils.tool_support import not_negative, positive
 
 SMALL = 16.0  # student pixels: the objects that the claim is about
@@ -84,7 +84,7 @@ class Study:
         }
         if comm.is_main_process() and not result.exists():
             by_size = self.by_size(cfg)
-            write_json(result, {**identity, **records[-1], "by_size": by_size, "stages": stages})
+            write_record(result, {**identity, **records[-1], "by_size": by_size, "stages": stages})
         comm.synchronize()
         return json.loads(result.read_text())
 

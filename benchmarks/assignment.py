@@ -33,7 +33,7 @@ from efpn_d2.dataset_advice.analyze import measure_anchors
 from efpn_d2.dataset_advice.detector import describe_detector
 from efpn_d2.dataset_advice.objects import ObjectTable, read_objects
 from efpn_d2.engine.stages import stage_configs
-from efpn_d2.utils.run_record import collect_run_record, timed, write_json
+from efpn_d2.utils.run_record import collect_run_record, timed, write_record
 from efpn_d2.utils.tool_support import not_negative
 
 DETECTORS = {
@@ -185,7 +185,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "seconds": seconds,
         "rows": rows,
     }
-    write_json(args.results / "assignment.json", {**collect_run_record(args.seed), **record})
+    write_record(args.results / "assignment.json", {**collect_run_record(args.seed), **record})
 
 
 if __name__ == "__main__":

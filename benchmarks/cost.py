@@ -22,7 +22,7 @@ from efpn_d2.modeling import (
     ForegroundBackgroundSeparationModule,
     StaticGuidedDynamicModule,
 )
-from efpn_d2.utils.run_record import collect_run_record, write_json
+from efpn_d2.utils.run_record import collect_run_record, write_record
 from efpn_d2.utils.tool_support import positive
 
 CONFIG = "COCO-Detection/faster_rcnn_R_50_EFPN_1x.yaml"
@@ -76,7 +76,7 @@ def main() -> None:
         for block, row in blocks.items():
             print(f"{block:>42}: {row['parameters_k']} k, {row['mmacs']} MMACs")
     record = {"config": args.config, "size": args.size, "rows": rows}
-    write_json(RESULTS / f"{args.name}.json", {**collect_run_record(0), **record})
+    write_record(RESULTS / f"{args.name}.json", {**collect_run_record(0), **record})
 
 
 if __name__ == "__main__":

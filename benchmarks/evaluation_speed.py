@@ -14,7 +14,7 @@ from records import RESULTS
 
 from efpn_d2.evaluation import COCO_PROTOCOLS, CocoProtocol, CocoResult, evaluate_coco
 from efpn_d2.evaluation.coco_backends import BACKENDS, backend_version, choose_backend
-from efpn_d2.utils.run_record import collect_run_record, write_json
+from efpn_d2.utils.run_record import collect_run_record, write_record
 from efpn_d2.utils.tool_support import not_negative, positive
 
 SLOWEST = "pycocotools"
@@ -136,7 +136,7 @@ def main() -> None:
         "backends": [backend_version(name) for name in backends],
         "cases": cases,
     }
-    write_json(RESULTS / "evaluation_speed.json", {**collect_run_record(args.seed), **record})
+    write_record(RESULTS / "evaluation_speed.json", {**collect_run_record(args.seed), **record})
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from gpu_check_steps import CONFIG, DRY, FULL, Scale, Step, make_steps
 from records import RESULTS
 from speed import backbone_name
 
-from efpn_d2.utils.run_record import collect_run_record, write_json
+from efpn_d2.utils.run_record import collect_run_record, write_record
 
 OUTPUT = RESULTS / "gpu_check.json"
 PRELOADED = ["torch", "detectron2.modeling", "detectron2.engine", "efpn_d2.engine"]
@@ -163,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def save(outcomes: list[Outcome]) -> None:
         seconds = round(time.monotonic() - start, 1)
-        write_json(args.output, {**description, "seconds": seconds, "steps": outcomes})
+        write_record(args.output, {**description, "seconds": seconds, "steps": outcomes})
 
     outcomes = run_steps(steps, 60 * args.minutes - (time.monotonic() - start), save)
     for outcome in outcomes:

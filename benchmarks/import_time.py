@@ -15,7 +15,7 @@ import torch
 from records import RESULTS
 from timing import cpu_seconds_of_children, summarize, time_in_turns
 
-from efpn_d2.utils.run_record import collect_run_record, write_json
+from efpn_d2.utils.run_record import collect_run_record, write_record
 from efpn_d2.utils.tool_support import not_negative, positive
 
 BASELINE = "import detectron2"
@@ -49,7 +49,7 @@ def main() -> None:
         row["ratio_to_modeling"] = of_modeling[name]["ratio"]
         print(f"{name:>30}: {row['seconds']:.2f} s, {row['ratio']:.3f} x")
     setup = {"rounds": args.rounds, "threads": torch.get_num_threads()}
-    write_json(RESULTS / f"{args.name}.json", {**collect_run_record(0), **setup, "rows": rows})
+    write_record(RESULTS / f"{args.name}.json", {**collect_run_record(0), **setup, "rows": rows})
 
 
 if __name__ == "__main__":

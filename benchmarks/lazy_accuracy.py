@@ -21,7 +21,7 @@ from efpn_d2.checkpoint import EFPNCheckpointer
 from efpn_d2.data.datasets import register_datasets
 from efpn_d2.engine import EFPNTrainer
 from efpn_d2.inference.predictor import load_inference_config
-from efpn_d2.utils.run_record import collect_run_record, write_json
+from efpn_d2.utils.run_record import collect_run_record, write_record
 from efpn_d2.utils.tool_support import positive
 
 DEFAULT_THRESHOLDS = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3)
@@ -82,7 +82,7 @@ def main() -> None:
         sizes = {k: round(v, 2) for k, v in row["bbox"].items() if k.startswith("AP_")}
         print(f"{name:>37}: AP {row['bbox']['AP']:.2f}, {sizes}, share {row['share']:.3f}")
     setup = {"tile_sides": args.tile_sides, "device": args.device, "rows": rows}
-    write_json(RESULTS / f"{args.name}.json", {**collect_run_record(0), **setup})
+    write_record(RESULTS / f"{args.name}.json", {**collect_run_record(0), **setup})
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ from efpn_d2.data.datasets import register_datasets
 from efpn_d2.data.synthetic import SyntheticConfig, generate_synthetic, synthetic_paths
 from efpn_d2.engine import DistillationTrainer
 from efpn_d2.engine.stages import run_stages, stage_configs
-from efpn_d2.utils.run_record import collect_run_record, timed, write_json
+from efpn_d2.utils.run_record import collect_run_record, timed, write_record
 from efpn_d2.utils.tool_support import not_negative, positive
 
 VARIANT = "native1x"
@@ -194,7 +194,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "seconds": seconds,
         "rows": rows,
     }
-    write_json(args.results / "level_gradients.json", {**collect_run_record(args.seed), **record})
+    write_record(args.results / "level_gradients.json", {**collect_run_record(args.seed), **record})
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from records import RESULTS
 import efpn_d2
 from efpn_d2.data.datasets import register_datasets
 from efpn_d2.engine import EFPNTrainer
-from efpn_d2.utils.run_record import collect_run_record, write_json
+from efpn_d2.utils.run_record import collect_run_record, write_record
 from efpn_d2.utils.tool_support import not_negative, positive
 
 
@@ -83,7 +83,7 @@ def main() -> None:
     )
     setup = {name: getattr(args, name) for name in ("config", "opts", "device", "threads")}
     setup.update(workers=cfg.DATALOADER.NUM_WORKERS, images_per_batch=cfg.SOLVER.IMS_PER_BATCH)
-    write_json(RESULTS / f"{args.name}.json", {**collect_run_record(0), **setup, **row})
+    write_record(RESULTS / f"{args.name}.json", {**collect_run_record(0), **setup, **row})
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from efpn_d2.data.synthetic.config import SyntheticConfig
 from efpn_d2.data.synthetic.layout import plan_layout
 from efpn_d2.data.synthetic.scene import annotate, capture, render_scene
 from efpn_d2.modeling import StaticGuidedDynamicModule
-from efpn_d2.utils.run_record import collect_run_record, timed, write_json
+from efpn_d2.utils.run_record import collect_run_record, timed, write_record
 from efpn_d2.utils.tool_support import at_least, positive
 
 VARIANTS = ("guided", "unguided", "static")
@@ -166,7 +166,7 @@ def main() -> None:
     )
     record = {"options": vars(args), "seconds": seconds, "bands": BANDS, "rows": rows}
     record["seeds_where_guided_changes_less"] = {key: int(wins)}
-    write_json(RESULTS / "sgdm_noise.json", {**collect_run_record(0), **record})
+    write_record(RESULTS / "sgdm_noise.json", {**collect_run_record(0), **record})
 
 
 if __name__ == "__main__":

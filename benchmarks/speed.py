@@ -29,7 +29,7 @@ from timing import MEMORY_ENVIRONMENT, summarize, time_in_turns, time_once
 from torch import nn
 
 import efpn_d2
-from efpn_d2.utils.run_record import collect_run_record, peak_memory_gib, write_json
+from efpn_d2.utils.run_record import collect_run_record, peak_memory_gib, write_record
 from efpn_d2.utils.tool_support import not_negative, positive
 
 CONFIG = "COCO-Detection/faster_rcnn_R_50_EFPN_1x.yaml"
@@ -153,7 +153,7 @@ def main() -> None:
     setup = {name: getattr(args, name) for name in (*names, "rounds")}
     setup["backbone"] = backbone_name(args.config, args.opts)
     setup["environment"] = {k: v for k, v in os.environ.items() if k.startswith(MEMORY_ENVIRONMENT)}
-    write_json(RESULTS / f"{args.name}.json", {**collect_run_record(0), **setup, "rows": rows})
+    write_record(RESULTS / f"{args.name}.json", {**collect_run_record(0), **setup, "rows": rows})
 
 
 def measure(args: argparse.Namespace) -> dict[str, dict[str, Any]]:

@@ -39,7 +39,7 @@ from efpn_d2.data.student_view import TeacherViewMapper
 from efpn_d2.engine import DistillationTrainer
 from efpn_d2.losses import foreground_background_balanced_loss
 from efpn_d2.modeling.stock_names import STOCK_FASTER_RCNN
-from efpn_d2.utils.run_record import collect_run_record, peak_memory_gib, write_json
+from efpn_d2.utils.run_record import collect_run_record, peak_memory_gib, write_record
 from efpn_d2.utils.tool_support import not_negative, positive
 
 STOCK = [x for option in STOCK_FASTER_RCNN.items() for x in option] + ["DISTILL.STAGE", "base"]
@@ -196,7 +196,7 @@ def main() -> None:
         del setup["preset"]  # each has its own
     setup["threads"] = torch.get_num_threads()
     setup["environment"] = {k: v for k, v in os.environ.items() if k.startswith(MEMORY_ENVIRONMENT)}
-    write_json(RESULTS / f"{args.name}.json", {**collect_run_record(0), **setup, "rows": rows})
+    write_record(RESULTS / f"{args.name}.json", {**collect_run_record(0), **setup, "rows": rows})
 
 
 if __name__ == "__main__":

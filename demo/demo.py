@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", type=Path, help="output file or folder; if not given, show a window"
     )
-    parser.add_argument("--confidence-threshold", type=float, default=0.5, help="least score")
+    parser.add_argument("--confidence-threshold", type=float, default=0.5, help="minimum score")
     parser.add_argument("--zoom", type=positive, default=1, help="enlarge the output N times")
     parser.add_argument(
         "--opts",

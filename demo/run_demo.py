@@ -24,7 +24,7 @@ from efpn_d2.data.datasets import register_datasets
 from efpn_d2.data.synthetic import SyntheticConfig, generate_synthetic
 from efpn_d2.engine import EFPNTrainer
 from efpn_d2.inference import load_inference_config
-from efpn_d2.utils.run_record import collect_run_record, headline, timed, write_json
+from efpn_d2.utils.run_record import collect_run_record, headline, timed, write_record
 from efpn_d2.utils.tool_support import draw_without_window, error_text, positive
 from efpn_d2.visualization.coco_records import load_image_records
 from efpn_d2.visualization.sheet import write_image_sheet
@@ -164,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         "seconds": seconds,
         "metrics": metrics,
     }
-    write_json(results, record)
+    write_record(results, record)
     print(f"\n{headline(metrics)}\n\nImage sheet: {sheet}\nAll numbers: {results}")
     return record
 

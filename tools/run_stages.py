@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Train the stages of DISTILL.SCHEDULE one after another: base, distill, head.
+"""Train the stages of DISTILL.SCHEDULE one after another, such as base, distill, head.
 
 Run again with the same arguments, it skips finished stages and resumes an interrupted one.
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # imported lazily
 _WIDTH = 8.0  # inches
 _NOTE_SIZE = 8.5  # points
 _BINS_PER_OCTAVE = 4
-_LEAST_OBJECTS = 5  # minimum number of objects in a bin for a point of a curve
+_MIN_OBJECTS = 5  # minimum number of objects in a bin for a point of a curve
 _BAND_COLOURS = ("#fbe3c8", "#e3ecf7", "#d2e0f1", "#c0d4eb", "#aec8e5", "#9cbbdf")
 
 
@@ -145,6 +145,6 @@ def _draw_by_size(
     """Plot the mean of the values in each bin of sizes with enough objects."""
     counts, _ = np.histogram(sizes, edges)
     sums, _ = np.histogram(sizes, edges, weights=values)
-    enough = counts >= min(_LEAST_OBJECTS, counts.max())
+    enough = counts >= min(_MIN_OBJECTS, counts.max())
     middle = np.sqrt(edges[:-1] * edges[1:])
     ax.plot(middle[enough], (sums / np.maximum(counts, 1))[enough], marker="o", ms=3, **style)

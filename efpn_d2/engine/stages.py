@@ -23,7 +23,7 @@ from efpn_d2.modeling.stage_table import STAGES, StageError, get_stage
 from efpn_d2.modeling.stages import stage_config
 from efpn_d2.modeling.stock_names import ENHANCED_BUILDERS, stock_name
 from efpn_d2.utils.logs import without_messages
-from efpn_d2.utils.run_record import collect_run_record, peak_memory_gib, write_json
+from efpn_d2.utils.run_record import collect_run_record, peak_memory_gib, write_record
 
 logger = logging.getLogger(__name__)
 
@@ -231,4 +231,4 @@ def _train(cfg: CfgNode, trainer_class: type[DistillationTrainer]) -> None:
             "peak_memory_gib": peak_memory_gib(cfg.MODEL.DEVICE),
             "metrics": metrics,
         }
-        write_json(record_path(cfg), record)
+        write_record(record_path(cfg), record)

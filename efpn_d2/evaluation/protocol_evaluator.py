@@ -27,7 +27,7 @@ from efpn_d2.data.coco.record_checks import (
     check_records,
 )
 from efpn_d2.utils.files import read_json
-from efpn_d2.utils.run_record import write_json
+from efpn_d2.utils.run_record import write_record
 
 logger = logging.getLogger(__name__)
 
@@ -71,12 +71,12 @@ class ProtocolEvaluator(COCOEvaluator):
                 self._check_file(read_json(json_file)[0], json_file)
             raise
         self._check_file(self.dataset, self._metadata.json_file)
-        # Needed for keypoints, which the base class evaluates; see _slim_dataset.
+        # Needed for keypoints, which the base class evaluates.
         self.dataset.setdefault("info", {})
         if has_file:
             self._map_categories()
         self._dataset_name = dataset_name
-        # The base class shall evaluate only the tasks of _tasks_from_predictions.
+        # The base class itself evaluates no task, unless a subclass names some.
         self._own_tasks: Sequence[str] | None = self._tasks
         self._tasks: Sequence[str] | None = None
 
@@ -142,7 +142,7 @@ class ProtocolEvaluator(COCOEvaluator):
         self._results.update(self.evaluate_results(results, img_ids))
         if self._output_dir:
             name = f"evaluation_{self._dataset_name.replace('/', '_')}.json"
-            write_json(
+            write_record(
                 os.path.join(self._output_dir, name),
                 {"data set": self._dataset_name, "rules": self.rules(), "results": self._results},
             )

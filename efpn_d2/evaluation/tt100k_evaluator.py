@@ -16,7 +16,7 @@ from efpn_d2.evaluation.tt100k import (
     ScoreSweep,
     sweep_scores,
 )
-from efpn_d2.utils.run_record import write_json
+from efpn_d2.utils.run_record import write_record
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class TT100KEvaluator(ProtocolEvaluator):
         if self._output_dir:
             name = f"accuracy_recall_{self._dataset_name.replace('/', '_')}.json"
             content = {"data set": self._dataset_name, "rules": self.rules(), "curves": curves}
-            write_json(os.path.join(self._output_dir, name), content)
+            write_record(os.path.join(self._output_dir, name), content)
         return metrics
 
     def _metrics(self, rule: str, sweeps: dict[str, ScoreSweep]) -> dict[str, float]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # imported lazily
 
 
 # Lengths in inches.
-_PANEL_WIDTH, _LEAST_HEIGHT = 1.9, 1.1  # lower panels are widened
+_PANEL_WIDTH, _MIN_HEIGHT = 1.9, 1.1  # panels that would be lower are made wider
 _GAP, _MARGIN = 0.1, 0.12
 _CAPTION, _LINE_GAP, _TEXT_LINE = 0.2, 0.1, 0.15
 _BAR_WIDTH, _BAR_SPACE = 0.1, 0.72
@@ -99,7 +99,7 @@ def draw_feature_figure(lines: Sequence[FeatureLine], note: str) -> "Figure":
         raise ValueError(
             f"the rows of a figure must have equally many panels, got {sorted(columns)}"
         )
-    panel_width = max(_PANEL_WIDTH, *(_LEAST_HEIGHT / _aspect(line) for line in lines))
+    panel_width = max(_PANEL_WIDTH, *(_MIN_HEIGHT / _aspect(line) for line in lines))
     heights = [panel_width * _aspect(line) for line in lines]
     width = 2 * _MARGIN + (1 + columns.pop()) * (panel_width + _GAP) + _BAR_SPACE
     titles = ["Image", *(panel.title if panel else "" for panel in lines[0].panels)]

@@ -104,9 +104,10 @@ def _check_mask_loss(cfg: CfgNode) -> None:
             "set it True, or the weight to 0.0."
         )
     if name in MASK_LOSS_ARCHITECTURES:
+        own = MASK_LOSS_ARCHITECTURES[name]
+        remedy = f"MODEL.META_ARCHITECTURE to {own}" if own else "the weight to 0.0"
         raise ValueError(
-            f"{key} is {weight}, but it is ignored by MODEL.META_ARCHITECTURE {name}: set "
-            f"MODEL.META_ARCHITECTURE to {MASK_LOSS_ARCHITECTURES[name]}."
+            f"{key} is {weight}, but it is ignored by MODEL.META_ARCHITECTURE {name}: set {remedy}."
         )
 
 

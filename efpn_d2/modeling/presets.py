@@ -27,12 +27,16 @@ class ExtensionPreset:
 
 
 PRESETS = {
-    "paper": ExtensionPreset(1, 2, 2, reference_code=False, routing="reassign"),
-    "reference": ExtensionPreset(2, 1, 2, reference_code=True, routing="duplicate"),
+    "paper": ExtensionPreset(
+        width_factor=1, content_blocks=2, texture_blocks=2, reference_code=False, routing="reassign"
+    ),
+    "reference": ExtensionPreset(
+        width_factor=2, content_blocks=1, texture_blocks=2, reference_code=True, routing="duplicate"
+    ),
     "slim": ExtensionPreset(
-        1,
-        2,
-        2,
+        width_factor=1,
+        content_blocks=2,
+        texture_blocks=2,
         reference_code=False,
         routing="reassign",
         texture="stem_map",

@@ -25,9 +25,9 @@ ENHANCED_BUILDERS = {
 #: Detectron2's meta-architectures, and those that compute the loss of FBSM's masks.
 MASK_LOSS_ARCHITECTURES = {
     "GeneralizedRCNN": "EFPNRCNN",
-    "PanopticFPN": "EFPNRCNN",
-    "ProposalNetwork": "EFPNRCNN",
-    "FCOS": "EFPNRetinaNet",
+    "PanopticFPN": None,  # there is no counterpart
+    "ProposalNetwork": None,
+    "FCOS": None,
     "RetinaNet": "EFPNRetinaNet",
 }
 

@@ -158,7 +158,7 @@ def headline(metrics: dict[str, float]) -> str:
     return "\n".join(rows)
 
 
-def write_json(path: str | Path, content: dict[str, Any]) -> None:
+def write_record(path: str | Path, content: dict[str, Any]) -> None:
     """Write indented JSON atomically; its folder is created if needed.
 
     Values that are not finite become null, since JSON cannot represent them.

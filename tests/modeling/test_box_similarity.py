@@ -270,7 +270,7 @@ def test_published_thresholds_unless_there_are_own():
         ((KEY, "giou"), f"{KEY} is giou"),
         ((KEY, "nwd"), rf"{KEY}_CONSTANTS is \[\], .*1"),
         ((KEY, "simd", f"{KEY}_CONSTANTS", [6.0]), rf"{KEY}_CONSTANTS is \[6.0\], .*2"),
-        ((*NWD[:3], [0.0]), rf"{KEY}_CONSTANTS: \[0.0\]"),
+        ((*NWD[:3], [0.0]), rf"{KEY}_CONSTANTS .*\[0.0\]"),
         ((*NWD, f"{KEY}_THRESHOLDS", [0.7, 0.3]), rf"{KEY}_THRESHOLDS is \[0.7, 0.3\]"),
         ((*NWD, f"{KEY}_THRESHOLDS", [0.5]), rf"{KEY}_THRESHOLDS is \[0.5\]"),
         ((f"{KEY}_CONSTANTS", [12.8]), rf"{KEY}_CONSTANTS is \[12.8\]"),
@@ -294,5 +294,5 @@ def test_mistakes_name_key_and_value(name, opts, message):
 def test_what_would_not_read_it_is_refused(name, key, value, wanted):
     cfg = tiny_config(name)
     cfg.merge_from_list([*NWD, key, value])
-    with pytest.raises(ValueError, match=f"{KEY} is nwd, .*{key} is {value}.*{wanted}"):
+    with pytest.raises(ValueError, match=f"{KEY} is nwd, .*{key}.* {value}.*{wanted}"):
         EFPNTrainer.build_model(cfg)

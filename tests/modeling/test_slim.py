@@ -217,7 +217,7 @@ def test_what_cannot_be_built_is_refused_in_one_sentence(options, message):
 
 
 def test_detectron2s_retinanet_cannot_read_two_widths():
-    with pytest.raises(ValueError, match="META_ARCHITECTURE is RetinaNet.* EFPNRetinaNet"):
+    with pytest.raises(ValueError, match="META_ARCHITECTURE RetinaNet.* EFPNRetinaNet"):
         build(RETINANET, **{"MODEL.META_ARCHITECTURE": "RetinaNet"})
 
 

@@ -11,7 +11,7 @@ from efpn_d2.utils.run_record import (
     peak_memory_gib,
     source_commit,
     timed,
-    write_json,
+    write_record,
 )
 
 pytestmark = pytest.mark.fast
@@ -71,7 +71,7 @@ def test_timed_adds_up_and_counts_failures_too():
 
 def test_json_has_null_for_what_is_not_finite_and_no_leftover(tmp_path):
     path = tmp_path / "new" / "results.json"
-    write_json(path, {"a": float("nan"), "b": [float("inf"), 1.5], "c": {"d": "text"}})
+    write_record(path, {"a": float("nan"), "b": [float("inf"), 1.5], "c": {"d": "text"}})
     assert json.loads(path.read_text()) == {"a": None, "b": [None, 1.5], "c": {"d": "text"}}
     assert [p.name for p in path.parent.iterdir()] == ["results.json"]
 

@@ -8,10 +8,10 @@ import numpy as np
 from efpn_d2.data.coco.record_checks import BOX
 
 # Fewer boxes are not enough evidence.
-_LEAST_BOXES = 2
+_MIN_BOXES = 2
 # Minimum fraction of boxes that leave their image by more than a pixel: corners that are read as x,
 # y, width and height do so for all boxes that end in the right or lower half.
-_LEAST_SHARE = 0.25
+_MIN_SHARE = 0.25
 
 
 class Suspicion(NamedTuple):
@@ -46,7 +46,7 @@ def suspect_boxes(
         and type(annotation.get("image_id")) in (int, str)
         and annotation["image_id"] in sizes
     ]
-    if len(pairs) < _LEAST_BOXES:
+    if len(pairs) < _MIN_BOXES:
         return None
     boxes = np.array([box for box, _ in pairs], dtype=np.float64)
     limits = np.array([size for _, size in pairs], dtype=np.float64)
@@ -59,7 +59,7 @@ def suspect_boxes(
         )
     leaving = (boxes[:, :2] + boxes[:, 2:] > limits + 1).any(axis=1)
     are_corners = (boxes[:, 2:] > boxes[:, :2]).all() and (boxes[:, 2:] <= limits + 1).all()
-    if are_corners and leaving.mean() >= _LEAST_SHARE:
+    if are_corners and leaving.mean() >= _MIN_SHARE:
         return Suspicion(
             "boxes_like_corners",
             f"{leaving.sum()} of {len(boxes)} boxes leave their image as [x, y, width, height], "

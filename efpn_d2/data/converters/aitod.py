@@ -132,5 +132,5 @@ AITOD = Converter(
     _recognises,
     _find,
     protocol="aitod",
-    options=(Option("version", "default: by the names of the files", VERSIONS),),
+    options=(Option("version", "default: detected from the file names", VERSIONS),),
 )

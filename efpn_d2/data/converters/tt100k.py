@@ -252,14 +252,8 @@ def _find(source: Path, selection: Selection) -> Iterator[NamedReader]:
     if "test" in there and not only_45:
         there.append("test45")
     for split in choose_splits(selection.splits, there, (*SPLITS, "test45"), source):
-        read = partial(_read, source, version, split, only_45)
+        read = partial(read_tt100k, source, version, split, only_45=only_45)
         yield tt100k_name(version, split, only_45), read
-
-
-def _read(
-    source: Path, version: str, split: str, only_45: bool, report: ValidationReport
-) -> RawDataset:
-    return read_tt100k(source, version, split, report, only_45=only_45)
 
 
 TT100K = Converter(
@@ -269,7 +263,7 @@ TT100K = Converter(
     _find,
     protocol="tt100k",
     options=(
-        Option("version", "default: by the names of the files", tuple(ANNOTATION_FILES)),
+        Option("version", "default: detected from the file names", tuple(ANNOTATION_FILES)),
         Option(
             "classes",
             "all: train, test and other with all classes, and test45 with the objects of the 45 "

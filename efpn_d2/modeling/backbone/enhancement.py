@@ -12,7 +12,7 @@ from efpn_d2.modeling.backbone.cem import build_cem
 from efpn_d2.modeling.backbone.fbsm import ForegroundBackgroundSeparationModule, build_fbsm
 from efpn_d2.modeling.backbone.sgdm import build_sgdm_on_levels
 
-# In the order in which they run: context comes before the masks, which separate foreground from it.
+# In the order in which they run: CEM before FBSM, whose masks then see the context that it adds.
 # Each entry has the name of a child, and a function of (cfg, output_shape of the pyramid) that
 # returns a module, or None if the config does not enable it. A module maps all outputs,
 # dict[str, Tensor], to outputs with the same names and shapes; its ``changed_levels()`` returns
