@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from detectron2.config import CfgNode
+import torch
+from detectron2.config import CfgNode, configurable
 from detectron2.layers import cat, cross_entropy
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from detectron2.structures import Instances
@@ -22,29 +23,15 @@ class BalancedOutputLayers(FastRCNNOutputLayers):
     single state balances the sizes over both.
     """
 
-    gradient_balance: nn.ModuleDict
-
-    @classmethod
-    def from_predictor(
-        cls, predictor: FastRCNNOutputLayers, gradient_balance: nn.ModuleDict
-    ) -> "BalancedOutputLayers":
-        """Rebuild a predictor around its own parameters, which keep names and values.
-
-        Detectron2's builders fix the class of the predictor. Building a second one would draw other
-        random numbers than a training without DCLoss.
-
-        Raises:
-            ValueError: if the predictor has a federated loss, which samples classes in each call.
+    @configurable
+    def __init__(self, *, gradient_balance: nn.ModuleDict, **kwargs: Any) -> None:
         """
-        if predictor.use_fed_loss:
-            raise ValueError(
-                "MODEL.EFPN_BS.DCLOSS_ENABLED does not support the gradients of "
-                "MODEL.ROI_BOX_HEAD.USE_FED_LOSS, but both are True: set one of them False."
-            )
-        balanced = cls.__new__(cls)
-        balanced.__dict__.update(vars(predictor))
-        balanced.gradient_balance = gradient_balance
-        return balanced
+        Args:
+            gradient_balance: see :func:`build_gradient_balance`.
+            kwargs: see ``FastRCNNOutputLayers``.
+        """
+        super().__init__(**kwargs)
+        self.gradient_balance = gradient_balance
 
     def losses(
         self, predictions: tuple[Tensor, Tensor], proposals: list[Instances]
@@ -89,6 +76,26 @@ def _labels(proposals: list[Instances], like: Tensor) -> tuple[Tensor, Tensor, T
     return cat([x.gt_classes for x in proposals]), cat(boxes), cat(objects)
 
 
+def _balance(
+    predictor: FastRCNNOutputLayers, cfg: CfgNode, gradient_balance: nn.ModuleDict
+) -> BalancedOutputLayers:
+    """Build the same predictor with DCLoss; Detectron2's builders fix its class."""
+    if predictor.use_fed_loss:
+        raise ValueError(
+            "MODEL.EFPN_BS.DCLOSS_ENABLED does not support the gradients of "
+            "MODEL.ROI_BOX_HEAD.USE_FED_LOSS, but both are True: set one of them False."
+        )
+    with torch.random.fork_rng(devices=[]):  # the weights are those of the predictor
+        balanced = BalancedOutputLayers(
+            cfg,
+            predictor.cls_score.in_features,
+            box2box_transform=predictor.box2box_transform,
+            gradient_balance=gradient_balance,
+        )
+    balanced.load_state_dict({**balanced.state_dict(), **predictor.state_dict()})
+    return balanced
+
+
 def balance_predictors(parts: dict[str, Any], cfg: CfgNode) -> dict[str, Any]:
     """Add DCLoss to the result of Detectron2's ``_init_box_head`` if ``cfg`` enables it.
 
@@ -99,7 +106,8 @@ def balance_predictors(parts: dict[str, Any], cfg: CfgNode) -> dict[str, Any]:
         cfg: a config.
 
     Raises:
-        ValueError: see :func:`build_gradient_balance`.
+        ValueError: if a predictor has a federated loss, which samples classes in each call; see
+            also :func:`build_gradient_balance`.
         KeyError: if ``add_efpn_config`` was not called.
     """
 
@@ -108,7 +116,7 @@ def balance_predictors(parts: dict[str, Any], cfg: CfgNode) -> dict[str, Any]:
         gradient_balance = build_gradient_balance(cfg, "box_head")
         if gradient_balance is None:
             return predictor
-        return BalancedOutputLayers.from_predictor(predictor, gradient_balance)
+        return _balance(predictor, cfg, gradient_balance)
 
     parts = dict(parts)
     if "box_predictor" in parts:
