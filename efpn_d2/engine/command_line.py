@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Iterator
 
-import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import default_argument_parser, default_setup
 from detectron2.utils import comm
@@ -23,6 +22,7 @@ from efpn_d2.data.datasets import (
 from efpn_d2.model_zoo import get_config_file
 from efpn_d2.modeling.meta_arch import check_multi_scale_test
 from efpn_d2.modeling.stages import stage_config
+from efpn_d2.utils.config_files import check_weights_file, use_cpu_without_cuda
 from efpn_d2.utils.tool_support import draw_without_window, error_text
 
 
@@ -60,9 +60,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
         warnings = suspicions(cfg, splits)
         if args.eval_only and cfg.TEST.AUG.ENABLED:
             check_multi_scale_test(cfg)
-    without_cuda = cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available()
-    if without_cuda:
-        cfg.MODEL.DEVICE = "cpu"
+    without_cuda = use_cpu_without_cuda(cfg)
     cfg.freeze()
     default_setup(cfg, args)
     logger = setup_logger(cfg.OUTPUT_DIR, comm.get_rank(), name="efpn_d2")
@@ -102,10 +100,8 @@ def _last_checkpoint(cfg: CfgNode) -> bool:
 def _check_weights(cfg: CfgNode, args: argparse.Namespace) -> None:
     if args.resume and _last_checkpoint(cfg):
         return
-    weights = cfg.MODEL.WEIGHTS
-    if weights and "://" not in weights and not os.path.isfile(weights):
-        raise FileNotFoundError(f"MODEL.WEIGHTS: the file '{weights}' does not exist.")
-    if args.eval_only and not weights:
+    check_weights_file(cfg)
+    if args.eval_only and not cfg.MODEL.WEIGHTS:
         raise ValueError(
             "--eval-only needs weights to evaluate: set MODEL.WEIGHTS, or add --resume to use the "
             f"last checkpoint in OUTPUT_DIR {cfg.OUTPUT_DIR}."

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from efpn_d2.model_zoo import get_config_file
 from efpn_d2.modeling.config_checks import check_config
 from efpn_d2.modeling.meta_arch import EFPNWithTTA
 from efpn_d2.modeling.stages import without_stage
+from efpn_d2.utils.config_files import check_weights_file, use_cpu_without_cuda
 from efpn_d2.utils.logs import without_messages
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def load_inference_config(
     """
     cfg = get_cfg()
     add_efpn_config(cfg)
-    path = config if Path(config).is_file() else get_config_file(config)
+    path = get_config_file(config)
     try:
         cfg.merge_from_file(path)
     except _CONFIG_ERRORS as error:
@@ -63,15 +63,10 @@ def load_inference_config(
     if score_threshold is not None:
         cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = score_threshold
         cfg.MODEL.RETINANET.SCORE_THRESH_TEST = score_threshold
-    _use_cpu_without_cuda(cfg)
+    if use_cpu_without_cuda(cfg):
+        logger.warning("CUDA is not available: running on the CPU.")
     cfg.freeze()
     return cfg
-
-
-def _use_cpu_without_cuda(cfg: CfgNode) -> None:
-    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
-        logger.warning("No CUDA device: running on the CPU.")
-        cfg.MODEL.DEVICE = "cpu"
 
 
 def _reason(error: Exception) -> str:
@@ -105,12 +100,12 @@ class EFPNPredictor(DefaultPredictor):
         weights = cfg.MODEL.WEIGHTS
         if not weights:
             logger.warning("MODEL.WEIGHTS is empty: the detector has random weights.")
-        elif "://" not in weights and not Path(weights).is_file():
-            raise FileNotFoundError(f"MODEL.WEIGHTS: the file '{weights}' does not exist.")
+        check_weights_file(cfg)
         without_weights = cfg.clone()
         without_weights.defrost()
         without_weights.MODEL.WEIGHTS = ""
-        _use_cpu_without_cuda(without_weights)
+        if use_cpu_without_cuda(without_weights):
+            logger.warning("CUDA is not available: running on the CPU.")
         with without_messages("fvcore.common.checkpoint"):  # for training from scratch
             super().__init__(without_weights)
         self.cfg.MODEL.WEIGHTS = weights
