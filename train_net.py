@@ -20,7 +20,7 @@ from detectron2.utils import comm
 from efpn_d2.checkpoint import EFPNCheckpointer
 from efpn_d2.engine import DistillationTrainer, EFPNTrainer, launch_or_join
 from efpn_d2.engine.command_line import parse_args, refusals_as_sentences, setup
-from efpn_d2.modeling.stages import without_stage
+from efpn_d2.modeling.stage_config import without_stage
 
 logger = logging.getLogger("efpn_d2.train_net")
 

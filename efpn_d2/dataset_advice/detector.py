@@ -18,7 +18,7 @@ from efpn_d2.dataset_advice.anchors import AnchorLevel
 from efpn_d2.modeling.config_checks import check_config
 from efpn_d2.modeling.roi_heads.routing import BoxRouter, SizeRouter, build_box_router
 from efpn_d2.modeling.roi_heads.small_head import SmallHeadMixin
-from efpn_d2.modeling.stages import without_stage
+from efpn_d2.modeling.stage_config import without_stage
 
 P2_PRIME = "p2_prime"
 

@@ -21,7 +21,7 @@ from efpn_d2.data.datasets import (
 )
 from efpn_d2.model_zoo import get_config_file
 from efpn_d2.modeling.meta_arch import check_multi_scale_test
-from efpn_d2.modeling.stages import stage_config
+from efpn_d2.modeling.stage_config import stage_config
 from efpn_d2.utils.config_files import check_weights_file, use_cpu_without_cuda
 from efpn_d2.utils.tool_support import draw_without_window, error_text
 

@@ -11,8 +11,8 @@ from efpn_d2.checkpoint import EFPNCheckpointer, missing_below
 from efpn_d2.data.mappers import build_distillation_mapper
 from efpn_d2.engine.resumable_loader import build_resumable_train_loader
 from efpn_d2.engine.trainer import EFPNTrainer
+from efpn_d2.modeling.stage_config import stage_config
 from efpn_d2.modeling.stage_table import SMALL_RPN_HEAD, StageError, get_stage
-from efpn_d2.modeling.stages import stage_config
 
 if TYPE_CHECKING:
     from fvcore.common.checkpoint import _IncompatibleKeys

@@ -7,8 +7,8 @@ import yaml
 from detectron2.config import CfgNode
 
 from efpn_d2.model_zoo import get_config
+from efpn_d2.modeling.stage_config import stage_config
 from efpn_d2.modeling.stage_table import STAGES, get_stage
-from efpn_d2.modeling.stages import stage_config
 from efpn_d2.utils.files import write_atomically
 
 # stage.yaml tells a later run which training this is. Other runs write config.yaml too, such as an

@@ -19,8 +19,8 @@ from efpn_d2.engine.distillation import DistillationTrainer
 from efpn_d2.engine.stage_folder import note_training, output_path, record_path, same_training
 from efpn_d2.engine.training_loop import training_options
 from efpn_d2.modeling.config_checks import is_enhanced
+from efpn_d2.modeling.stage_config import stage_config
 from efpn_d2.modeling.stage_table import STAGES, StageError, get_stage
-from efpn_d2.modeling.stages import stage_config
 from efpn_d2.modeling.stock_names import ENHANCED_BUILDERS, stock_name
 from efpn_d2.utils.logs import without_messages
 from efpn_d2.utils.run_record import collect_run_record, peak_memory_gib, write_record

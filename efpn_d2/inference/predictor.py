@@ -17,7 +17,7 @@ from efpn_d2.inference.image_arrays import to_bgr
 from efpn_d2.model_zoo import get_config_file
 from efpn_d2.modeling.config_checks import check_config
 from efpn_d2.modeling.meta_arch import EFPNWithTTA
-from efpn_d2.modeling.stages import without_stage
+from efpn_d2.modeling.stage_config import without_stage
 from efpn_d2.utils.config_files import check_weights_file, use_cpu_without_cuda
 from efpn_d2.utils.logs import without_messages
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from detectron2.config import CfgNode
 
 from efpn_d2.config import require_node
-from efpn_d2.modeling.stages import check_stage
+from efpn_d2.modeling.stage_config import check_stage
 from efpn_d2.modeling.stock_names import ENHANCED_BUILDERS, EXTENDED, MASK_LOSS_ARCHITECTURES
 
 

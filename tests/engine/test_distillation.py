@@ -7,7 +7,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 
 from efpn_d2.engine import DistillationTrainer, EFPNTrainer, StageError
-from efpn_d2.modeling.stages import without_stage
+from efpn_d2.modeling.stage_config import without_stage
 from tests.engine.test_trainer import Interrupt, differences, single_thread  # noqa: F401
 from tests.engine.tiny_training import STOCK_OPTS, register, tiny_config, unregister
 

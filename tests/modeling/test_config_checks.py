@@ -10,8 +10,8 @@ from efpn_d2.engine import DistillationTrainer, EFPNTrainer
 from efpn_d2.inference import EFPNPredictor, load_inference_config
 from efpn_d2.modeling import EFPNRCNN, DistillationRCNN, OHEMSmallROIHeads
 from efpn_d2.modeling.config_checks import check_config
+from efpn_d2.modeling.stage_config import stage_config, without_stage
 from efpn_d2.modeling.stage_table import STAGES, StageError
-from efpn_d2.modeling.stages import stage_config, without_stage
 from tests.modeling.helpers import tiny_config
 
 pytestmark = pytest.mark.fast
