@@ -128,6 +128,7 @@ def test_summary_by_hand():
     assert high["zero_output_conv_gradient"] is None
 
 
+@pytest.mark.slow
 def test_both_pyramids_get_the_same_and_the_record_says_what_was_run(tmp_path, monkeypatch):
     seen = []
 

@@ -12,7 +12,6 @@ MODELS = {
         *("MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone"),
         *("MODEL.EFPN.ROUTING", "none"),
     ),
-    "in_parts": IN_PARTS,
     "in_parts_bf16": (*IN_PARTS, "SOLVER.AMP.ENABLED", True, "TRAINING.AMP_PRECISION", "bfloat16"),
 }
 
