@@ -60,7 +60,7 @@ class ReportEvaluator(DatasetEvaluator):
         rules, result = COCO_PROTOCOLS["coco"], None
         if isinstance(self._evaluator, SizeBinnedCOCOEvaluator):
             rules, result = self._evaluator.protocol, self._evaluator.coco_results.get("bbox")
-        truth = ground_truth(self._evaluator.dataset, metadata.json_file, rules.excused_fields)
+        truth = ground_truth(self._evaluator.dataset, metadata.json_file, rules.ignore_fields)
         write_report(
             [os.path.join(self._folder, RESULTS)],
             metadata.json_file,

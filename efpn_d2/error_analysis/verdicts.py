@@ -110,9 +110,8 @@ def analyze_run(
     Raises:
         ValueError: if the thresholds are not ascending from above ``background_iou``.
     """
-    limits = (background_iou, *iou_thresholds)
-    if len(limits) < 2 or any(a >= b for a, b in zip(limits, limits[1:], strict=False)):
-        raise ValueError(f"The background IoU and the IoU thresholds, {limits}, must be ascending.")
+    _check_ascending(background_iou, iou_thresholds)
+    limits = (iou_thresholds[0], background_iou)
     n, m = len(detections.scores), len(truth.sizes)
     kind, partner = np.full(n, int(Kind.BACKGROUND)), np.full(n, UNMATCHED)
     partner_iou, found_by = np.zeros(n), np.full(m, UNMATCHED)
@@ -128,7 +127,7 @@ def analyze_run(
         iou = box_iou(all_boxes[dets], all_objects[objects], crowd)
         same = detections.classes[dets][:, None] == truth.classes[objects][None]
         matched = match_by_score(np.where(same, iou, 0.0), crowd, iou_thresholds)
-        kind[dets], local = _verdicts(iou, same, crowd, matched[0], iou_thresholds[0], limits[0])
+        kind[dets], local = _verdicts(iou, same, crowd, matched[0], *limits)
         first = object_bounds[i]
         partner[dets] = np.where(local == UNMATCHED, UNMATCHED, local + first)
         if len(scores):
@@ -151,6 +150,12 @@ def analyze_run(
         covered_score,
         tuple(iou_thresholds),
     )
+
+
+def _check_ascending(background_iou: float, iou_thresholds: tuple[float, ...]) -> None:
+    limits = (background_iou, *iou_thresholds)
+    if len(limits) < 2 or any(a >= b for a, b in zip(limits, limits[1:], strict=False)):
+        raise ValueError(f"The background IoU and the IoU thresholds, {limits}, must be ascending.")
 
 
 def _verdicts(

@@ -63,12 +63,12 @@ class Detections:
         return np.searchsorted(self.image, np.arange(num_images + 1))
 
 
-def load_ground_truth(json_file: str | Path, excused_fields: Sequence[str] = ()) -> GroundTruth:
+def load_ground_truth(json_file: str | Path, ignore_fields: Sequence[str] = ()) -> GroundTruth:
     """Read a COCO JSON.
 
     Args:
         json_file: path of the file.
-        excused_fields: annotations that set one of these fields are treated as crowds.
+        ignore_fields: annotations that set one of these fields are treated as crowds.
 
     Raises:
         ValueError: if the file is not a COCO JSON, or a field of a record is missing or invalid;
@@ -81,18 +81,18 @@ def load_ground_truth(json_file: str | Path, excused_fields: Sequence[str] = ())
         raise ValueError(f"{json_file} is not valid JSON: {error}.") from error
     lists = {"images": _IMAGE, "categories": CATEGORY, "annotations": _ANNOTATION}
     check_content(content, str(json_file), **lists)
-    return ground_truth(content, json_file, excused_fields)
+    return ground_truth(content, json_file, ignore_fields)
 
 
 def ground_truth(
-    content: dict[str, Any], json_file: str | Path, excused_fields: Sequence[str] = ()
+    content: dict[str, Any], json_file: str | Path, ignore_fields: Sequence[str] = ()
 ) -> GroundTruth:
     """Convert the content of a checked COCO JSON, such as the ``dataset`` of an evaluator.
 
     Args:
         content: the content.
         json_file: path of the file, for messages.
-        excused_fields: see :func:`load_ground_truth`.
+        ignore_fields: see :func:`load_ground_truth`.
 
     Raises:
         ValueError: see :func:`load_ground_truth`.
@@ -106,8 +106,8 @@ def ground_truth(
     image, boxes, classes = _columns(annotations, images, category_ids, where)
     area = np.array([a.get("area", np.nan) for a in annotations], dtype=np.float64)
     area = np.where(np.isnan(area), _areas(boxes), area)
-    excuses = ("iscrowd", *excused_fields)
-    crowd = np.array([any(a.get(key) for key in excuses) for a in annotations], dtype=bool)
+    marks = ("iscrowd", *ignore_fields)
+    crowd = np.array([any(a.get(key) for key in marks) for a in annotations], dtype=bool)
     order = np.argsort(image, kind="stable")
     columns = (image, boxes, classes, np.sqrt(area.clip(min=0)), crowd)
     return GroundTruth(images, names, category_ids, *(column[order] for column in columns))

@@ -167,15 +167,15 @@ def _check_results(
 def _selected(
     dataset: dict[str, Any], protocol: CocoProtocol, img_ids: Iterable[Any] | None
 ) -> dict[str, Any]:
-    """Return the evaluated images, with annotations that the protocol excuses marked as crowds."""
+    """Return the evaluated images, with annotations that the protocol marks marked as crowds."""
     images = dataset["images"]
     if img_ids is not None:
         chosen = set(img_ids)
         images = [image for image in images if image["id"] in chosen]
     annotations = dataset["annotations"]
-    if protocol.excused_fields:
+    if protocol.ignore_fields:
         annotations = [
-            _as_crowd(a) if any(a.get(field) for field in protocol.excused_fields) else a
+            _as_crowd(a) if any(a.get(field) for field in protocol.ignore_fields) else a
             for a in annotations
         ]
     known = {image["id"] for image in images}

@@ -72,9 +72,9 @@ class CocoProtocol:
         iou_thresholds: AP and AR are means over these.
         max_dets: limits of detections per image and class, ascending; AP uses the last.
         olrp: whether to compute the optimal localization-recall-precision error at IoU 0.5.
-        excused_fields: annotations that set one of these fields are treated as crowds.
+        ignore_fields: annotations that set one of these fields are treated as crowds.
         excuse_outside: whether objects outside a bin are treated as crowds in it. Otherwise each
-            excuses one detection, by IoU.
+            marks one detection, by IoU.
         notes: remarks that a reader of the numbers needs.
     """
 
@@ -84,7 +84,7 @@ class CocoProtocol:
     iou_thresholds: tuple[float, ...] = COCO_IOUS
     max_dets: tuple[int, ...] = (1, 10, 100)
     olrp: bool = False
-    excused_fields: tuple[str, ...] = ()
+    ignore_fields: tuple[str, ...] = ()
     excuse_outside: bool = False
     notes: tuple[str, ...] = ()
 
@@ -195,7 +195,7 @@ COCO_PROTOCOLS = {
         overall=_tiny_person_bin("", 1, 1e5),
         iou_thresholds=(0.25, 0.5, 0.75),
         max_dets=(200,),
-        excused_fields=("ignore", "uncertain"),
+        ignore_fields=("ignore", "uncertain"),
         excuse_outside=True,
         notes=("no miss rate",),
     ),

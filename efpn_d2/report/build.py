@@ -82,27 +82,12 @@ def write_report(
     _check_arguments(predictions, annotations, image_root, options, evaluated)
     start = time.perf_counter()
     if evaluated is None:
-        evaluated = Evaluated(load_ground_truth(annotations, options.rules.coco.excused_fields))
+        evaluated = Evaluated(load_ground_truth(annotations, options.rules.coco.ignore_fields))
     truth = evaluated.truth
     if not truth.images:
         raise ValueError(f"{annotations} has no images to report on.")
-    names = list(options.names) or run_names(predictions)
     evaluations = [_read_evaluation(path) for path in options.evaluations]
-    for what, given in (("names", names), ("evaluations", evaluations)):
-        if given and len(given) != len(predictions):
-            raise ValueError(f"{len(given)} {what} were given for {len(predictions)} run(s).")
-    runs = [
-        load_run(
-            name,
-            path,
-            truth,
-            options.rules,
-            options.threshold,
-            options.backend,
-            evaluated.result,
-        )
-        for name, path in zip(names, predictions, strict=True)
-    ]
+    runs = _load_runs(predictions, options, evaluated)
     output = Path(output)
     others = _claim(output)
     index = gallery_index(runs, options.rules)
@@ -123,6 +108,24 @@ def write_report(
     return output / "index.html"
 
 
+def _load_runs(
+    predictions: Sequence[str | Path], options: ReportOptions, evaluated: Evaluated
+) -> list[Run]:
+    names = list(options.names) or run_names(predictions)
+    return [
+        load_run(
+            name,
+            path,
+            evaluated.truth,
+            options.rules,
+            options.threshold,
+            options.backend,
+            evaluated.result,
+        )
+        for name, path in zip(names, predictions, strict=True)
+    ]
+
+
 def _check_arguments(
     predictions: Sequence[str | Path],
     annotations: str | Path,
@@ -134,6 +137,9 @@ def _check_arguments(
         raise ValueError(
             f"A report needs one or two files of results, but {len(predictions)} were given."
         )
+    for what, given in (("names", options.names), ("evaluations", options.evaluations)):
+        if given and len(given) != len(predictions):
+            raise ValueError(f"{len(given)} {what} were given for {len(predictions)} run(s).")
     if evaluated is not None and len(predictions) != 1:
         raise ValueError("'evaluated' is for a report on one run, but there are two.")
     if options.max_images and not Path(image_root).is_dir():

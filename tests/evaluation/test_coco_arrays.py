@@ -46,8 +46,8 @@ def test_ground_truth_is_sorted_by_image_and_class_id(write):
     assert truth.bounds().tolist() == [0, 2, 3]
 
 
-def test_excused_annotations_are_crowds(write):
-    truth = load_ground_truth(write(DATASET), excused_fields=("ignore",))
+def test_ignored_annotations_are_crowds(write):
+    truth = load_ground_truth(write(DATASET), ignore_fields=("ignore",))
     assert truth.crowd.tolist() == [True, True, False]
 
 

@@ -28,6 +28,7 @@ class _Record:
 
     @property
     def name(self) -> str:
+        """Return the name by which findings report the annotation."""
         return self.field or (self.file if self.id is None else f"id {self.id}")
 
 

@@ -1,5 +1,6 @@
 """Extended feature pyramid network."""
 
+from detectron2.layers import ShapeSpec
 from detectron2.modeling.backbone import Backbone
 from torch import Tensor, nn
 
@@ -60,9 +61,8 @@ class EFPN(EnhancedFPN):
             bottom_up, in_features, out_channels, norm, top_block, fuse_type, square_pad
         )
         if extension is None:
-            c2_channels = shapes["res2"].channels
             extension = PyramidExtension(
-                c2_channels,
+                shapes["res2"].channels,
                 out_channels,
                 texture_channels=shapes[read].channels,
                 fuse_type=fuse_type,
@@ -76,15 +76,19 @@ class EFPN(EnhancedFPN):
         self.extension = extension
         self._own_level2 = own_level2
         self.texture = read
+        self._declare_outputs(shapes)
+        if enhancement is not None:
+            self.enhancement = enhancement(self.output_shape())
+
+    def _declare_outputs(self, shapes: dict[str, ShapeSpec]) -> None:
+        """Add the outputs that stock FPN does not have; ``shapes`` are the bottom-up network's."""
         self._out_features = ["p2_prime", *self._stock_features]
-        self._out_feature_channels["p2_prime"] = extension.channels
+        self._out_feature_channels["p2_prime"] = self.extension.channels
         self._out_feature_strides["p2_prime"] = shapes["res2"].stride // 2
         if self.texture == "stem_map":
             self._out_features.append("stem_map")
             self._out_feature_channels["stem_map"] = shapes["stem_map"].channels
             self._out_feature_strides["stem_map"] = shapes["stem_map"].stride
-        if enhancement is not None:
-            self.enhancement = enhancement(self.output_shape())
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Compute the pyramid of images.

@@ -156,6 +156,7 @@ class _Skip(nn.Sequential):
     """``x + layers(x)``."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Compute the sum for x (N, C, H, W)."""
         out = x
         for layer in self:
             out = layer(out)
